@@ -1,0 +1,27 @@
+//! `avatar-proxy` stands between Mattermost's clients and a Mattermost server. It asks upstream for profile pictures
+//! with the caller's own credentials, resizes and re-encodes them, keeps the results in memory by content hash, and
+//! passes everything else through.
+//!
+//! Modules, from the top of the house to its foundation (arrows of `use` go down only):
+//!
+//! - [`server`]: builds every part once, binds, serves, drains; [`config`] and [`telemetry`] feed it;
+//! - [`web`]: the front door, [`admin`]: the back office on a listener of its own;
+//! - [`avatar`]: the decisions: what to serve, and to whom;
+//! - [`upstream`], [`cache`], [`render`]: the back door, memory, and pixels; they do not know each other;
+//! - [`variant`]: what a request may ask for; sync and pure;
+//! - [`source`], [`identity`]: the nouns everybody shares;
+//! - [`demo`]: an embedded stand-in Mattermost, a server of its own that imports none of the rooms.
+//!
+//! The important rules are absences:
+//!
+//! - no picture leaves memory without upstream's 200 or 304 to this very request;
+//! - no async in `render`, `variant`, `source` and `identity`;
+//! - no error status is chosen outside `web::error`, no blocking work runs outside `avatar::render_pool`;
+//! - no credential is stored or logged;
+//! - no globals: each part is built once, outside actix's per-worker closure;
+//! - nothing is unbounded: bodies, pixels, queue, time, cache weight.
+
+pub mod identity;
+pub mod render;
+pub mod source;
+pub mod variant;

@@ -1,0 +1,143 @@
+//! Variants: what a source image may be turned into, and the key that names the result. Sync and pure.
+
+pub mod negotiation;
+pub mod transform;
+
+use crate::source::ContentHash;
+use bytes::Bytes;
+
+/// A format that we encode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Format {
+    /// WebP, lossy or lossless, whichever suits the picture.
+    Webp,
+    /// PNG.
+    Png,
+    /// JPEG; what is transparent is flattened.
+    Jpeg,
+}
+
+impl Format {
+    /// The media type.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Webp => "image/webp",
+            Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+        }
+    }
+
+    /// The word for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Webp => "webp",
+            Self::Png => "png",
+            Self::Jpeg => "jpeg",
+        }
+    }
+}
+
+/// The formats among which the render may choose: everything that `Accept`, the User-Agent table and `format=` say,
+/// reduced to a few values before any key is made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Offer {
+    /// The client named WebP: WebP, PNG or the source, whichever is smallest.
+    Webp,
+    /// The client named nothing that helps: PNG, JPEG (only without alpha) or the source, whichever is smallest.
+    Basic,
+    /// `format=` named one.
+    Only(Format),
+}
+
+/// The size and shape of a variant, resolved against its source: never larger than it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Geometry {
+    /// The pixels of the source.
+    Keep,
+    /// The whole picture at this size.
+    Scale {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
+    /// The centre of the picture, filling this size (`cover`).
+    Crop {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
+    /// The whole picture inside this size, centred between transparent bars (`contain`).
+    Pad {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
+}
+
+/// All that decides the bytes of a variant beside those of its source. Equal recipes give equal bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Recipe {
+    /// Size and shape.
+    pub geometry: Geometry,
+    /// The formats to choose from.
+    pub offer: Offer,
+    /// The encoder's quality, 5 to 100 in steps of 5; `None` leaves it to the configured target.
+    pub quality: Option<u8>,
+    /// What transparency is flattened on where the format has none. White unless that matters and was asked for.
+    pub background: [u8; 3],
+    /// Whether the source itself may be sent when no encoding is smaller: it shows the same picture to the same client.
+    pub source_may_serve: bool,
+}
+
+/// What to send of a source image to a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plan {
+    /// The source as upstream sent it.
+    Untouched,
+    /// A variant.
+    Render(Recipe),
+}
+
+/// The name of a variant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VariantKey {
+    /// The source.
+    pub source: ContentHash,
+    /// What was made of it.
+    pub recipe: Recipe,
+}
+
+/// What a render came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Variant {
+    /// A picture of our own.
+    Encoded(Encoded),
+    /// Nothing smaller was found: the source itself is the answer.
+    SourceIsBest,
+}
+
+/// An encoded picture.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Encoded {
+    /// The file.
+    pub bytes: Bytes,
+    /// Its format.
+    pub format: Format,
+    /// Its strong entity tag, quotes included: it names the bytes, so equal tags are equal bytes on every replica and
+    /// after every restart (RFC 9110 section 8.8.3).
+    pub etag: String,
+}
+
+impl Encoded {
+    /// Names `bytes`.
+    #[must_use]
+    pub fn new(bytes: Bytes, format: Format) -> Self {
+        let etag = format!("\"{}\"", ContentHash::of(&bytes).short_hex());
+        Self { bytes, format, etag }
+    }
+}
