@@ -1,0 +1,132 @@
+//! Upstream's answer to our own fetch, taken apart: a picture that decodes, one that is broken, or nothing of ours.
+
+use super::{Avatars, Granted, RenderError};
+use crate::cache::{Record, Rejection};
+use crate::render::{DecodeError, Pixels};
+use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
+use crate::telemetry::Fault;
+use crate::upstream::{Answer, AnswerBody, UpstreamError};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use std::sync::Arc;
+
+/// What an answer to a picture request turned out to be.
+pub(super) enum Examined {
+    /// A picture that decodes, and what this caller was told about it.
+    Picture(Box<Granted>),
+    /// A picture cut off, damaged or empty: worth asking for once more.
+    Broken(Answer),
+    /// A refusal, a redirect, another kind of content, a picture that we leave alone.
+    Relay(Answer),
+}
+
+impl Avatars {
+    /// Reads the answer and, if it is a picture whose bytes were not seen before, proves that it decodes.
+    pub(super) async fn examine_once(&self, answer: Answer) -> Result<Examined, UpstreamError> {
+        if !is_plain_picture(answer.status, &answer.headers) {
+            return Ok(Examined::Relay(answer));
+        }
+        let answer = answer.read_up_to(self.settings.max_source).await?;
+        let AnswerBody::Complete(bytes) = &answer.body else {
+            self.telemetry.fault(Fault::OverLimit);
+            return Ok(Examined::Relay(answer));
+        };
+        let bytes = bytes.clone();
+        let hash = ContentHash::of(&bytes);
+        if let Some(known) = self.sources.body(&hash).await {
+            return Ok(Examined::Picture(granted(answer.headers, known)));
+        }
+        match self.sources.rejection(&hash).await {
+            Some(Rejection::Broken) => return Ok(Examined::Broken(answer)),
+            Some(Rejection::LeftAlone | Rejection::Quarantined) => return Ok(Examined::Relay(answer)),
+            None => {}
+        }
+        match self.prove(hash, &bytes).await {
+            Ok(info) => {
+                let image = Arc::new(SourceImage { hash, bytes, info });
+                self.sources.keep_body(image.clone()).await;
+                Ok(Examined::Picture(granted(answer.headers, image)))
+            }
+            Err(error) => Ok(self.not_proved(hash, answer, &error).await),
+        }
+    }
+
+    /// Decodes a body that was not seen before; its pixels stay for the render that follows.
+    async fn prove(&self, hash: ContentHash, bytes: &Bytes) -> Result<SourceInfo, RenderError> {
+        let decode = async { Ok::<Arc<Pixels>, RenderError>(Arc::new(self.decode(hash, bytes.clone()).await?)) };
+        Ok(self.pixels.get_or_decode(hash, decode).await?.info)
+    }
+
+    async fn not_proved(&self, hash: ContentHash, answer: Answer, error: &RenderError) -> Examined {
+        let (fault, verdict) = match error {
+            RenderError::Decode(DecodeError::Broken(_)) => (Fault::BrokenPicture, Some(Rejection::Broken)),
+            RenderError::Decode(DecodeError::Unsupported) => (Fault::UnsupportedPicture, Some(Rejection::LeftAlone)),
+            RenderError::Decode(DecodeError::OverLimit(_)) => (Fault::OverLimit, Some(Rejection::LeftAlone)),
+            RenderError::Pool(_) | RenderError::Encode(_) => {
+                // No verdict on the bytes: a busy moment is none, and a panic has quarantined them already.
+                self.count_render_fault(error);
+                return Examined::Relay(answer);
+            }
+        };
+        self.telemetry.fault(fault);
+        if let Some(verdict) = verdict {
+            self.sources.reject(hash, verdict).await;
+        }
+        if verdict == Some(Rejection::Broken) { Examined::Broken(answer) } else { Examined::Relay(answer) }
+    }
+}
+
+fn granted(headers: HeaderMap, image: Arc<SourceImage>) -> Box<Granted> {
+    let record = Record {
+        validator: headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes())),
+        source: image.hash,
+        info: image.info,
+        source_len: image.bytes.len(),
+        cache_control: headers.get(header::CACHE_CONTROL).cloned(),
+    };
+    Box::new(Granted { record: Arc::new(record), upstream_bytes: image.bytes.len(), body: Some(image), headers })
+}
+
+/// Whether an answer may be taken for a picture at all: a 200 (never a 206) that says it is an image, in no encoding,
+/// that upstream forbids neither to transform nor to keep (RFC 9111 sections 5.2.2.5 and 5.2.2.6).
+fn is_plain_picture(status: StatusCode, headers: &HeaderMap) -> bool {
+    let says = |name: header::HeaderName, test: fn(&str) -> bool| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(test)
+    };
+    status == StatusCode::OK
+        && says(header::CONTENT_TYPE, |kind| kind.trim_start().get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("image/")))
+        && !says(header::CONTENT_ENCODING, |encoding| !encoding.trim().eq_ignore_ascii_case("identity"))
+        && !says(header::CACHE_CONTROL, |directives| {
+            let directives = directives.to_ascii_lowercase();
+            directives.contains("no-transform") || directives.contains("no-store")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn only_a_plain_200_image_is_taken_for_a_picture() {
+        for (status, fields, expected) in [
+            (200, &[("content-type", "image/png")][..], true),
+            (200, &[("content-type", "IMAGE/JPEG; x=y")], true),
+            (200, &[("content-type", "image/svg+xml")], true),
+            (200, &[("content-type", "image/png"), ("content-encoding", "identity")], true),
+            (200, &[("content-type", "image/png"), ("content-encoding", "gzip")], false),
+            (200, &[("content-type", "image/png"), ("cache-control", "private, No-Transform")], false),
+            (200, &[("content-type", "image/png"), ("cache-control", "no-store")], false),
+            (200, &[("content-type", "text/html")], false),
+            (200, &[], false),
+            (206, &[("content-type", "image/png")], false),
+            (404, &[("content-type", "image/png")], false),
+        ] {
+            let headers = fields.iter().map(|(name, value)| {
+                (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(is_plain_picture(status, &headers.collect()), expected, "{status} {fields:?}");
+        }
+    }
+}

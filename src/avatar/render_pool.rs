@@ -1,0 +1,138 @@
+//! The one gate from async to CPU: as many permits as cores, a bounded queue before them, a fence around the work.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// How much work may run and wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Pieces of work at once; 0 means one per core.
+    pub permits: usize,
+    /// Pieces of work that may wait for a permit.
+    pub queue: usize,
+    /// How long one may wait.
+    pub queue_timeout: Duration,
+}
+
+/// Why a piece of work was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// As many as may wait are waiting.
+    #[error("the render queue is full")]
+    QueueFull,
+    /// No permit came free in time.
+    #[error("no render permit came free in time")]
+    QueueTimeout,
+    /// The work panicked.
+    #[error("a codec panicked")]
+    Panicked,
+}
+
+/// Runs pixel work on blocking threads.
+pub struct RenderPool {
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    settings: Settings,
+}
+
+/// Takes a place in the queue, and gives it back however the wait ends.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl RenderPool {
+    /// A pool of that many permits.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let permits = if settings.permits == 0 { cores() } else { settings.permits };
+        Self { permits: Arc::new(Semaphore::new(permits)), waiting: AtomicUsize::new(0), settings }
+    }
+
+    /// Runs `work` as soon as a permit is free; says also how long that took.
+    ///
+    /// # Errors
+    /// The queue is full, the wait was too long, or `work` panicked; the permit is free again in every case.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<(T, Duration), PoolError> {
+        let asked = Instant::now();
+        let permit = match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait_for_permit().await?,
+        };
+        let waited = asked.elapsed();
+        let fenced = move || {
+            // The permit ends with the work and not with whoever waits for it: a client that leaves frees no core.
+            let _permit = permit;
+            catch_unwind(AssertUnwindSafe(work))
+        };
+        match tokio::task::spawn_blocking(fenced).await {
+            Ok(Ok(done)) => Ok((done, waited)),
+            Ok(Err(_)) | Err(_) => Err(PoolError::Panicked),
+        }
+    }
+
+    async fn wait_for_permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, PoolError> {
+        let place = Place(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.settings.queue {
+            return Err(PoolError::QueueFull);
+        }
+        let permit = tokio::time::timeout(self.settings.queue_timeout, self.permits.clone().acquire_owned()).await;
+        drop(place);
+        Ok(permit.map_err(|_| PoolError::QueueTimeout)?.expect("the semaphore is never closed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn pool(queue: usize, queue_timeout: Duration) -> Arc<RenderPool> {
+        Arc::new(RenderPool::new(Settings { permits: 1, queue, queue_timeout }))
+    }
+
+    #[actix_web::test]
+    async fn f42_a_panic_is_an_error_and_gives_the_permit_back() {
+        let pool = pool(1, Duration::from_secs(5));
+        assert_eq!(pool.run(|| panic!("a codec bug")).await.map(|((), _)| ()), Err(PoolError::Panicked));
+        assert_eq!(pool.run(|| 7).await.map(|(n, _)| n), Ok(7));
+    }
+
+    #[actix_web::test]
+    async fn f44_the_queue_is_bounded_in_length_and_time() {
+        let pool = pool(1, Duration::from_millis(50));
+        let (release, held) = mpsc::channel::<()>();
+        let (started, running) = tokio::sync::oneshot::channel();
+        let first = {
+            let pool = pool.clone();
+            actix_web::rt::spawn(async move {
+                pool.run(move || {
+                    started.send(()).expect("the test waits");
+                    held.recv().expect("the test releases");
+                })
+                .await
+                .map(|_| ())
+            })
+        };
+        running.await.expect("the first piece of work starts");
+        let second = {
+            let pool = pool.clone();
+            actix_web::rt::spawn(async move { pool.run(|| ()).await.map(|_| ()) })
+        };
+        while pool.waiting.load(Ordering::Acquire) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pool.run(|| ()).await.map(|_| ()), Err(PoolError::QueueFull));
+        assert_eq!(second.await.expect("no panic"), Err(PoolError::QueueTimeout));
+        release.send(()).expect("the work waits");
+        assert_eq!(first.await.expect("no panic"), Ok(()));
+        assert_eq!(pool.waiting.load(Ordering::Acquire), 0);
+    }
+}

@@ -1,0 +1,146 @@
+//! Variants by key: rendered once for all who wait, weighed in bytes.
+
+use super::{OnEviction, Settings, Usage, listener, weight};
+use crate::variant::{Variant, VariantKey};
+use moka::future::Cache;
+use std::mem::size_of;
+use std::sync::Arc;
+
+/// How a variant was come by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lookup {
+    /// It was in memory.
+    Hit,
+    /// This request rendered it.
+    Rendered,
+    /// This request waited for another's render.
+    Coalesced,
+}
+
+/// Encoded variants.
+pub struct Variants {
+    cache: Cache<VariantKey, Arc<Variant>>,
+}
+
+impl Variants {
+    /// An empty cache within `settings.variants` bytes.
+    #[must_use]
+    pub fn new(settings: &Settings, evicted: OnEviction) -> Self {
+        let max_entry = settings.max_entry;
+        let cache = Cache::builder()
+            .max_capacity(settings.variants)
+            .weigher(move |_, variant: &Arc<Variant>| {
+                let content = match &**variant {
+                    Variant::Encoded(encoded) => encoded.bytes.len() + encoded.etag.len(),
+                    Variant::SourceIsBest => 0,
+                };
+                weight(size_of::<VariantKey>() + size_of::<Variant>() + content, max_entry)
+            })
+            .eviction_listener(listener(evicted))
+            .build();
+        Self { cache }
+    }
+
+    /// The variant of that name, if it is here.
+    pub async fn get(&self, key: &VariantKey) -> Option<Arc<Variant>> {
+        self.cache.get(key).await
+    }
+
+    /// The variant of that name; `render` runs once for all who ask at the same time.
+    ///
+    /// # Errors
+    /// `render`'s, to all who waited for it; the next to ask renders anew.
+    pub async fn get_or_render<E: Clone + Send + Sync + 'static>(
+        &self,
+        key: VariantKey,
+        render: impl Future<Output = Result<Arc<Variant>, E>>,
+    ) -> Result<(Arc<Variant>, Lookup), E> {
+        let entry = self.cache.entry(key).or_try_insert_with(render).await.map_err(|error| E::clone(&error))?;
+        let lookup = if entry.is_fresh() { Lookup::Rendered } else { Lookup::Coalesced };
+        Ok((entry.into_value(), lookup))
+    }
+
+    /// What the variants take.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage { weight: self.cache.weighted_size(), entries: self.cache.entry_count() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::ContentHash;
+    use crate::variant::{Encoded, Format, Geometry, Offer, Recipe};
+    use bytes::Bytes;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn key(n: u32) -> VariantKey {
+        let recipe = Recipe {
+            geometry: Geometry::Scale { width: 32, height: 32 },
+            offer: Offer::Webp,
+            quality: None,
+            background: [255; 3],
+            source_may_serve: true,
+        };
+        VariantKey { source: ContentHash::of(&n.to_le_bytes()), recipe }
+    }
+
+    fn encoded(len: usize) -> Arc<Variant> {
+        Arc::new(Variant::Encoded(Encoded::new(Bytes::from(vec![1; len]), Format::Webp)))
+    }
+
+    fn variants(budget: u64) -> Arc<Variants> {
+        variants_telling(budget, Arc::new(|| ()))
+    }
+
+    fn variants_telling(budget: u64, evicted: OnEviction) -> Arc<Variants> {
+        let settings = Settings { sources: 0, variants: budget, pixels: 0, max_entry: 64 << 10 };
+        Arc::new(Variants::new(&settings, evicted))
+    }
+
+    #[actix_web::test]
+    async fn a_variant_is_rendered_once_for_all_who_ask_at_once() {
+        let (variants, runs) = (variants(1 << 20), Arc::new(AtomicU32::new(0)));
+        let tasks = (0..50).map(|_| {
+            let (variants, runs) = (variants.clone(), runs.clone());
+            actix_web::rt::spawn(async move {
+                let render = async {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                    Ok::<_, ()>(encoded(100))
+                };
+                variants.get_or_render(key(1), render).await.map(|(_, lookup)| lookup)
+            })
+        });
+        let mut lookups = Vec::new();
+        for task in tasks.collect::<Vec<_>>() {
+            lookups.push(task.await.expect("no panic").expect("rendered"));
+        }
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
+        assert_eq!(lookups.iter().filter(|lookup| **lookup == Lookup::Rendered).count(), 1);
+    }
+
+    #[actix_web::test]
+    async fn a_failed_render_is_not_remembered() {
+        let variants = variants(1 << 20);
+        assert_eq!(variants.get_or_render(key(1), async { Err("busy") }).await.map(|(_, lookup)| lookup), Err("busy"));
+        let again = variants.get_or_render(key(1), async { Ok::<_, &str>(encoded(10)) }).await;
+        assert_eq!(again.map(|(_, lookup)| lookup), Ok(Lookup::Rendered));
+    }
+
+    #[actix_web::test]
+    async fn f48_ten_times_the_budget_stays_within_it() {
+        let evicted = Arc::new(AtomicU32::new(0));
+        let count = evicted.clone();
+        let variants = variants_telling(256 << 10, Arc::new(move || _ = count.fetch_add(1, Ordering::Relaxed)));
+        for n in 0..2560 {
+            variants.get_or_render(key(n), async { Ok::<_, ()>(encoded(1024)) }).await.expect("rendered");
+        }
+        variants.cache.run_pending_tasks().await;
+        let usage = variants.usage();
+        assert!(usage.weight <= 256 << 10, "{usage:?}");
+        assert!(usage.entries > 100, "{usage:?}");
+        assert!(evicted.load(Ordering::Relaxed) > 2000);
+    }
+}

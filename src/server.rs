@@ -1,0 +1,256 @@
+//! Build every part once, bind, serve, drain.
+
+use crate::admin::{self, AdminState, NotReady, Readiness, ReadinessSettings};
+use crate::avatar::{self, Avatars};
+use crate::config::{Config, UpstreamHost};
+use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
+use crate::upstream::{self, Upstream, UpstreamError};
+use crate::variant::negotiation;
+use crate::variant::sizes::{Sizes, SizesError};
+use crate::web::{self, Front};
+use crate::{cache, render};
+use actix_web::dev::{Extensions, Payload, Server, ServerHandle};
+use actix_web::{App, HttpRequest, HttpServer};
+use http::HeaderValue;
+use std::any::Any;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// How long a client may take to hang up after our last word.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be bound.
+    #[error("{key}: {address} cannot be bound: {cause}")]
+    Bind {
+        /// The key of the configuration that names it.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// The list of sizes is none.
+    #[error(transparent)]
+    Sizes(#[from] SizesError),
+    /// The clients to upstream.
+    #[error(transparent)]
+    Upstream(#[from] upstream::BuildError),
+    /// The random number generator of the system.
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// The servers.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The proxy with its listeners bound, not yet serving.
+pub struct Bound {
+    public: TcpListener,
+    admin: Option<TcpListener>,
+    front: Arc<Front>,
+    readiness: Readiness,
+    config: Config,
+}
+
+impl Bound {
+    /// Builds every part and binds both listeners.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn bind(config: Config, telemetry: Arc<Telemetry>) -> Result<Self, StartError> {
+        let public = listen("server.listen", config.server.listen)?;
+        let admin = config.admin.listen.map(|address| listen("admin.listen", address)).transpose()?;
+        let upstream = Arc::new(Upstream::new(upstream_settings(&config))?);
+        let avatars = Arc::new(Avatars::new(avatar_settings(&config), upstream.clone(), telemetry.clone()));
+        let drawn = getrandom::u64().map_err(StartError::Random)?;
+        let hop = HeaderValue::try_from(format!("avatar-proxy;id={drawn:016x}")).expect("hex digits");
+        let readiness = readiness(&upstream, config.server.base_path.prefix());
+        let front = Arc::new(Front { settings: web_settings(&config)?, upstream, avatars, telemetry, hop });
+        Ok(Self { public, admin, front, readiness, config })
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// Where the back office listens, if it does.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn admin_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.admin.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
+    /// Serves until `stop` resolves, then drains: readiness goes first, the listener closes, what is in flight may end
+    /// within `server.shutdown_timeout`. When `stop` has resolved, `at_once` ends the drain early.
+    ///
+    /// # Errors
+    /// The servers fail.
+    pub async fn serve(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> io::Result<()> {
+        let (public, admin) = self.start()?;
+        let handle = public.handle();
+        let running = actix_web::rt::spawn(public);
+        tokio::pin!(running);
+        tokio::select! {
+            ended = &mut running => return ended.map_err(io::Error::other)?,
+            () = stop => {}
+        }
+        tracing::info!("draining");
+        self.readiness.drain();
+        let drained = handle.stop(true);
+        tokio::select! {
+            () = drained => {}
+            () = at_once => stop_now(&handle).await,
+        }
+        if let Some(admin) = admin {
+            admin.stop(false).await;
+        }
+        running.await.map_err(io::Error::other)?
+    }
+
+    fn start(&self) -> io::Result<(Server, Option<ServerHandle>)> {
+        let server = &self.config.server;
+        let (front, telemetry) = (self.front.clone(), self.front.telemetry.clone());
+        let answer = move || {
+            let front = front.clone();
+            App::new().default_service(actix_web::web::to(move |request: HttpRequest, payload: actix_web::web::Payload| {
+                web::handle(front.clone(), request, payload.into_inner())
+            }))
+        };
+        let mut public = HttpServer::new(answer)
+            .on_connect(move |_: &dyn Any, connection: &mut Extensions| _ = connection.insert(telemetry.connection()))
+            .backlog(BACKLOG)
+            .tcp_nodelay(true)
+            .keep_alive(server.keep_alive)
+            .client_request_timeout(server.head_timeout)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .shutdown_timeout(server.shutdown_timeout.as_secs())
+            .disable_signals();
+        if server.workers > 0 {
+            public = public.workers(server.workers);
+        }
+        let public = public.listen(self.public.try_clone()?)?.run();
+        let admin = self.admin.as_ref().map(|listener| self.start_admin(listener)).transpose()?;
+        Ok((public, admin))
+    }
+
+    fn start_admin(&self, listener: &TcpListener) -> io::Result<ServerHandle> {
+        let avatars = self.front.avatars.clone();
+        let state = AdminState {
+            telemetry: self.front.telemetry.clone(),
+            cache_levels: Arc::new(move || cache_levels(&avatars)),
+            readiness: self.readiness.clone(),
+        };
+        let server = HttpServer::new(move || App::new().configure(|service| admin::configure(service, state.clone())))
+            .workers(1)
+            .disable_signals()
+            .listen(listener.try_clone()?)?
+            .run();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        Ok(handle)
+    }
+}
+
+async fn stop_now(handle: &ServerHandle) {
+    handle.stop(false).await;
+}
+
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|cause| StartError::Bind { key, address, cause })
+}
+
+fn readiness(upstream: &Arc<Upstream>, base_path: &str) -> Readiness {
+    let (upstream, base_path) = (upstream.clone(), base_path.to_owned());
+    let ping = move || {
+        let (upstream, base_path) = (upstream.clone(), base_path.clone());
+        let asked = async move {
+            upstream.ping(&base_path).await.map_err(|error| match error {
+                UpstreamError::TimedOut => NotReady::TimedOut,
+                _ => NotReady::Unreachable,
+            })
+        };
+        Box::pin(asked) as futures_util::future::LocalBoxFuture<'static, _>
+    };
+    Readiness::new(Box::new(ping), ReadinessSettings::default())
+}
+
+fn cache_levels(avatars: &Avatars) -> CacheLevels {
+    let usage = avatars.usage();
+    let level = |usage: cache::Usage| CacheLevel { weight: usage.weight, entries: usage.entries };
+    CacheLevels { sources: level(usage.sources), variants: level(usage.variants), pixels: level(usage.pixels) }
+}
+
+fn upstream_settings(config: &Config) -> upstream::Settings {
+    let settings = &config.upstream;
+    upstream::Settings {
+        scheme: settings.url.scheme().into(),
+        authority: settings.url.authority().clone(),
+        host: match &settings.host {
+            UpstreamHost::Keep => None,
+            UpstreamHost::Fixed(host) => Some(HeaderValue::from_str(host).expect("checked with the configuration")),
+        },
+        connect_timeout: settings.connect_timeout,
+        head_timeout: settings.head_timeout,
+        idle_timeout: settings.idle_timeout,
+        picture_timeout: settings.picture_timeout,
+        passthrough_timeout: settings.passthrough_timeout,
+        max_picture_requests: settings.max_picture_requests,
+    }
+}
+
+fn avatar_settings(config: &Config) -> avatar::Settings {
+    let (cache, render, limits) = (&config.cache, &config.render, &config.limits);
+    avatar::Settings {
+        cache: cache::Settings {
+            sources: cache.sources.bytes(),
+            variants: cache.variants.bytes(),
+            pixels: cache.pixels.bytes(),
+            max_entry: cache.max_entry.bytes(),
+        },
+        render: avatar::render_pool::Settings {
+            permits: render.permits,
+            queue: render.queue,
+            queue_timeout: render.queue_timeout,
+        },
+        limits: render::Limits {
+            edge: limits.edge,
+            pixels: limits.pixels,
+            decoder_memory: limits.decoder_memory.bytes(),
+        },
+        max_source: limits.source.bytes(),
+    }
+}
+
+fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
+    let pictures = &config.pictures;
+    Ok(web::Settings {
+        base_path: config.server.base_path.prefix().to_owned(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        pictures: web::Pictures {
+            users: pictures.users,
+            defaults: pictures.defaults,
+            teams: pictures.teams,
+            emoji: pictures.emoji,
+        },
+        sizes: Sizes::new(pictures.sizes.clone())?,
+        negotiation: negotiation::Settings {
+            formats: pictures.formats.clone(),
+            user_agents: pictures.user_agents.iter().map(|row| (row.prefix.clone(), row.formats.clone())).collect(),
+        },
+        cache_status: config.headers.cache_status,
+        server_timing: config.headers.server_timing,
+        log_requests: config.log.requests,
+    })
+}

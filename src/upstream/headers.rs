@@ -1,0 +1,308 @@
+//! Which header fields cross the proxy and which stop here (RFC 9110 section 7.6.1). Pure.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use std::net::IpAddr;
+
+/// Fields that belong to one connection and never cross (RFC 9110 section 7.6.1, RFC 9112 section 6), whoever sends them.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Fields whose removal by `Connection: <name>` would change who asks; a request that tries it is refused.
+const NOT_NAMEABLE: [&str; 9] = [
+    "authorization",
+    "cookie",
+    "host",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-mattermost-preauth-secret",
+    "x-real-ip",
+];
+
+/// RFC 8586: how a request that comes back to us is recognised.
+pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Removes what belongs to the client's connection with us, the fields that its `Connection` names included.
+///
+/// # Errors
+/// `Connection` names a credential or a forwarding field: nothing honest does that, and dropping the field would
+/// change the meaning of the request.
+pub fn strip_request_hop_by_hop(headers: &mut HeaderMap) -> Result<(), ConnectionNamesCredential> {
+    for name in connection_tokens(headers) {
+        if NOT_NAMEABLE.contains(&name.as_str()) {
+            return Err(ConnectionNamesCredential);
+        }
+        headers.remove(&name);
+    }
+    strip_listed(headers);
+    headers.remove(header::PROXY_AUTHORIZATION);
+    Ok(())
+}
+
+/// `Connection` of a request names a field that carries a credential or an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Connection names a credential or a forwarding field")]
+pub struct ConnectionNamesCredential;
+
+/// Removes what belongs to upstream's connection with us.
+pub fn strip_response_hop_by_hop(headers: &mut HeaderMap) {
+    for name in connection_tokens(headers) {
+        headers.remove(&name);
+    }
+    strip_listed(headers);
+}
+
+fn strip_listed(headers: &mut HeaderMap) {
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn connection_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .collect()
+}
+
+/// Where a request came from, as far as we believe it.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// The peer of the connection.
+    pub peer: IpAddr,
+    /// Whether that peer is a proxy whose forwarding fields are believed.
+    pub trusted: bool,
+}
+
+/// Sets the forwarding fields: a trusted peer's are extended, anybody else's are replaced, because Mattermost takes the
+/// first address of the list for the client's (`GetIPAddress` in `server/channels/utils/utils.go`).
+pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Option<&HeaderValue>) {
+    let peer = HeaderValue::try_from(origin.peer.to_string()).expect("an address is ASCII");
+    if !origin.trusted {
+        for name in [&X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &X_REAL_IP, &header::FORWARDED] {
+            headers.remove(name);
+        }
+    }
+    let chain = headers.get_all(&X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    let chain = if chain.is_empty() { peer.clone() } else { joined(&chain, peer.as_bytes()) };
+    headers.insert(X_FORWARDED_FOR, chain);
+    headers.entry(X_REAL_IP).or_insert(peer);
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = client_host {
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+    }
+}
+
+fn joined(chain: &[&[u8]], last: &[u8]) -> HeaderValue {
+    let mut value = chain.join(&b", "[..]);
+    value.extend_from_slice(b", ");
+    value.extend_from_slice(last);
+    HeaderValue::from_bytes(&value).expect("field values joined by a comma are a field value")
+}
+
+/// Adds our hop to `CDN-Loop`, or says that this process has seen the request already (RFC 8586 section 2).
+///
+/// # Errors
+/// The request came back to us.
+pub fn mark_hop(headers: &mut HeaderMap, hop: &HeaderValue) -> Result<(), LoopDetected> {
+    let seen = headers
+        .get_all(CDN_LOOP)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+        .any(|entry| entry.trim_ascii() == hop.as_bytes());
+    if seen {
+        return Err(LoopDetected);
+    }
+    headers.append(CDN_LOOP, hop.clone());
+    Ok(())
+}
+
+/// A request that we sent upstream came back to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request has been here before")]
+pub struct LoopDetected;
+
+/// The `MMAUTHTOKEN` pairs of the `Cookie` lines, byte for byte and in their order, or `None` when there is no such
+/// cookie. The name knows its case and an empty value counts: it wins over every header
+/// (`ParseAuthTokenFromRequest` in `server/channels/app/authentication.go`).
+#[must_use]
+pub fn session_cookie(headers: &HeaderMap) -> Option<HeaderValue> {
+    let pairs = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+        .map(<[u8]>::trim_ascii)
+        .filter(|pair| pair.split(|b| *b == b'=').next().is_some_and(|name| name.trim_ascii() == b"MMAUTHTOKEN"))
+        .collect::<Vec<_>>();
+    if pairs.is_empty() {
+        return None;
+    }
+    let mut value = HeaderValue::from_bytes(&pairs.join(&b"; "[..])).expect("parts of a field value are a field value");
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The fields of a client's request for a picture that go upstream, beside the forwarding fields: who asks
+/// (`faults.md` 4.2 calls this the one list), how a refusal is worded, and whose page asks. No other field of the
+/// client's may change what upstream answers to our own fetch.
+const PICTURE_FIELDS: [HeaderName; 5] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-mattermost-preauth-secret"),
+    header::ACCEPT_LANGUAGE,
+    header::ORIGIN,
+    header::USER_AGENT,
+];
+
+/// The header of our own fetch of a picture: a fixed list, the session cookie alone of all cookies, no encoding.
+#[must_use]
+pub fn picture_request(client: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    if let Some(cookie) = session_cookie(client) {
+        headers.insert(header::COOKIE, cookie);
+    }
+    for name in &PICTURE_FIELDS {
+        for value in client.get_all(name) {
+            let mut value = value.clone();
+            value.set_sensitive(name == header::AUTHORIZATION || name.as_str() == "x-mattermost-preauth-secret");
+            headers.append(name, value);
+        }
+    }
+    for name in [&X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &X_REAL_IP, &header::FORWARDED, &CDN_LOOP] {
+        for value in client.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers
+}
+
+/// Whether a request says who asks: without a session cookie and without `Authorization` it is anonymous.
+#[must_use]
+pub fn has_credentials(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || session_cookie(headers).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (HeaderName::try_from(*name).expect("name"), HeaderValue::from_str(value).expect("value")))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold(HeaderMap::new(), |mut headers, (name, value)| {
+                headers.append(name, value);
+                headers
+            })
+    }
+
+    fn text(headers: &HeaderMap, name: &str) -> Vec<String> {
+        headers.get_all(name).iter().map(|v| v.to_str().expect("ascii").to_owned()).collect()
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_stops_here() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret-Hop"),
+            ("x-secret-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("x-csrf-token", "kept"),
+        ]);
+        strip_request_hop_by_hop(&mut headers).expect("nothing forbidden is named");
+        assert_eq!(headers, map(&[("x-csrf-token", "kept")]));
+    }
+
+    #[test]
+    fn connection_may_not_name_a_credential() {
+        for named in ["Authorization", "cookie", "keep-alive, X-Forwarded-For", "Host"] {
+            let mut headers = map(&[("connection", named)]);
+            assert_eq!(strip_request_hop_by_hop(&mut headers), Err(ConnectionNamesCredential), "{named}");
+        }
+    }
+
+    #[test]
+    fn a_strangers_forwarding_fields_are_replaced_and_a_trusted_ones_extended() {
+        let peer = "192.0.2.7".parse().expect("address");
+        let given = [("x-forwarded-for", "10.1.1.1"), ("x-forwarded-proto", "https"), ("x-real-ip", "10.1.1.1"), ("forwarded", "for=x")];
+        let host = HeaderValue::from_static("chat.example");
+
+        let mut headers = map(&given);
+        set_forwarding(&mut headers, Origin { peer, trusted: false }, Some(&host));
+        assert_eq!(text(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(text(&headers, "x-forwarded-proto"), ["http"]);
+        assert_eq!(text(&headers, "x-real-ip"), ["192.0.2.7"]);
+        assert_eq!(text(&headers, "x-forwarded-host"), ["chat.example"]);
+        assert!(!headers.contains_key("forwarded"));
+
+        let mut headers = map(&given);
+        set_forwarding(&mut headers, Origin { peer, trusted: true }, Some(&host));
+        assert_eq!(text(&headers, "x-forwarded-for"), ["10.1.1.1, 192.0.2.7"]);
+        assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
+        assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
+        assert_eq!(text(&headers, "forwarded"), ["for=x"]);
+    }
+
+    #[test]
+    fn a_request_that_comes_back_is_recognised() {
+        let hop = HeaderValue::from_static("avatar-proxy;id=a1");
+        let mut headers = map(&[("cdn-loop", "other-cdn, avatar-proxy;id=b2")]);
+        assert_eq!(mark_hop(&mut headers, &hop), Ok(()));
+        assert_eq!(mark_hop(&mut headers, &hop), Err(LoopDetected));
+    }
+
+    #[test]
+    fn only_the_session_cookie_crosses_and_it_crosses_as_it_came() {
+        for (lines, expected) in [
+            (&["a=1; MMAUTHTOKEN=tok; MMUSERID=u"][..], Some("MMAUTHTOKEN=tok")),
+            (&["MMAUTHTOKEN="], Some("MMAUTHTOKEN=")),
+            (&["MMAUTHTOKEN=\"q\"", "MMAUTHTOKEN=second"], Some("MMAUTHTOKEN=\"q\"; MMAUTHTOKEN=second")),
+            (&["mmauthtoken=x; XMMAUTHTOKEN=y"], None),
+            (&[], None),
+        ] {
+            let headers = map(&lines.iter().map(|line| ("cookie", *line)).collect::<Vec<_>>());
+            assert_eq!(session_cookie(&headers).map(|v| v.to_str().expect("ascii").to_owned()).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_picture_is_asked_for_with_a_fixed_list_of_fields() {
+        let client = map(&[
+            ("authorization", "Bearer x"),
+            ("cookie", "theme=dark; MMAUTHTOKEN=t"),
+            ("accept", "image/webp"),
+            ("accept-encoding", "gzip"),
+            ("if-none-match", "\"x\""),
+            ("range", "bytes=0-1"),
+            ("x-http-method-override", "DELETE"),
+            ("x-forwarded-for", "192.0.2.7"),
+        ]);
+        let sent = picture_request(&client);
+        let mut names = sent.keys().map(HeaderName::as_str).collect::<Vec<_>>();
+        names.sort_unstable();
+        assert_eq!(names, ["accept-encoding", "authorization", "cookie", "x-forwarded-for"]);
+        assert_eq!(text(&sent, "cookie"), ["MMAUTHTOKEN=t"]);
+        assert_eq!(text(&sent, "accept-encoding"), ["identity"]);
+        assert!(sent.get("authorization").expect("there").is_sensitive());
+    }
+}

@@ -1,0 +1,380 @@
+//! The back door: ask upstream for a picture, forward a request, open a tunnel. The only room that names the HTTP clients.
+//!
+//! Two clients, because they are good at different things: `reqwest` for our own fetches of pictures, whose paths are
+//! canonical, and the `hyper` client that it stands on for everything that passes through: that one takes a raw URI, so
+//! path bytes arrive as they came (`url::Url` folds dot segments and backslashes), and it hands out upgraded connections.
+
+mod body;
+pub mod headers;
+
+pub use body::{Aborted, BodySender, BodyStream, RequestBody, with_idle_timeout};
+
+use crate::source::Validator;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, StatusCode};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// Below Mattermost's own 60 s, so that a pooled connection is not closed under a request (mattermost.md section 6).
+const POOL_IDLE: Duration = Duration::from_secs(45);
+/// Idle connections kept to upstream by each client.
+const POOL_SIZE: usize = 64;
+
+/// Where upstream is and how long it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host and port: the only address that is ever dialled.
+    pub authority: Authority,
+    /// The `Host` sent upstream instead of the client's.
+    pub host: Option<HeaderValue>,
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// Until the head of the answer to a picture request is there.
+    pub head_timeout: Duration,
+    /// Between two chunks of any body.
+    pub idle_timeout: Duration,
+    /// For a picture as a whole.
+    pub picture_timeout: Duration,
+    /// Until the head of an answer that passes through is there, counted from the last byte of the request.
+    pub passthrough_timeout: Duration,
+    /// Picture requests at once.
+    pub max_picture_requests: usize,
+}
+
+/// Why upstream gave no answer that could be passed on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection could be made.
+    #[error("upstream cannot be reached: {0}")]
+    Unreachable(String),
+    /// A time-out passed.
+    #[error("upstream did not answer in time")]
+    TimedOut,
+    /// The connection broke, or what came over it was no HTTP.
+    #[error("upstream broke off: {0}")]
+    Broken(String),
+    /// The client broke its own request off.
+    #[error("the client's body broke off")]
+    ClientAborted,
+    /// Too many picture requests are under way and none ended in time.
+    #[error("too many picture requests are under way")]
+    Overloaded,
+}
+
+impl From<reqwest::Error> for UpstreamError {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_timeout() {
+            Self::TimedOut
+        } else if error.is_connect() {
+            Self::Unreachable(causes(&error))
+        } else {
+            Self::Broken(causes(&error))
+        }
+    }
+}
+
+impl From<hyper_util::client::legacy::Error> for UpstreamError {
+    fn from(error: hyper_util::client::legacy::Error) -> Self {
+        if error.is_connect() { Self::Unreachable(causes(&error)) } else { broken_or_aborted(&error) }
+    }
+}
+
+impl From<hyper::Error> for UpstreamError {
+    fn from(error: hyper::Error) -> Self {
+        broken_or_aborted(&error)
+    }
+}
+
+fn broken_or_aborted(error: &(dyn std::error::Error + 'static)) -> UpstreamError {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    if chain.into_iter().any(<dyn std::error::Error>::is::<Aborted>) {
+        UpstreamError::ClientAborted
+    } else {
+        UpstreamError::Broken(causes(error))
+    }
+}
+
+/// An error and what caused it, in one line; addresses are told apart from anything a client sent, which is not in it.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    // reqwest's outermost text carries the URL with its query; what lies beneath does not.
+    let inner = std::iter::successors(error.source(), |error| error.source());
+    inner.last().map_or_else(|| "no cause named".to_owned(), ToString::to_string)
+}
+
+/// A request for a picture in the caller's name.
+#[derive(Clone, Debug)]
+pub struct PictureRequest {
+    /// The canonical path, base path included.
+    pub path: String,
+    /// The query without our own parameters.
+    pub query: Option<String>,
+    /// The fixed list of [`headers::picture_request`], `Host` included.
+    pub headers: HeaderMap,
+}
+
+/// Upstream's answer to a picture request.
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The header without what belongs to the connection.
+    pub headers: HeaderMap,
+    /// The body, not yet read.
+    pub body: AnswerBody,
+}
+
+/// The body of an [`Answer`].
+pub enum AnswerBody {
+    /// All of it.
+    Complete(Bytes),
+    /// What was read so far, and the rest.
+    Partial(Bytes, BodyStream),
+}
+
+impl Answer {
+    /// Reads the body if it is not longer than `limit` bytes; a longer one stays a stream that memory never holds.
+    ///
+    /// # Errors
+    /// The body broke off, or stalled.
+    pub async fn read_up_to(mut self, limit: u64) -> Result<Self, UpstreamError> {
+        use futures_util::StreamExt;
+        let AnswerBody::Partial(prefix, mut rest) = self.body else {
+            return Ok(self);
+        };
+        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        if declared.is_some_and(|length| length > limit) {
+            self.body = AnswerBody::Partial(prefix, rest);
+            return Ok(self);
+        }
+        let mut read = BytesMut::from(prefix);
+        if let Some(length) = declared {
+            read.reserve(usize::try_from(length).unwrap_or(0));
+        }
+        while let Some(chunk) = rest.next().await {
+            read.extend_from_slice(&chunk?);
+            if read.len() as u64 > limit {
+                self.body = AnswerBody::Partial(read.freeze(), rest);
+                return Ok(self);
+            }
+        }
+        self.body = AnswerBody::Complete(read.freeze());
+        Ok(self)
+    }
+}
+
+/// An upgraded connection to upstream.
+pub type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Upstream's answer to a request for an upgrade.
+pub enum UpgradeAnswer {
+    /// 101: the header, and the connection.
+    Switched(HeaderMap, Tunnel),
+    /// Anything else is an ordinary answer.
+    Declined(http::Response<BodyStream>),
+}
+
+/// The one way to upstream. Built once, shared by every worker.
+pub struct Upstream {
+    settings: Settings,
+    pictures: reqwest::Client,
+    passthrough: Client<HttpsConnector<HttpConnector>, RequestBody>,
+    picture_slots: Arc<Semaphore>,
+}
+
+impl Upstream {
+    /// Builds both clients on one TLS configuration.
+    ///
+    /// # Errors
+    /// The platform's certificate store cannot be used, which only matters for `https`, but is said at start.
+    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+        use rustls_platform_verifier::ConfigVerifierExt;
+        // A second call in one process finds the provider installed; it is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let tls = rustls::ClientConfig::with_platform_verifier().map_err(|error| BuildError(error.to_string()))?;
+        let pictures = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .http1_only()
+            .tcp_nodelay(true)
+            .connect_timeout(settings.connect_timeout)
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_SIZE)
+            .build()
+            .map_err(|error| BuildError(causes(&error)))?;
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(settings.connect_timeout));
+        let connector =
+            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
+        let passthrough = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_SIZE)
+            .build(connector);
+        let picture_slots = Arc::new(Semaphore::new(settings.max_picture_requests));
+        Ok(Self { settings, pictures, passthrough, picture_slots })
+    }
+
+    /// The `Host` that is sent upstream for a request that came with `client_host`.
+    #[must_use]
+    pub fn host_for(&self, client_host: Option<&HeaderValue>) -> HeaderValue {
+        let fixed = self.settings.host.as_ref().or(client_host);
+        fixed.cloned().unwrap_or_else(|| self.authority_value())
+    }
+
+    fn authority_value(&self) -> HeaderValue {
+        HeaderValue::from_str(self.settings.authority.as_str()).expect("an authority is a field value")
+    }
+
+    /// The time that a whole picture may take.
+    #[must_use]
+    pub fn picture_timeout(&self) -> Duration {
+        self.settings.picture_timeout
+    }
+
+    /// Asks for a picture, if `validator` is given only on the condition that it no longer holds.
+    ///
+    /// # Errors
+    /// No answer, or not in time.
+    pub async fn picture(&self, request: &PictureRequest, validator: Option<&Validator>) -> Result<Answer, UpstreamError> {
+        let slot = timeout(self.settings.picture_timeout, self.picture_slots.clone().acquire_owned());
+        let slot = slot.await.map_err(|_| UpstreamError::Overloaded)?.expect("the slots are never closed");
+        let uri = self.uri(&request.path, request.query.as_deref())?;
+        let mut headers = request.headers.clone();
+        if let Some(validator) = validator {
+            let raw = HeaderValue::from_bytes(validator.as_bytes()).expect("it came as a field value");
+            headers.insert(header::IF_NONE_MATCH, raw);
+        }
+        let sent = self.pictures.get(uri.to_string()).headers(headers).send();
+        let response = timeout(self.settings.head_timeout, sent).await.map_err(|_| UpstreamError::TimedOut)??;
+        let status = response.status();
+        let mut headers = response.headers().clone();
+        headers::strip_response_hop_by_hop(&mut headers);
+        // The slot lives as long as the body: a picture under way is a picture request under way.
+        let chunks = stream::unfold((response, slot), |(mut response, slot)| async move {
+            match response.chunk().await {
+                Ok(Some(chunk)) => Some((Ok(chunk), (response, slot))),
+                Ok(None) => None,
+                Err(error) => Some((Err(UpstreamError::from(error)), (response, slot))),
+            }
+        });
+        let rest = with_idle_timeout(Box::pin(chunks), self.settings.idle_timeout);
+        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest) })
+    }
+
+    /// Forwards a request whose path and query are sent byte for byte.
+    ///
+    /// # Errors
+    /// No answer, or not in time; [`UpstreamError::ClientAborted`] when the client's body broke off.
+    pub async fn forward(
+        &self,
+        method: Method,
+        target: PathAndQuery,
+        headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<http::Response<BodyStream>, UpstreamError> {
+        let response = self.send(method, target, headers, body).await?;
+        Ok(self.streamed(response))
+    }
+
+    /// Asks for an upgrade of the connection. Not one byte of the client's is sent before upstream's 101.
+    ///
+    /// # Errors
+    /// No answer, or not in time.
+    pub async fn upgrade(&self, target: PathAndQuery, headers: HeaderMap) -> Result<UpgradeAnswer, UpstreamError> {
+        let mut response = self.send(Method::GET, target, headers, RequestBody::empty()).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(UpgradeAnswer::Declined(self.streamed(response)));
+        }
+        let upgraded = timeout(self.settings.head_timeout, hyper::upgrade::on(&mut response)).await;
+        let upgraded = upgraded.map_err(|_| UpstreamError::TimedOut)??;
+        Ok(UpgradeAnswer::Switched(response.headers().clone(), TokioIo::new(upgraded)))
+    }
+
+    /// Whether upstream answers its health route (`getSystemPing` in `server/channels/api4/system.go`).
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn ping(&self, base_path: &str) -> Result<(), UpstreamError> {
+        let path = format!("{base_path}/api/v4/system/ping");
+        let target = PathAndQuery::try_from(path).map_err(|error| UpstreamError::Broken(error.to_string()))?;
+        let headers = HeaderMap::from_iter([(header::HOST, self.host_for(None))]);
+        let sent = self.send(Method::GET, target, headers, RequestBody::empty());
+        let response = timeout(self.settings.head_timeout, sent).await.map_err(|_| UpstreamError::TimedOut)??;
+        if response.status().is_success() {
+            Ok(())
+        } else {
+            Err(UpstreamError::Broken(format!("the health route answers {}", response.status())))
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        target: PathAndQuery,
+        headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<http::Response<Incoming>, UpstreamError> {
+        let progress = body.progress();
+        let mut request = http::Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri_of(target)?;
+        *request.headers_mut() = headers;
+        let answer = self.passthrough.request(request);
+        tokio::pin!(answer);
+        let mut seen = progress.load(Ordering::Relaxed);
+        loop {
+            if let Ok(answer) = timeout(self.settings.passthrough_timeout, &mut answer).await {
+                return Ok(answer?);
+            }
+            // A slow upload is not a slow answer: the clock starts anew as long as chunks are taken.
+            let now = progress.load(Ordering::Relaxed);
+            if now == seen {
+                return Err(UpstreamError::TimedOut);
+            }
+            seen = now;
+        }
+    }
+
+    fn streamed(&self, response: http::Response<Incoming>) -> http::Response<BodyStream> {
+        let (mut head, body) = response.into_parts();
+        headers::strip_response_hop_by_hop(&mut head.headers);
+        let chunks = http_body_util::BodyDataStream::new(body);
+        http::Response::from_parts(head, with_idle_timeout(chunks, self.settings.idle_timeout))
+    }
+
+    fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, UpstreamError> {
+        let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        let target = PathAndQuery::try_from(target).map_err(|error| UpstreamError::Broken(error.to_string()))?;
+        self.uri_of(target)
+    }
+
+    /// Scheme and authority come from the configuration only, path and query from the request: never joined as text.
+    fn uri_of(&self, target: PathAndQuery) -> Result<Uri, UpstreamError> {
+        Uri::builder()
+            .scheme(self.settings.scheme.clone())
+            .authority(self.settings.authority.clone())
+            .path_and_query(target)
+            .build()
+            .map_err(|error| UpstreamError::Broken(error.to_string()))
+    }
+}
+
+/// The clients could not be built.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP clients cannot be built: {0}")]
+pub struct BuildError(String);

@@ -1,0 +1,158 @@
+//! An answer on its way out: its framing, a body that is counted while it is sent, and the counters and the log line that
+//! close a request however it ended.
+
+use super::request_id::RequestId;
+use super::wire;
+use crate::identity::PictureId;
+use crate::telemetry::{Answered, Counted, Outcome, RequestLine, Route, Telemetry, log_request};
+use crate::upstream::AnswerBody;
+use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::header::{self, HeaderMap};
+use http::{Method, StatusCode as UpstreamStatus};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// What is known of a request while it is answered. When it is dropped, which is when the last byte of the answer was
+/// handed over or the client is gone, the request is counted and logged.
+pub(super) struct Ledger {
+    pub(super) method: Method,
+    pub(super) client: IpAddr,
+    pub(super) request_id: RequestId,
+    pub(super) route: Route,
+    pub(super) picture: Option<PictureId>,
+    pub(super) outcome: Outcome,
+    /// Bytes of bodies that upstream sent for a picture.
+    pub(super) bytes_upstream: u64,
+    /// Bytes that the client would have got without us.
+    pub(super) bytes_original: u64,
+    status: UpstreamStatus,
+    bytes_sent: u64,
+    started: Instant,
+    logs: bool,
+    telemetry: Arc<Telemetry>,
+    _in_flight: Counted,
+}
+
+impl Ledger {
+    /// Opens the account of a request.
+    pub(super) fn open(telemetry: &Arc<Telemetry>, logs: bool, method: Method, client: IpAddr, route: Route) -> Self {
+        Self {
+            method,
+            client,
+            request_id: RequestId::next(),
+            route,
+            picture: None,
+            outcome: Outcome::Failed,
+            bytes_upstream: 0,
+            bytes_original: 0,
+            status: UpstreamStatus::INTERNAL_SERVER_ERROR,
+            bytes_sent: 0,
+            started: Instant::now(),
+            logs,
+            telemetry: telemetry.clone(),
+            _in_flight: telemetry.in_flight(),
+        }
+    }
+
+    /// Ties the account to the answer: it closes with the body's last byte.
+    pub(super) fn close_with(mut self, response: HttpResponse) -> HttpResponse {
+        self.status = UpstreamStatus::from_u16(response.status().as_u16()).expect("a status in one crate is one in the other");
+        match response.body().size() {
+            BodySize::None | BodySize::Sized(0) => response,
+            BodySize::Sized(_) | BodySize::Stream => response.map_body(|_, body| BoxBody::new(CountedBody { body, ledger: self })),
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let passed = matches!(self.route, Route::Passthrough | Route::Change | Route::Websocket);
+        let bytes_upstream = if passed { self.bytes_sent } else { self.bytes_upstream };
+        let duration = self.started.elapsed();
+        let Self { route, outcome, status, bytes_sent, .. } = *self;
+        self.telemetry.answered(&Answered { route, outcome, status, bytes_sent, duration });
+        self.telemetry.upstream_bytes(route, bytes_upstream);
+        self.telemetry.original_bytes(self.bytes_original);
+        if self.logs {
+            log_request(&RequestLine {
+                method: &self.method,
+                route,
+                picture: self.picture.as_ref(),
+                status,
+                outcome,
+                bytes_sent,
+                bytes_upstream,
+                duration,
+                request_id: self.request_id.as_str(),
+                client: Some(self.client),
+            });
+        }
+    }
+}
+
+struct CountedBody {
+    body: BoxBody,
+    ledger: Ledger,
+}
+
+impl MessageBody for CountedBody {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let next = std::task::ready!(self.body.as_pin_mut().poll_next(context));
+        if let Some(Ok(chunk)) = &next {
+            self.ledger.bytes_sent += chunk.len() as u64;
+        }
+        Poll::Ready(next)
+    }
+}
+
+/// An answer of upstream's with its body, whole or as a stream, framed anew.
+pub(super) fn streamed(method: &Method, status: UpstreamStatus, headers: &HeaderMap, body: AnswerBody) -> HttpResponse {
+    let status = StatusCode::from_u16(status.as_u16()).expect("a status in one crate is one in the other");
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
+    let mut response = HttpResponseBuilder::new(status).finish();
+    wire::to_client(headers, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
+    // Neither has a body, whatever its header says (RFC 9110 sections 15.3.5 and 15.4.5).
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return response;
+    }
+    if method == Method::HEAD {
+        let len = match &body {
+            AnswerBody::Complete(bytes) => Some(bytes.len() as u64),
+            AnswerBody::Partial(..) => declared,
+        };
+        return match len {
+            Some(len) => response.map_body(|_, _| no_body(len)),
+            None => response,
+        };
+    }
+    response.map_body(|_, _| match body {
+        AnswerBody::Complete(bytes) => BoxBody::new(bytes),
+        AnswerBody::Partial(prefix, rest) => {
+            let prefix = stream::iter((!prefix.is_empty()).then_some(Ok(prefix)));
+            let chunks = prefix.chain(rest);
+            match declared {
+                Some(len) => BoxBody::new(SizedStream::new(len, chunks)),
+                None => BoxBody::new(BodyStream::new(chunks)),
+            }
+        }
+    })
+}
+
+/// A body of `len` bytes that is announced and not sent.
+pub(super) fn no_body(len: u64) -> BoxBody {
+    BoxBody::new(SizedStream::new(len, stream::empty::<Result<Bytes, Infallible>>()))
+}

@@ -1,0 +1,237 @@
+//! The front door: every request comes in here and is matched once, on its raw path.
+//!
+//! There is no router behind this: one service takes all, because a picture route counts only in its canonical spelling
+//! and everything else has to pass through byte for byte.
+
+mod answer;
+mod change;
+pub mod error;
+mod passthrough;
+mod picture;
+mod request_id;
+pub mod route;
+mod websocket;
+mod wire;
+
+pub use error::WebError;
+
+use crate::avatar::Avatars;
+use crate::identity::PictureKind;
+use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
+use crate::upstream::Upstream;
+use crate::upstream::headers::{self, Origin};
+use crate::variant::negotiation;
+use crate::variant::transform::Sizes;
+use actix_web::dev::Payload;
+use actix_web::http::{ConnectionType, header as actix_header};
+use actix_web::{HttpRequest, HttpResponse};
+use answer::Ledger;
+use http::Method;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use ipnet::IpNet;
+use route::Route;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// What the front door needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The path of Mattermost's `SiteURL` without its closing slash; empty for a site at the root.
+    pub base_path: String,
+    /// Networks whose forwarding fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Which kinds of picture are ours.
+    pub pictures: Pictures,
+    /// The sizes that are rendered.
+    pub sizes: Sizes,
+    /// The formats that are negotiated.
+    pub negotiation: negotiation::Settings,
+    /// Send `Cache-Status` (RFC 9211).
+    pub cache_status: bool,
+    /// Send `Server-Timing`.
+    pub server_timing: bool,
+    /// One log line a request.
+    pub log_requests: bool,
+}
+
+/// Which kinds of picture are ours; the others pass through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pictures {
+    /// Users' pictures.
+    pub users: bool,
+    /// Users' default pictures.
+    pub defaults: bool,
+    /// Teams' icons.
+    pub teams: bool,
+    /// Custom emoji.
+    pub emoji: bool,
+}
+
+/// Everything that a request is answered with. Built once, shared by every worker.
+pub struct Front {
+    /// What the front door needs to know.
+    pub settings: Settings,
+    /// The back door.
+    pub upstream: Arc<Upstream>,
+    /// The decisions.
+    pub avatars: Arc<Avatars>,
+    /// Counters and logs.
+    pub telemetry: Arc<Telemetry>,
+    /// How this process recognises a request that comes back (RFC 8586): `avatar-proxy;id=<drawn at start>`.
+    pub hop: HeaderValue,
+}
+
+/// A request, read once: past this nothing is taken from actix's.
+struct Inbound {
+    method: Method,
+    path: String,
+    query: String,
+    target: PathAndQuery,
+    /// The client's fields without those of its connection, with ours for forwarding.
+    headers: HeaderMap,
+    body: ClientBody,
+    ledger: Ledger,
+}
+
+/// What follows the head of a request.
+enum ClientBody {
+    None,
+    /// So many bytes, or chunks.
+    Some(Option<u64>, Payload),
+    /// Whatever the client sends once the connection is a WebSocket's.
+    WebSocket(Payload),
+    /// An upgrade to something else, which is not offered: the connection ends with the answer.
+    OtherUpgrade,
+}
+
+/// Answers any request.
+pub async fn handle(front: Arc<Front>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    let method = Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
+    let route = Route::of(&method, request.path(), &front.settings.base_path);
+    let origin = origin_of(&front, &request);
+    let ledger = Ledger::open(&front.telemetry, front.settings.log_requests, method, origin.peer, class(&route));
+    let mut inbound = match read(&front, &request, payload, origin, ledger) {
+        Ok(inbound) => inbound,
+        Err((error, ledger)) => return fail(&front, &error, ledger, &route),
+    };
+    let ends = matches!(inbound.body, ClientBody::OtherUpgrade);
+    match dispatch(&front, &mut inbound, &route).await {
+        Ok(mut response) => {
+            if ends {
+                response.head_mut().set_connection_type(ConnectionType::Close);
+            }
+            inbound.ledger.close_with(response)
+        }
+        Err(error) => fail(&front, &error, inbound.ledger, &route),
+    }
+}
+
+async fn dispatch(front: &Front, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
+    match route {
+        Route::Picture(kind, who) if picture::is_ours(front, inbound, *kind) => picture::serve(front, inbound, *kind, *who).await,
+        Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
+        Route::Picture(..) | Route::Passthrough => {
+            inbound.ledger.route = RouteClass::Passthrough;
+            if matches!(inbound.body, ClientBody::WebSocket(_)) {
+                websocket::serve(front, inbound).await
+            } else {
+                passthrough::serve(front, inbound).await
+            }
+        }
+        Route::Refused => Err(WebError::Path),
+        Route::Connect => Err(WebError::Method),
+    }
+}
+
+/// Our own answer to a request that cannot be served: counted, and logged once.
+fn fail(front: &Front, error: &WebError, mut ledger: Ledger, route: &Route) -> HttpResponse {
+    let (status, id, reason) = error.verdict();
+    ledger.outcome = if matches!(error, WebError::Query(_)) { Outcome::RefusedQuery } else { Outcome::Failed };
+    front.telemetry.refused(reason);
+    if status.is_server_error() {
+        tracing::warn!(error.id = id, request.id = ledger.request_id.as_str(), %error, "request failed");
+    } else {
+        tracing::debug!(error.id = id, request.id = ledger.request_id.as_str(), %error, "request refused");
+    }
+    let mut response = error.answer(ledger.request_id.as_str());
+    if matches!(route, Route::Picture(..)) {
+        response.headers_mut().insert(actix_header::VARY, actix_header::HeaderValue::from_static("Accept"));
+    }
+    ledger.close_with(response)
+}
+
+fn class(route: &Route) -> RouteClass {
+    match route {
+        Route::Picture(PictureKind::User, _) => RouteClass::UserPicture,
+        Route::Picture(PictureKind::Default, _) => RouteClass::DefaultPicture,
+        Route::Picture(PictureKind::Team, _) => RouteClass::TeamPicture,
+        Route::Picture(PictureKind::Emoji, _) => RouteClass::EmojiPicture,
+        Route::Change(..) => RouteClass::Change,
+        Route::Passthrough | Route::Refused | Route::Connect => RouteClass::Passthrough,
+    }
+}
+
+fn read(
+    front: &Front,
+    request: &HttpRequest,
+    payload: Payload,
+    origin: Origin,
+    ledger: Ledger,
+) -> Result<Inbound, (WebError, Ledger)> {
+    let mut headers = wire::from_client(request.headers());
+    let body = body_of(&ledger.method, &headers, payload);
+    let prepared = prepare(front, &mut headers, origin).and_then(|()| target_of(request));
+    match prepared {
+        Ok(target) => Ok(Inbound {
+            path: request.path().to_owned(),
+            query: request.query_string().to_owned(),
+            method: ledger.method.clone(),
+            target,
+            headers,
+            body,
+            ledger,
+        }),
+        Err(error) => Err((error, ledger)),
+    }
+}
+
+fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {
+    headers::strip_request_hop_by_hop(headers)?;
+    headers::mark_hop(headers, &front.hop)?;
+    // actix has told the client to go on already.
+    headers.remove(header::EXPECT);
+    let host = headers.get(header::HOST).cloned();
+    headers::set_forwarding(headers, origin, host.as_ref());
+    Ok(())
+}
+
+/// Path and query as they came. The authority of an absolute-form target is not looked at: only the configured upstream
+/// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2).
+fn target_of(request: &HttpRequest) -> Result<PathAndQuery, WebError> {
+    let raw = request.uri().path_and_query().map_or("/", actix_web::http::uri::PathAndQuery::as_str);
+    let target = PathAndQuery::try_from(raw).map_err(|_| WebError::Target)?;
+    if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
+}
+
+fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> ClientBody {
+    if let Some(upgrade) = headers.get(header::UPGRADE) {
+        // actix takes whatever follows such a head for an endless body, so it is only ever read as a tunnel.
+        let websocket = upgrade.as_bytes().eq_ignore_ascii_case(b"websocket") && method == Method::GET;
+        return if websocket { ClientBody::WebSocket(payload) } else { ClientBody::OtherUpgrade };
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return ClientBody::Some(None, payload);
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        None | Some(0) => ClientBody::None,
+        Some(length) => ClientBody::Some(Some(length), payload),
+    }
+}
+
+fn origin_of(front: &Front, request: &HttpRequest) -> Origin {
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
+    let trusted = front.settings.trusted_proxies.iter().any(|network| network.contains(&peer));
+    Origin { peer, trusted }
+}

@@ -1,0 +1,98 @@
+//! Upgraded connections: after upstream's 101, bytes both ways.
+
+use super::answer::streamed;
+use super::{ClientBody, Front, Inbound, WebError};
+use crate::telemetry::{Outcome, Route};
+use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError};
+use actix_web::HttpResponse;
+use actix_web::dev::Payload;
+use base64::Engine;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use http::header::{self, HeaderMap, HeaderValue};
+use sha1::{Digest, Sha1};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+
+/// How much of upstream's is read at once.
+const READ_BUFFER: usize = 16 << 10;
+
+/// Asks upstream for the upgrade and, if it agrees, becomes a pipe. Not one byte of the client's goes before that.
+pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
+    let ClientBody::WebSocket(payload) = std::mem::replace(&mut inbound.body, ClientBody::OtherUpgrade) else {
+        unreachable!("only a WebSocket request is sent here");
+    };
+    inbound.ledger.route = Route::Websocket;
+    inbound.ledger.outcome = Outcome::Passed;
+    let mut headers = inbound.headers.clone();
+    headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    match front.upstream.upgrade(inbound.target.clone(), headers).await? {
+        UpgradeAnswer::Switched(head, tunnel) => {
+            if !accepts(&inbound.headers, &head) {
+                return Err(UpstreamError::Broken("the accept key of its 101 is wrong".to_owned()).into());
+            }
+            Ok(switched(&head, payload, tunnel))
+        }
+        UpgradeAnswer::Declined(answer) => {
+            let (head, body) = answer.into_parts();
+            let mut response = streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body));
+            response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+            Ok(response)
+        }
+    }
+}
+
+/// RFC 6455 section 4.1: only whoever read the client's key can answer with this.
+fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
+    let Some(key) = request.get(header::SEC_WEBSOCKET_KEY) else { return false };
+    let digest = Sha1::new().chain_update(key.as_bytes()).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    let expected = base64::engine::general_purpose::STANDARD.encode(digest);
+    answer.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
+}
+
+fn switched(head: &HeaderMap, payload: Payload, tunnel: Tunnel) -> HttpResponse {
+    let (from_upstream, to_upstream) = tokio::io::split(tunnel);
+    actix_web::rt::spawn(client_to_upstream(payload, to_upstream));
+    let mut response = HttpResponse::SwitchingProtocols();
+    response.upgrade("websocket");
+    let mut response = response.streaming(upstream_to_client(from_upstream));
+    super::wire::to_client(head, response.headers_mut(), |name| {
+        !matches!(*name, header::CONNECTION | header::UPGRADE | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
+    });
+    response
+}
+
+async fn client_to_upstream(mut payload: Payload, mut to_upstream: WriteHalf<Tunnel>) {
+    while let Some(Ok(chunk)) = payload.next().await {
+        if to_upstream.write_all(&chunk).await.is_err() {
+            return;
+        }
+    }
+    // The client is gone or has said its last: upstream hears of it either way, and if not it is gone itself.
+    let _ = to_upstream.shutdown().await;
+}
+
+fn upstream_to_client(from_upstream: ReadHalf<Tunnel>) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    stream::try_unfold((from_upstream, BytesMut::new()), |(mut from_upstream, mut buffer)| async move {
+        buffer.reserve(READ_BUFFER);
+        let read = from_upstream.read_buf(&mut buffer).await?;
+        Ok((read > 0).then(|| (buffer.split().freeze(), (from_upstream, buffer))))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_answer_to_the_clients_key_is_accepted() {
+        // The example of RFC 6455 section 1.3.
+        let request = HeaderMap::from_iter([(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="))]);
+        let answer = |accept| HeaderMap::from_iter([(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static(accept))]);
+        assert!(accepts(&request, &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+        assert!(!accepts(&request, &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo")));
+        assert!(!accepts(&request, &HeaderMap::new()));
+        assert!(!accepts(&HeaderMap::new(), &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+    }
+}

@@ -1,0 +1,28 @@
+//! Between two HTTP crates: actix speaks `http` 0.2, the clients speak `http` 1, so header fields are carried over here.
+
+use actix_web::http::header::{HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// The client's fields, in their order, with repeats.
+pub(super) fn from_client(fields: &ActixHeaders) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(fields.len() + 8);
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes()).expect("a field name in one is one in the other");
+        let value = HeaderValue::from_bytes(value.as_bytes()).expect("a field value in one is one in the other");
+        headers.append(name, value);
+    }
+    headers
+}
+
+/// Adds upstream's fields that `keeps` to an answer, in their order, with repeats.
+pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl Fn(&HeaderName) -> bool) {
+    for (name, value) in fields.iter().filter(|(name, _)| keeps(name)) {
+        let name = ActixName::from_bytes(name.as_str().as_bytes()).expect("a field name in one is one in the other");
+        into.append(name, to_actix(value));
+    }
+}
+
+/// One value.
+pub(super) fn to_actix(value: &HeaderValue) -> ActixValue {
+    ActixValue::from_bytes(value.as_bytes()).expect("a field value in one is one in the other")
+}
