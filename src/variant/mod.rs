@@ -1,7 +1,11 @@
 //! Variants: what a source image may be turned into, and the key that names the result. Sync and pure.
 
 pub mod negotiation;
+mod parameters;
+mod query;
+mod resolve;
 pub mod transform;
+pub mod validators;
 
 use crate::source::ContentHash;
 use bytes::Bytes;
@@ -138,6 +142,10 @@ impl Encoded {
     #[must_use]
     pub fn new(bytes: Bytes, format: Format) -> Self {
         let etag = format!("\"{}\"", ContentHash::of(&bytes).short_hex());
-        Self { bytes, format, etag }
+        Self {
+            bytes,
+            format,
+            etag,
+        }
     }
 }
