@@ -1,9 +1,7 @@
 //! `docs/openapi.yaml` says what the parser does: names, aliases, words, ranges and defaults are held against the
 //! parser's own table, and every reference leads somewhere.
 
-use avatar_proxy::variant::transform::{
-    PARAMETERS, Parameter, QueryError, Sizes, Transform, Values,
-};
+use avatar_proxy::variant::transform::{PARAMETERS, Parameter, QueryError, Sizes, Transform, Values};
 use serde_json::{Value, json};
 
 const PICTURE: &str = "/paths/~1api~1v4~1users~1{user_id}~1image";
@@ -15,12 +13,8 @@ fn document() -> Value {
 fn resolve<'a>(document: &'a Value, node: &'a Value) -> &'a Value {
     match node["$ref"].as_str() {
         Some(reference) => {
-            let pointer = reference
-                .strip_prefix('#')
-                .expect("references stay inside the document");
-            document
-                .pointer(pointer)
-                .unwrap_or_else(|| panic!("{reference} leads nowhere"))
+            let pointer = reference.strip_prefix('#').expect("references stay inside the document");
+            document.pointer(pointer).unwrap_or_else(|| panic!("{reference} leads nowhere"))
         }
         None => node,
     }
@@ -73,26 +67,16 @@ fn the_query_parameters_are_those_of_the_parser() {
     let document = document();
     for method in ["get", "head"] {
         let listed = &document.pointer(PICTURE).expect("the route")[method]["parameters"];
-        let mut listed: Vec<Value> = listed
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|p| resolve(&document, p).clone())
-            .collect();
-        listed
-            .retain(|p| p["in"] == "query" && p["name"] != "_" && p["name"] != "lastPictureUpdate");
+        let mut listed: Vec<Value> =
+            listed.as_array().expect("a list").iter().map(|p| resolve(&document, p).clone()).collect();
+        listed.retain(|p| p["in"] == "query" && p["name"] != "_" && p["name"] != "lastPictureUpdate");
         let mut expected: Vec<Value> = PARAMETERS.iter().map(documented).collect();
         for parameter in &mut listed {
             let fields = parameter.as_object_mut().expect("a parameter is a map");
-            let description = fields
-                .remove("description")
-                .expect("every parameter is described");
+            let description = fields.remove("description").expect("every parameter is described");
             assert!(!description.as_str().expect("text").is_empty());
         }
-        listed
-            .iter_mut()
-            .chain(&mut expected)
-            .for_each(numbers_as_floats);
+        listed.iter_mut().chain(&mut expected).for_each(numbers_as_floats);
         assert_eq!(listed, expected, "{method}");
     }
 }
@@ -101,30 +85,12 @@ fn the_query_parameters_are_those_of_the_parser() {
 fn every_answer_is_listed() {
     let document = document();
     for (method, expected) in [
-        (
-            "get",
-            &[
-                "200", "304", "400", "401", "403", "404", "429", "502", "503", "504",
-            ][..],
-        ),
-        (
-            "head",
-            &[
-                "200", "304", "400", "401", "403", "404", "429", "502", "503", "504",
-            ],
-        ),
-        (
-            "post",
-            &["200", "400", "401", "403", "413", "501", "502", "504"],
-        ),
-        (
-            "delete",
-            &["200", "400", "401", "403", "404", "501", "502", "504"],
-        ),
+        ("get", &["200", "304", "400", "401", "403", "404", "429", "502", "503", "504"][..]),
+        ("head", &["200", "304", "400", "401", "403", "404", "429", "502", "503", "504"]),
+        ("post", &["200", "400", "401", "403", "413", "501", "502", "504"]),
+        ("delete", &["200", "400", "401", "403", "404", "501", "502", "504"]),
     ] {
-        let responses = document.pointer(PICTURE).expect("the route")[method]["responses"]
-            .as_object()
-            .expect("a map");
+        let responses = document.pointer(PICTURE).expect("the route")[method]["responses"].as_object().expect("a map");
         let statuses: Vec<_> = responses.keys().map(String::as_str).collect();
         assert_eq!(statuses, expected, "{method}");
         for (status, response) in responses {
@@ -136,21 +102,12 @@ fn every_answer_is_listed() {
 #[test]
 fn every_error_of_the_query_is_documented() {
     let document = document();
-    let ids = document
-        .pointer("/components/schemas/AppError/properties/id/description")
-        .expect("the ids");
+    let ids = document.pointer("/components/schemas/AppError/properties/id/description").expect("the ids");
     let too_many = vec!["a=1"; 101].join("&");
     let too_long = "a".repeat(10_000);
     for query in ["size=abc", "size=1&size=99", &too_many, &too_long] {
-        let error: QueryError =
-            Transform::parse(query, &Sizes::default()).expect_err("not understood");
-        assert!(
-            ids.as_str()
-                .expect("text")
-                .contains(&format!("`{}`", error.id())),
-            "{}",
-            error.id()
-        );
+        let error: QueryError = Transform::parse(query, &Sizes::default()).expect_err("not understood");
+        assert!(ids.as_str().expect("text").contains(&format!("`{}`", error.id())), "{}", error.id());
     }
 }
 

@@ -4,6 +4,7 @@ pub mod negotiation;
 mod parameters;
 mod query;
 mod resolve;
+mod sizes;
 pub mod transform;
 pub mod validators;
 
@@ -142,10 +143,6 @@ impl Encoded {
     #[must_use]
     pub fn new(bytes: Bytes, format: Format) -> Self {
         let etag = format!("\"{}\"", ContentHash::of(&bytes).short_hex());
-        Self {
-            bytes,
-            format,
-            etag,
-        }
+        Self { bytes, format, etag }
     }
 }

@@ -10,8 +10,8 @@ pub const LONGEST_ACCEPT: usize = 8192;
 /// What may be negotiated, and for whom without being named.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// `pictures.formats`: what may be negotiated beside PNG, JPEG and the source. Without WebP in it none is made but for
-    /// `format=webp`.
+    /// `pictures.formats`: what may be negotiated beside PNG, JPEG and the source. Without WebP in it none is made
+    /// but for `format=webp`.
     pub formats: Vec<Format>,
     /// `pictures.user_agents`: the formats that a client shows whose `User-Agent` begins so, case included. The longest
     /// prefix that fits counts.
@@ -20,10 +20,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            formats: vec![Format::Webp],
-            user_agents: vec![("Mattermost Mobile/".to_owned(), vec![Format::Webp])],
-        }
+        Self { formats: vec![Format::Webp], user_agents: vec![("Mattermost Mobile/".to_owned(), vec![Format::Webp])] }
     }
 }
 
@@ -59,11 +56,7 @@ pub fn negotiate<'a>(
     user_agent: Option<&[u8]>,
     settings: &Settings,
 ) -> Negotiated {
-    let explicit = |offer| Negotiated {
-        offer,
-        vary_accept: false,
-        vary_user_agent: false,
-    };
+    let explicit = |offer| Negotiated { offer, vary_accept: false, vary_user_agent: false };
     match requested {
         RequestedFormat::Webp => explicit(OfferKind::Only(Format::Webp)),
         RequestedFormat::Jpeg => explicit(OfferKind::Only(Format::Jpeg)),
@@ -71,19 +64,11 @@ pub fn negotiate<'a>(
         RequestedFormat::Original => explicit(OfferKind::Original),
         RequestedFormat::Auto | RequestedFormat::Avif => {
             let named = Named::in_accept(accept);
-            let row = if named.an_image_type {
-                None
-            } else {
-                user_agent.and_then(|agent| settings.row(agent))
-            };
+            let row = if named.an_image_type { None } else { user_agent.and_then(|agent| settings.row(agent)) };
             let webp = named.webp || row.is_some_and(|formats| formats.contains(&Format::Webp));
             let webp = webp && settings.formats.contains(&Format::Webp);
             Negotiated {
-                offer: if webp {
-                    OfferKind::Webp
-                } else {
-                    OfferKind::Basic
-                },
+                offer: if webp { OfferKind::Webp } else { OfferKind::Basic },
                 vary_accept: true,
                 vary_user_agent: row.is_some(),
             }
@@ -93,13 +78,8 @@ pub fn negotiate<'a>(
 
 impl Settings {
     fn row(&self, agent: &[u8]) -> Option<&[Format]> {
-        let fitting = self
-            .user_agents
-            .iter()
-            .filter(|(prefix, _)| agent.starts_with(prefix.as_bytes()));
-        fitting
-            .max_by_key(|(prefix, _)| prefix.len())
-            .map(|(_, formats)| formats.as_slice())
+        let fitting = self.user_agents.iter().filter(|(prefix, _)| agent.starts_with(prefix.as_bytes()));
+        fitting.max_by_key(|(prefix, _)| prefix.len()).map(|(_, formats)| formats.as_slice())
     }
 }
 
@@ -143,32 +123,19 @@ impl MediaRange {
     /// `None` for junk, wildcards and what is no image.
     fn parse(element: &[u8]) -> Option<Self> {
         let mut parts = split(element, b';').map(<[u8]>::trim_ascii);
-        let subtype = parts
-            .next()?
-            .split_at_checked(6)
-            .filter(|(kind, _)| kind.eq_ignore_ascii_case(b"image/"))?
-            .1;
+        let subtype = parts.next()?.split_at_checked(6).filter(|(kind, _)| kind.eq_ignore_ascii_case(b"image/"))?.1;
         if subtype.is_empty() || subtype == b"*" || !subtype.iter().copied().all(is_token) {
             return None;
         }
         let mut is_webp = subtype.eq_ignore_ascii_case(b"webp");
         for parameter in parts.filter(|parameter| !parameter.is_empty()) {
-            if let Some(weight) = parameter
-                .strip_prefix(b"q=")
-                .or_else(|| parameter.strip_prefix(b"Q="))
-            {
+            if let Some(weight) = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q=")) {
                 // What follows the weight was `accept-ext` until RFC 9110 and never narrowed a range.
-                return Some(Self {
-                    is_webp,
-                    refused: is_zero(weight)?,
-                });
+                return Some(Self { is_webp, refused: is_zero(weight)? });
             }
             is_webp = false;
         }
-        Some(Self {
-            is_webp,
-            refused: false,
-        })
+        Some(Self { is_webp, refused: false })
     }
 }
 
@@ -223,18 +190,11 @@ mod tests {
     fn only_what_is_named_counts() {
         for (accept, webp, an_image_type) in [
             // Chrome, Firefox, Safari, and a URLSession.
+            ("image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", true, true),
+            ("image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", true, true),
             (
-                "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8",
-                true,
-                true,
-            ),
-            (
-                "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
-                true,
-                true,
-            ),
-            (
-                "image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
+                "image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,\
+                 image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
                 true,
                 true,
             ),
@@ -285,19 +245,9 @@ mod tests {
         assert_eq!(named(&[&padded(LONGEST_ACCEPT), "x"]), (false, false));
     }
 
-    fn check(
-        format: RequestedFormat,
-        accept: &str,
-        agent: Option<&[u8]>,
-        offer: OfferKind,
-        vary: (bool, bool),
-    ) {
+    fn check(format: RequestedFormat, accept: &str, agent: Option<&[u8]>, offer: OfferKind, vary: (bool, bool)) {
         let outcome = negotiate(format, [accept.as_bytes()], agent, &Settings::default());
-        let expected = Negotiated {
-            offer,
-            vary_accept: vary.0,
-            vary_user_agent: vary.1,
-        };
+        let expected = Negotiated { offer, vary_accept: vary.0, vary_user_agent: vary.1 };
         assert_eq!(outcome, expected, "{format:?} {accept} {agent:?}");
     }
 
@@ -312,70 +262,23 @@ mod tests {
         check(Auto, "*/*", Some(MOBILE), Webp, (true, true));
         check(Auto, "", Some(MOBILE), Webp, (true, true));
         check(Auto, "image/png", Some(MOBILE), Basic, (true, false));
-        check(
-            Auto,
-            "image/webp;q=0,*/*",
-            Some(MOBILE),
-            Basic,
-            (true, false),
-        );
-        check(
-            Auto,
-            "*/*",
-            Some(b"mattermost mobile/2"),
-            Basic,
-            (true, false),
-        );
-        check(
-            Jpeg,
-            "image/webp",
-            Some(MOBILE),
-            Only(Format::Jpeg),
-            (false, false),
-        );
+        check(Auto, "image/webp;q=0,*/*", Some(MOBILE), Basic, (true, false));
+        check(Auto, "*/*", Some(b"mattermost mobile/2"), Basic, (true, false));
+        check(Jpeg, "image/webp", Some(MOBILE), Only(Format::Jpeg), (false, false));
         check(Png, "", None, Only(Format::Png), (false, false));
-        check(
-            RequestedFormat::Webp,
-            "image/webp;q=0",
-            None,
-            Only(Format::Webp),
-            (false, false),
-        );
-        check(
-            RequestedFormat::Original,
-            "image/webp",
-            None,
-            Original,
-            (false, false),
-        );
+        check(RequestedFormat::Webp, "image/webp;q=0", None, Only(Format::Webp), (false, false));
+        check(RequestedFormat::Original, "image/webp", None, Original, (false, false));
     }
 
     #[test]
     fn the_configuration_has_the_last_word() {
-        let never = Settings {
-            formats: vec![],
-            ..Settings::default()
-        };
-        let outcome = negotiate(
-            RequestedFormat::Auto,
-            [&b"image/webp"[..]],
-            Some(MOBILE),
-            &never,
-        );
+        let never = Settings { formats: vec![], ..Settings::default() };
+        let outcome = negotiate(RequestedFormat::Auto, [&b"image/webp"[..]], Some(MOBILE), &never);
         assert_eq!(outcome.offer, OfferKind::Basic);
-        let rows = vec![
-            ("Mattermost".to_owned(), vec![Format::Webp]),
-            ("Mattermost Mobile/".to_owned(), vec![]),
-        ];
-        let longest = Settings {
-            user_agents: rows,
-            ..Settings::default()
-        };
+        let rows = vec![("Mattermost".to_owned(), vec![Format::Webp]), ("Mattermost Mobile/".to_owned(), vec![])];
+        let longest = Settings { user_agents: rows, ..Settings::default() };
         let outcome = negotiate(RequestedFormat::Auto, [], Some(MOBILE), &longest);
-        assert_eq!(
-            (outcome.offer, outcome.vary_user_agent),
-            (OfferKind::Basic, true)
-        );
+        assert_eq!((outcome.offer, outcome.vary_user_agent), (OfferKind::Basic, true));
     }
 
     proptest! {

@@ -80,41 +80,25 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "size",
         aliases: &["s"],
-        values: Values::Whole {
-            min: 1,
-            max: LONGEST_EDGE,
-            sets: Setting::Size,
-        },
+        values: Values::Whole { min: 1, max: LONGEST_EDGE, sets: Setting::Size },
         default: None,
     },
     Parameter {
         name: "width",
         aliases: &["w"],
-        values: Values::Whole {
-            min: 1,
-            max: LONGEST_EDGE,
-            sets: Setting::Width,
-        },
+        values: Values::Whole { min: 1, max: LONGEST_EDGE, sets: Setting::Width },
         default: None,
     },
     Parameter {
         name: "height",
         aliases: &["h"],
-        values: Values::Whole {
-            min: 1,
-            max: LONGEST_EDGE,
-            sets: Setting::Height,
-        },
+        values: Values::Whole { min: 1, max: LONGEST_EDGE, sets: Setting::Height },
         default: None,
     },
     Parameter {
         name: "dpr",
         aliases: &[],
-        values: Values::Decimal {
-            min: 500,
-            max: 4000,
-            sets: Setting::Dpr,
-        },
+        values: Values::Decimal { min: 500, max: 4000, sets: Setting::Dpr },
         default: Some("1"),
     },
     Parameter {
@@ -132,10 +116,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "method",
         aliases: &[],
-        values: Values::Words(&[
-            ("crop", Setting::Fit(Fit::Cover)),
-            ("scale", Setting::Fit(Fit::Inside)),
-        ]),
+        values: Values::Words(&[("crop", Setting::Fit(Fit::Cover)), ("scale", Setting::Fit(Fit::Inside))]),
         default: None,
     },
     Parameter {
@@ -155,11 +136,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "quality",
         aliases: &["q"],
-        values: Values::Whole {
-            min: 1,
-            max: 100,
-            sets: stepped_quality,
-        },
+        values: Values::Whole { min: 1, max: 100, sets: stepped_quality },
         default: None,
     },
     Parameter {
@@ -176,9 +153,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "background",
         aliases: &["bg"],
-        values: Values::Colour {
-            sets: Setting::Background,
-        },
+        values: Values::Colour { sets: Setting::Background },
         default: Some("ffffff"),
     },
 ];
@@ -193,11 +168,7 @@ impl Parameter {
     #[must_use]
     pub fn named(name: &[u8]) -> Option<&'static Self> {
         PARAMETERS.iter().find(|parameter| {
-            parameter.name.as_bytes() == name
-                || parameter
-                    .aliases
-                    .iter()
-                    .any(|alias| alias.as_bytes() == name)
+            parameter.name.as_bytes() == name || parameter.aliases.iter().any(|alias| alias.as_bytes() == name)
         })
     }
 }
@@ -207,14 +178,9 @@ impl Values {
     #[must_use]
     pub fn read(&self, raw: &[u8]) -> Option<Setting> {
         match self {
-            Self::Whole { min, max, sets } => {
-                whole(raw).filter(|n| n >= min).map(|n| sets(n.min(*max)))
-            }
+            Self::Whole { min, max, sets } => whole(raw).filter(|n| n >= min).map(|n| sets(n.min(*max))),
             Self::Decimal { min, max, sets } => thousandths(raw).map(|n| sets(n.clamp(*min, *max))),
-            Self::Words(words) => words
-                .iter()
-                .find(|(word, _)| word.as_bytes() == raw)
-                .map(|(_, setting)| *setting),
+            Self::Words(words) => words.iter().find(|(word, _)| word.as_bytes() == raw).map(|(_, setting)| *setting),
             Self::Colour { sets } => colour(raw).map(sets),
         }
     }
@@ -225,12 +191,7 @@ impl fmt::Display for Values {
         match self {
             Self::Whole { min, max, .. } => write!(f, "a whole number from {min} to {max}"),
             Self::Decimal { min, max, .. } => {
-                write!(
-                    f,
-                    "a decimal from {} to {}",
-                    f64::from(*min) / 1000.0,
-                    f64::from(*max) / 1000.0
-                )
+                write!(f, "a decimal from {} to {}", f64::from(*min) / 1000.0, f64::from(*max) / 1000.0)
             }
             Self::Words(words) => {
                 f.write_str("one of ")?;
@@ -247,11 +208,7 @@ impl fmt::Display for Values {
 /// ASCII digits; what is beyond the type is its greatest value, for the caller clamps.
 fn whole(raw: &[u8]) -> Option<u32> {
     let digits = !raw.is_empty() && raw.iter().all(u8::is_ascii_digit);
-    digits.then(|| {
-        raw.iter().fold(0_u32, |n, digit| {
-            n.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
-        })
-    })
+    digits.then(|| raw.iter().fold(0_u32, |n, digit| n.saturating_mul(10).saturating_add(u32::from(digit - b'0'))))
 }
 
 /// `digits` or `digits.digits`, in thousandths and greater than zero. The fourth digit after the point is cut: it
@@ -260,17 +217,9 @@ fn thousandths(raw: &[u8]) -> Option<u32> {
     let point = raw.iter().position(|byte| *byte == b'.');
     let (units, decimals) = point.map_or((raw, &b"0"[..]), |at| (&raw[..at], &raw[at + 1..]));
     let (units, _) = (whole(units)?, whole(decimals)?);
-    let decimal = |place: usize| {
-        decimals
-            .get(place)
-            .map_or(0, |digit| u32::from(digit - b'0'))
-    };
+    let decimal = |place: usize| decimals.get(place).map_or(0, |digit| u32::from(digit - b'0'));
     let positive = units > 0 || decimals.iter().any(|digit| *digit != b'0');
-    positive.then(|| {
-        units
-            .saturating_mul(1000)
-            .saturating_add(decimal(0) * 100 + decimal(1) * 10 + decimal(2))
-    })
+    positive.then(|| units.saturating_mul(1000).saturating_add(decimal(0) * 100 + decimal(1) * 10 + decimal(2)))
 }
 
 /// `rrggbb`, either case.
@@ -286,11 +235,7 @@ mod tests {
 
     fn check(name: &str, raw: &str, setting: Option<Setting>) {
         let parameter = Parameter::named(name.as_bytes()).expect(name);
-        assert_eq!(
-            parameter.values.read(raw.as_bytes()),
-            setting,
-            "{name}={raw}"
-        );
+        assert_eq!(parameter.values.read(raw.as_bytes()), setting, "{name}={raw}");
     }
 
     #[test]
@@ -351,16 +296,9 @@ mod tests {
 
     #[test]
     fn quality_goes_in_steps_of_five() {
-        for (raw, quality) in [
-            ("1", 5),
-            ("7", 5),
-            ("8", 10),
-            ("80", 80),
-            ("82", 80),
-            ("83", 85),
-            ("99", 100),
-            ("101", 100),
-        ] {
+        for (raw, quality) in
+            [("1", 5), ("7", 5), ("8", 10), ("80", 80), ("82", 80), ("83", 85), ("99", 100), ("101", 100)]
+        {
             check("q", raw, Some(Setting::Quality(quality)));
         }
         check("q", "0", None);
@@ -382,18 +320,11 @@ mod tests {
 
     #[test]
     fn no_name_is_given_twice_and_every_default_is_understood() {
-        let mut names: Vec<_> = PARAMETERS
-            .iter()
-            .flat_map(|p| p.aliases.iter().chain([&p.name]))
-            .collect();
+        let mut names: Vec<_> = PARAMETERS.iter().flat_map(|p| p.aliases.iter().chain([&p.name])).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
         for parameter in PARAMETERS {
-            assert!(
-                parameter
-                    .default
-                    .is_none_or(|value| parameter.values.read(value.as_bytes()).is_some())
-            );
+            assert!(parameter.default.is_none_or(|value| parameter.values.read(value.as_bytes()).is_some()));
         }
     }
 }

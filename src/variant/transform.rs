@@ -2,8 +2,8 @@
 
 pub use super::parameters::{PARAMETERS, Parameter, Setting, Values};
 pub use super::query::forwarded_query;
+pub use super::sizes::{Sizes, SizesError};
 
-use super::parameters::LONGEST_EDGE;
 use super::query::pairs;
 
 /// The longest raw query that is looked at, in bytes. Upstream refuses a target over 2048 bytes itself
@@ -15,7 +15,8 @@ pub const MOST_PAIRS: usize = 100;
 
 /// What a query asks of a picture, in pixels of the configured list and independent of any source.
 ///
-/// Canonical: spellings, order, aliases, unknown parameters and settings without effect leave no trace in it.
+/// Canonical: spellings, order, aliases and unknown parameters leave no trace in it. What cannot matter to a given
+/// source leaves none in the recipe that [`Transform::plan`] makes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Transform {
     pub(super) edges: Edges,
@@ -30,8 +31,8 @@ pub struct Transform {
 pub struct Parsed {
     /// What it asks of the picture.
     pub transform: Transform,
-    /// The greater by absolute value of `_` and `lastPictureUpdate` where they are plain decimals: the stamp in milliseconds
-    /// that the client has heard of. Never part of a key, never proof of anything.
+    /// The greater by absolute value of `_` and `lastPictureUpdate` where they are plain decimals: the stamp in
+    /// milliseconds that the client has heard of. Never part of a key, never proof of anything.
     pub stamp: Option<i64>,
 }
 
@@ -144,10 +145,7 @@ impl Transform {
                 stamp = newer(stamp, plain_decimal(&pair.value()));
             }
         }
-        Ok(Parsed {
-            transform: asked.resolve(sizes),
-            stamp,
-        })
+        Ok(Parsed { transform: asked.resolve(sizes), stamp })
     }
 
     /// Whether nothing was asked of the pixels, the format or the encoding: every stock client. What cannot matter by
@@ -183,13 +181,8 @@ struct Asked {
 
 impl Asked {
     fn take(&mut self, parameter: &'static Parameter, value: &[u8]) -> Result<(), QueryError> {
-        let setting = parameter
-            .values
-            .read(value)
-            .ok_or_else(|| QueryError::Value {
-                parameter,
-                found: harmless(value),
-            })?;
+        let setting =
+            parameter.values.read(value).ok_or_else(|| QueryError::Value { parameter, found: harmless(value) })?;
         let agrees = match setting {
             Setting::Size(size) => agrees(&mut self.size, size),
             Setting::Width(width) => agrees(&mut self.width, width),
@@ -201,36 +194,24 @@ impl Asked {
             Setting::Animated(animated) => agrees(&mut self.animated, animated),
             Setting::Background(background) => agrees(&mut self.background, background),
         };
-        agrees
-            .then_some(())
-            .ok_or(QueryError::Repeated { parameter })
+        agrees.then_some(()).ok_or(QueryError::Repeated { parameter })
     }
 
     fn resolve(&self, sizes: &Sizes) -> Transform {
         let dpr = self.dpr.unwrap_or(1000);
         let pixels = |css: u32| sizes.round_up((css * dpr).div_ceil(1000));
         let fit = self.fit.unwrap_or_default();
-        let edges = match (
-            self.width.map(pixels),
-            self.height.map(pixels),
-            self.size.map(pixels),
-        ) {
+        let edges = match (self.width.map(pixels), self.height.map(pixels), self.size.map(pixels)) {
             (Some(width), Some(height), _) => Edges::Box { width, height, fit },
             (Some(width), None, _) => Edges::Width(width),
             (None, Some(height), _) => Edges::Height(height),
-            (None, None, Some(edge)) => Edges::Box {
-                width: edge,
-                height: edge,
-                fit,
-            },
+            (None, None, Some(edge)) => Edges::Box { width: edge, height: edge, fit },
             (None, None, None) => Edges::Source,
         };
         Transform {
             edges,
             format: self.format.unwrap_or_default(),
-            quality: self
-                .quality
-                .map(|quality| u8::try_from(quality).expect("the table ends quality at 100")),
+            quality: self.quality.map(|quality| u8::try_from(quality).expect("the table ends quality at 100")),
             animated: self.animated,
             background: self.background.unwrap_or(WHITE),
         }
@@ -248,88 +229,19 @@ fn agrees<T: Copy + PartialEq>(slot: &mut Option<T>, value: T) -> bool {
 /// An optional minus and ASCII digits that fit.
 fn plain_decimal(raw: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(raw).ok()?;
-    (!text.starts_with('+'))
-        .then(|| text.parse().ok())
-        .flatten()
+    (!text.starts_with('+')).then(|| text.parse().ok()).flatten()
 }
 
 /// Stamps of default pictures are negative, so age is the absolute value; of two equals the positive one, whatever
 /// their order.
 fn newer(a: Option<i64>, b: Option<i64>) -> Option<i64> {
-    a.into_iter()
-        .chain(b)
-        .max_by_key(|stamp| (stamp.unsigned_abs(), *stamp))
+    a.into_iter().chain(b).max_by_key(|stamp| (stamp.unsigned_abs(), *stamp))
 }
 
 /// At most 40 characters of hostile input, nothing in them that a terminal, a log or a page could take for its own.
 fn harmless(raw: &[u8]) -> String {
-    let kept =
-        |byte: &u8| byte.is_ascii_alphanumeric() || b" !#$()*+,-./:;=?@[]^_|~%".contains(byte);
-    raw.iter()
-        .take(40)
-        .map(|byte| if kept(byte) { char::from(*byte) } else { '.' })
-        .collect()
-}
-
-/// The pixel sizes that variants are made in, ascending: few, so that a sweep of sizes fills no cache.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sizes(Box<[u32]>);
-
-/// Why a list of sizes is refused.
-#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
-pub enum SizesError {
-    /// No entry.
-    #[error("at least one size is needed")]
-    Empty,
-    /// Out of range.
-    #[error("{0} is not a size from 1 to {LONGEST_EDGE}")]
-    OutOfRange(u32),
-    /// Not strictly ascending.
-    #[error("sizes must ascend, but {0} is followed by {1}")]
-    NotAscending(u32, u32),
-}
-
-impl Sizes {
-    /// Takes a list in pixels.
-    ///
-    /// # Errors
-    /// When it is empty, has an entry outside 1 to 4096, or does not ascend strictly.
-    pub fn new(list: impl Into<Box<[u32]>>) -> Result<Self, SizesError> {
-        let list = list.into();
-        if list.is_empty() {
-            return Err(SizesError::Empty);
-        }
-        if let Some(outside) = list.iter().find(|size| !(1..=LONGEST_EDGE).contains(*size)) {
-            return Err(SizesError::OutOfRange(*outside));
-        }
-        if let Some(pair) = list.windows(2).find(|pair| pair[0] >= pair[1]) {
-            return Err(SizesError::NotAscending(pair[0], pair[1]));
-        }
-        Ok(Self(list))
-    }
-
-    /// The list.
-    #[must_use]
-    pub fn as_slice(&self) -> &[u32] {
-        &self.0
-    }
-
-    /// The least entry that is not below `pixels`, or else the last.
-    fn round_up(&self, pixels: u32) -> u32 {
-        let at = self
-            .0
-            .partition_point(|size| *size < pixels)
-            .min(self.0.len() - 1);
-        self.0[at]
-    }
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Self(Box::new([
-            16, 20, 24, 32, 40, 48, 64, 72, 96, 128, 192, 256,
-        ]))
-    }
+    let kept = |byte: &u8| byte.is_ascii_alphanumeric() || b" !#$()*+,-./:;=?@[]^_|~%".contains(byte);
+    raw.iter().take(40).map(|byte| if kept(byte) { char::from(*byte) } else { '.' }).collect()
 }
 
 #[cfg(test)]
@@ -338,9 +250,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn transform(query: &str) -> Transform {
-        Transform::parse(query, &Sizes::default())
-            .unwrap_or_else(|error| panic!("{query}: {error}"))
-            .transform
+        Transform::parse(query, &Sizes::default()).unwrap_or_else(|error| panic!("{query}: {error}")).transform
     }
 
     /// The shortest query that asks for the same.
@@ -356,12 +266,7 @@ pub(super) mod tests {
                 write!(query, "&width={width}&height={height}&fit={fit}").unwrap();
             }
         }
-        write!(
-            query,
-            "&format={}",
-            word("format", Setting::Format(transform.format))
-        )
-        .unwrap();
+        write!(query, "&format={}", word("format", Setting::Format(transform.format))).unwrap();
         if let Some(quality) = transform.quality {
             write!(query, "&quality={quality}").unwrap();
         }
@@ -382,11 +287,7 @@ pub(super) mod tests {
 
     fn check_refused(query: &str, id: &str, message: &str) {
         let error = Transform::parse(query, &Sizes::default()).expect_err(query);
-        assert_eq!(
-            (error.id(), error.to_string().as_str()),
-            (id, message),
-            "{query}"
-        );
+        assert_eq!((error.id(), error.to_string().as_str()), (id, message), "{query}");
     }
 
     #[test]
@@ -451,16 +352,9 @@ pub(super) mod tests {
         check_refused(
             &format!("w={}", "x".repeat(5000)),
             "avatar_proxy.query.value",
-            &format!(
-                "Parameter width takes a whole number from 1 to 4096, not '{}'.",
-                "x".repeat(40)
-            ),
+            &format!("Parameter width takes a whole number from 1 to 4096, not '{}'.", "x".repeat(40)),
         );
-        check_refused(
-            "dpr=inf",
-            "avatar_proxy.query.value",
-            "Parameter dpr takes a decimal from 0.5 to 4, not 'inf'.",
-        );
+        check_refused("dpr=inf", "avatar_proxy.query.value", "Parameter dpr takes a decimal from 0.5 to 4, not 'inf'.");
         check_refused(
             "fit=banana",
             "avatar_proxy.query.value",
@@ -488,8 +382,7 @@ pub(super) mod tests {
             ("f=webp&output=png", "format"),
             ("animated=1&animated=false", "animated"),
         ] {
-            let message =
-                format!("Parameter {name} is given more than once, with different values.");
+            let message = format!("Parameter {name} is given more than once, with different values.");
             check_refused(query, "avatar_proxy.query.repeated", &message);
         }
     }
@@ -498,17 +391,9 @@ pub(super) mod tests {
     fn a_query_is_bounded() {
         let pairs = |n: usize| vec!["a=1"; n].join("&");
         assert_eq!(transform(&pairs(100)), transform(""));
-        check_refused(
-            &pairs(101),
-            "avatar_proxy.query.too_many",
-            "The query has more than 100 parameters.",
-        );
+        check_refused(&pairs(101), "avatar_proxy.query.too_many", "The query has more than 100 parameters.");
         assert_eq!(transform(&"&".repeat(8191)), transform(""));
-        check_refused(
-            &"a".repeat(8192),
-            "avatar_proxy.query.too_long",
-            "The query is longer than 8191 bytes.",
-        );
+        check_refused(&"a".repeat(8192), "avatar_proxy.query.too_long", "The query is longer than 8191 bytes.");
         check_refused(
             &format!("size={}", "1".repeat(10_000)),
             "avatar_proxy.query.too_long",
@@ -538,48 +423,12 @@ pub(super) mod tests {
 
     #[test]
     fn identity_asks_nothing() {
-        for query in [
-            "",
-            "_=5",
-            "dpr=2",
-            "fit=fill",
-            "bg=000000",
-            "animated=true",
-            "format=auto",
-            "f=avif",
-            "SIZE=5",
-        ] {
+        for query in ["", "_=5", "dpr=2", "fit=fill", "bg=000000", "animated=true", "format=auto", "f=avif", "SIZE=5"] {
             assert!(transform(query).is_identity(), "{query}");
         }
-        for query in [
-            "size=256",
-            "w=1",
-            "h=1",
-            "q=80",
-            "animated=false",
-            "f=webp",
-            "f=original",
-        ] {
+        for query in ["size=256", "w=1", "h=1", "q=80", "animated=false", "f=webp", "f=original"] {
             assert!(!transform(query).is_identity(), "{query}");
         }
-    }
-
-    #[test]
-    fn sizes_are_checked_once() {
-        for (list, outcome) in [
-            (vec![], Err(SizesError::Empty)),
-            (vec![0, 1], Err(SizesError::OutOfRange(0))),
-            (vec![1, 4097], Err(SizesError::OutOfRange(4097))),
-            (vec![16, 16], Err(SizesError::NotAscending(16, 16))),
-            (vec![16, 32, 24], Err(SizesError::NotAscending(32, 24))),
-            (vec![1, 4096], Ok(())),
-        ] {
-            assert_eq!(Sizes::new(list).map(drop), outcome);
-        }
-        assert_eq!(
-            Sizes::new(Sizes::default().as_slice()),
-            Ok(Sizes::default())
-        );
     }
 
     /// One pair of ours that is understood, a different one for each name.
@@ -603,13 +452,17 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn no_query_of_our_names_panics(raw in "((s|w|h|dpr|bg|q|f|fit|animated|_|%73ize)[=&%+]?[0-9a-f.%+-]{0,12}&?){0,6}") {
+        fn no_query_of_our_names_panics(
+            raw in "((s|w|h|dpr|bg|q|f|fit|animated|_|%73ize)[=&%+]?[0-9a-f.%+-]{0,12}&?){0,6}",
+        ) {
             let _ = Transform::parse(&raw, &Sizes::default());
         }
 
         #[test]
         fn order_aliases_and_strangers_change_nothing(
-            settings in prop::collection::vec(setting(), 0..6), pick in any::<prop::sample::Index>(), junk in "[A-Z]{1,5}=[0-9]{0,5}",
+            settings in prop::collection::vec(setting(), 0..6),
+            pick in any::<prop::sample::Index>(),
+            junk in "[A-Z]{1,5}=[0-9]{0,5}",
         ) {
             let plain: Vec<_> = settings.iter().map(|(p, value)| format!("{}={value}", p.name)).collect();
             let mut other: Vec<_> = settings

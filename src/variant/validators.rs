@@ -33,14 +33,8 @@ pub fn names_etag<'a>(lines: impl IntoIterator<Item = &'a [u8]>, etag: &str) -> 
 /// Whether the field names upstream's own tag as Mattermost compares it: the first line only, trimmed, byte for byte
 /// (`Context.HandleEtag` in `server/channels/web/context.go`).
 #[must_use]
-pub fn names_validator<'a>(
-    lines: impl IntoIterator<Item = &'a [u8]>,
-    validator: &Validator,
-) -> bool {
-    lines
-        .into_iter()
-        .next()
-        .is_some_and(|line| line.trim_ascii() == validator.as_bytes())
+pub fn names_validator<'a>(lines: impl IntoIterator<Item = &'a [u8]>, validator: &Validator) -> bool {
+    lines.into_iter().next().is_some_and(|line| line.trim_ascii() == validator.as_bytes())
 }
 
 /// A tag without its mark of weakness.
@@ -51,18 +45,13 @@ fn opaque_tag(tag: &[u8]) -> &[u8] {
 /// The next element of a list and what follows it: `None` at the end, `Some((None, _))` when it is malformed. Empty
 /// elements are skipped (RFC 9110 section 5.6.1.2).
 fn next_element(line: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
-    let start = line
-        .iter()
-        .position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
+    let start = line.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
     let line = &line[start..];
     let Some(len) = element_len(line) else {
         return Some((None, &[]));
     };
     let (element, after) = line.split_at(len);
-    let ended = after
-        .trim_ascii_start()
-        .first()
-        .is_none_or(|byte| *byte == b',');
+    let ended = after.trim_ascii_start().first().is_none_or(|byte| *byte == b',');
     Some((ended.then_some(element), after))
 }
 
@@ -75,10 +64,7 @@ fn element_len(line: &[u8]) -> Option<usize> {
     let inside = opaque_tag(line).strip_prefix(b"\"")?;
     let closing = inside.iter().position(|byte| *byte == b'"')?;
     let is_etagc = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
-    inside[..closing]
-        .iter()
-        .all(is_etagc)
-        .then_some(weakness + closing + 2)
+    inside[..closing].iter().all(is_etagc).then_some(weakness + closing + 2)
 }
 
 #[cfg(test)]
@@ -87,11 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(lines: &[&str], etag: &str, named: bool) {
-        assert_eq!(
-            names_etag(lines.iter().map(|line| line.as_bytes()), etag),
-            named,
-            "{lines:?} {etag}"
-        );
+        assert_eq!(names_etag(lines.iter().map(|line| line.as_bytes()), etag), named, "{lines:?} {etag}");
     }
 
     #[test]
@@ -166,11 +148,7 @@ mod tests {
             (&["1795433849817", "0"], true),
             (&[], false),
         ] {
-            assert_eq!(
-                names_validator(lines.iter().map(|line| line.as_bytes()), &tag),
-                named,
-                "{lines:?}"
-            );
+            assert_eq!(names_validator(lines.iter().map(|line| line.as_bytes()), &tag), named, "{lines:?}");
         }
     }
 
@@ -181,7 +159,10 @@ mod tests {
         }
 
         #[test]
-        fn a_listed_tag_is_found(tags in prop::collection::vec("(W/)?\"[!#-~]{0,8}\"", 1..5), pick in any::<prop::sample::Index>()) {
+        fn a_listed_tag_is_found(
+            tags in prop::collection::vec("(W/)?\"[!#-~]{0,8}\"", 1..5),
+            pick in any::<prop::sample::Index>(),
+        ) {
             let etag = tags[pick.index(tags.len())].clone();
             prop_assert!(names_etag([tags.join(" , ").as_bytes()], &etag));
         }
