@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_original_format_is_kept() {
-        for query in ["f=original", "f=original&size=128", "f=original&size=256&fit=fill"] {
+        for query in ["f=original", "f=original&size=128", "f=original&size=256&fit=fill", "f=original&animated=0"] {
             assert_eq!(transform(query).plan(OfferKind::Original, &STILL), Plan::Untouched, "{query}");
         }
         for (format, own) in [
