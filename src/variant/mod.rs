@@ -1,7 +1,12 @@
 //! Variants: what a source image may be turned into, and the key that names the result. Sync and pure.
 
 pub mod negotiation;
+mod parameters;
+mod query;
+mod resolve;
+mod sizes;
 pub mod transform;
+pub mod validators;
 
 use crate::source::ContentHash;
 use bytes::Bytes;

@@ -1,0 +1,357 @@
+//! A transform meets its source: the pixel size that comes of it, never above the source, and the recipe, in which
+//! whatever cannot change the bytes is made equal.
+
+use super::negotiation::OfferKind;
+use super::transform::{Edges, Fit, Transform, WHITE};
+use super::{Format, Geometry, Offer, Plan, Recipe};
+use crate::source::{SourceFormat, SourceInfo};
+use std::cmp::Ordering;
+
+impl Transform {
+    /// What to send of `source` to a client to which `offer` may be made.
+    ///
+    /// An animated source is stilled when anything was asked of it and left alone when nothing was; with
+    /// `format=original` a source is left alone unless its size or quality has to change.
+    #[must_use]
+    pub fn plan(&self, offer: OfferKind, source: &SourceInfo) -> Plan {
+        let geometry = geometry(self.edges, source);
+        let stilled = source.animated && self.animated == Some(false);
+        let untouched = match offer {
+            OfferKind::Original => geometry == Geometry::Keep && self.quality.is_none() && !stilled,
+            OfferKind::Webp | OfferKind::Basic | OfferKind::Only(_) => source.animated && self.is_identity(),
+        };
+        if untouched { Plan::Untouched } else { Plan::Render(self.recipe(geometry, offer, source)) }
+    }
+
+    fn recipe(&self, geometry: Geometry, kind: OfferKind, source: &SourceInfo) -> Recipe {
+        let offer = match kind {
+            OfferKind::Webp => Offer::Webp,
+            OfferKind::Basic => Offer::Basic,
+            OfferKind::Only(format) => Offer::Only(format),
+            OfferKind::Original => Offer::Only(own_format(source.format)),
+        };
+        let transparent = source.has_alpha || matches!(geometry, Geometry::Pad { .. });
+        let flattened = transparent && offer == Offer::Only(Format::Jpeg);
+        Recipe {
+            geometry,
+            offer,
+            quality: self.quality,
+            background: if flattened { self.background } else { WHITE },
+            source_may_serve: shows_the_source(kind, source) && keeps_aspect(geometry, source),
+        }
+    }
+}
+
+/// The format that stands for the source's own; nobody needs a GIF of one frame.
+const fn own_format(format: SourceFormat) -> Format {
+    match format {
+        SourceFormat::Png | SourceFormat::Gif => Format::Png,
+        SourceFormat::Jpeg => Format::Jpeg,
+        SourceFormat::Webp => Format::Webp,
+    }
+}
+
+/// Whether the client shows the source as it is: any client shows a still PNG, JPEG or GIF, but an explicit `format=`
+/// is kept to.
+const fn shows_the_source(kind: OfferKind, source: &SourceInfo) -> bool {
+    let known = match kind {
+        OfferKind::Webp => true,
+        OfferKind::Basic => !matches!(source.format, SourceFormat::Webp),
+        OfferKind::Only(_) | OfferKind::Original => false,
+    };
+    known && !source.animated
+}
+
+/// Whether the whole picture is shown with its aspect ratio, up to the rounding of one edge.
+fn keeps_aspect(geometry: Geometry, source: &SourceInfo) -> bool {
+    match geometry {
+        Geometry::Keep => true,
+        Geometry::Scale { width, height } => {
+            (width, height) == by_width(source, width) || (width, height) == by_height(source, height)
+        }
+        Geometry::Crop { .. } | Geometry::Pad { .. } => false,
+    }
+}
+
+fn geometry(edges: Edges, source: &SourceInfo) -> Geometry {
+    match edges {
+        Edges::Source => Geometry::Keep,
+        Edges::Width(width) => scale(by_width(source, width), source),
+        Edges::Height(height) => scale(by_height(source, height), source),
+        Edges::Box { width, height, fit } => match fit {
+            Fit::Cover => cover(width, height, source),
+            Fit::Contain => contain(width, height, source),
+            Fit::Inside => scale(inside(width, height, source), source),
+            Fit::Outside => scale(outside(width, height, source), source),
+            Fit::Fill => scale((width.min(source.width), height.min(source.height)), source),
+        },
+    }
+}
+
+/// The box shrinks with its own aspect ratio until the source covers it.
+fn cover(width: u32, height: u32, source: &SourceInfo) -> Geometry {
+    let same_aspect = compare_aspects(width, height, source).is_eq();
+    let (width, height) = if width <= source.width && height <= source.height {
+        (width, height)
+    } else if compare_aspects(width, height, source).is_ge() {
+        (source.width, proportion(height, source.width, width))
+    } else {
+        (proportion(width, source.height, height), source.height)
+    };
+    if same_aspect || (width, height) == (source.width, source.height) {
+        scale((width, height), source)
+    } else {
+        Geometry::Crop { width, height }
+    }
+}
+
+/// The box shrinks with its own aspect ratio until the source reaches two of its sides.
+fn contain(width: u32, height: u32, source: &SourceInfo) -> Geometry {
+    let (width, height) = if width <= source.width || height <= source.height {
+        (width, height)
+    } else if compare_aspects(width, height, source).is_le() {
+        (source.width, proportion(height, source.width, width))
+    } else {
+        (proportion(width, source.height, height), source.height)
+    };
+    if inside(width, height, source) == (width, height) {
+        scale((width, height), source)
+    } else {
+        Geometry::Pad { width, height }
+    }
+}
+
+fn inside(width: u32, height: u32, source: &SourceInfo) -> (u32, u32) {
+    let width_decides = compare_aspects(width, height, source).is_le();
+    if width_decides { by_width(source, width) } else { by_height(source, height) }
+}
+
+fn outside(width: u32, height: u32, source: &SourceInfo) -> (u32, u32) {
+    let width_decides = compare_aspects(width, height, source).is_ge();
+    if width_decides { by_width(source, width) } else { by_height(source, height) }
+}
+
+/// Whether the box is relatively wider than the source (`Greater`) or taller (`Less`), without rounding.
+fn compare_aspects(width: u32, height: u32, source: &SourceInfo) -> Ordering {
+    (u64::from(width) * u64::from(source.height)).cmp(&(u64::from(height) * u64::from(source.width)))
+}
+
+fn by_width(source: &SourceInfo, width: u32) -> (u32, u32) {
+    let width = width.min(source.width);
+    (width, proportion(source.height, width, source.width))
+}
+
+fn by_height(source: &SourceInfo, height: u32) -> (u32, u32) {
+    let height = height.min(source.height);
+    (proportion(source.width, height, source.height), height)
+}
+
+/// `edge * part / whole` for a part that is not above the whole, rounded to the nearest pixel and at least one.
+fn proportion(edge: u32, part: u32, whole: u32) -> u32 {
+    let whole = u64::from(whole.max(1));
+    let rounded = (u64::from(edge) * u64::from(part) + whole / 2) / whole;
+    u32::try_from(rounded).expect("a part of an edge is no longer than the edge").max(1)
+}
+
+/// The whole picture at this size, which is no change when it is the size of the source.
+fn scale((width, height): (u32, u32), source: &SourceInfo) -> Geometry {
+    if (width, height) == (source.width, source.height) { Geometry::Keep } else { Geometry::Scale { width, height } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::transform::Sizes;
+    use super::super::transform::tests::transform;
+    use super::*;
+    use Geometry::{Crop, Keep, Pad, Scale};
+    use proptest::prelude::*;
+
+    const STILL: SourceInfo =
+        SourceInfo { format: SourceFormat::Png, width: 128, height: 128, has_alpha: false, animated: false };
+    const MOVING: SourceInfo = SourceInfo { format: SourceFormat::Gif, animated: true, ..STILL };
+
+    fn recipe(query: &str, offer: OfferKind, source: SourceInfo) -> Recipe {
+        match transform(query).plan(offer, &source) {
+            Plan::Render(recipe) => recipe,
+            Plan::Untouched => panic!("{query} leaves {source:?} untouched"),
+        }
+    }
+
+    fn check(query: &str, width: u32, height: u32, geometry: Geometry) {
+        let source = SourceInfo { width, height, ..STILL };
+        assert_eq!(recipe(query, OfferKind::Basic, source).geometry, geometry, "{query} of {width}x{height}");
+    }
+
+    #[test]
+    fn a_size_is_rounded_up_and_never_enlarges() {
+        check("", 128, 128, Keep);
+        check("size=128", 128, 128, Keep);
+        check("size=4096", 128, 128, Keep);
+        check("size=256", 128, 128, Keep);
+        check("size=100", 128, 128, Keep);
+        check("size=30", 128, 128, Scale { width: 32, height: 32 });
+        check("size=32&dpr=1.5", 128, 128, Scale { width: 48, height: 48 });
+        check("size=1", 128, 128, Scale { width: 16, height: 16 });
+        check("size=512", 1000, 1000, Scale { width: 256, height: 256 });
+        check("size=64", 50, 50, Keep);
+        check("size=32", 1, 1, Keep);
+    }
+
+    #[test]
+    fn one_edge_is_followed_by_the_other() {
+        check("w=64", 128, 96, Scale { width: 64, height: 48 });
+        check("h=48&fit=fill", 128, 96, Scale { width: 64, height: 48 });
+        check("w=256", 128, 96, Keep);
+        check("w=50", 100, 67, Scale { width: 64, height: 43 });
+        check("w=16", 4000, 1, Scale { width: 16, height: 1 });
+        check("h=16", 1, 4000, Scale { width: 1, height: 16 });
+    }
+
+    #[test]
+    fn cover_crops_and_shrinks_its_box() {
+        check("size=64", 200, 100, Crop { width: 64, height: 64 });
+        check("size=128", 200, 100, Crop { width: 100, height: 100 });
+        check("w=64&h=32", 200, 100, Scale { width: 64, height: 32 });
+        check("w=256&h=128", 200, 100, Keep);
+        check("w=64&h=32", 50, 50, Crop { width: 50, height: 25 });
+        check("w=32&h=64", 50, 50, Crop { width: 25, height: 50 });
+        check("w=256&h=192", 41, 31, Keep);
+        check("size=32", 4000, 1, Crop { width: 1, height: 1 });
+    }
+
+    #[test]
+    fn contain_pads_and_shrinks_its_box() {
+        check("size=64&fit=contain", 128, 64, Pad { width: 64, height: 64 });
+        check("size=128&fit=contain", 100, 50, Pad { width: 100, height: 100 });
+        check("size=128&fit=contain", 50, 100, Pad { width: 100, height: 100 });
+        check("size=64&fit=contain", 128, 128, Scale { width: 64, height: 64 });
+        check("size=256&fit=contain", 100, 100, Keep);
+        check("w=64&h=16&fit=contain", 32, 32, Pad { width: 64, height: 16 });
+        check("w=48&h=32&fit=contain", 100, 67, Scale { width: 48, height: 32 });
+    }
+
+    #[test]
+    fn the_other_fits_show_the_whole_picture() {
+        check("w=64&h=64&fit=inside", 200, 100, Scale { width: 64, height: 32 });
+        check("w=64&h=16&fit=inside", 200, 100, Scale { width: 32, height: 16 });
+        check("size=256&method=scale", 200, 100, Keep);
+        check("w=64&h=64&fit=outside", 200, 100, Scale { width: 128, height: 64 });
+        check("w=192&h=16&fit=outside", 200, 100, Scale { width: 192, height: 96 });
+        check("w=16&h=128&fit=outside", 200, 100, Keep);
+        check("w=64&h=128&fit=fill", 200, 100, Scale { width: 64, height: 100 });
+        check("w=256&h=128&fit=fill", 200, 100, Keep);
+    }
+
+    #[test]
+    fn an_animated_source_is_stilled_only_on_request() {
+        for query in ["", "animated=true", "dpr=2&bg=000000", "format=avif"] {
+            assert_eq!(transform(query).plan(OfferKind::Webp, &MOVING), Plan::Untouched, "{query}");
+        }
+        for query in ["animated=false", "size=128", "animated=true&size=32", "q=80"] {
+            assert!(!recipe(query, OfferKind::Webp, MOVING).source_may_serve, "{query}");
+        }
+        assert_eq!(recipe("f=png", OfferKind::Only(Format::Png), MOVING).geometry, Keep);
+        assert_eq!(transform("f=original").plan(OfferKind::Original, &MOVING), Plan::Untouched);
+        let stilled = recipe("f=original&animated=0", OfferKind::Original, MOVING);
+        assert_eq!((stilled.geometry, stilled.offer), (Keep, Offer::Only(Format::Png)));
+    }
+
+    #[test]
+    fn the_original_format_is_kept() {
+        for query in ["f=original", "f=original&size=128", "f=original&size=256&fit=fill", "f=original&animated=0"] {
+            assert_eq!(transform(query).plan(OfferKind::Original, &STILL), Plan::Untouched, "{query}");
+        }
+        for (format, own) in [
+            (SourceFormat::Png, Format::Png),
+            (SourceFormat::Gif, Format::Png),
+            (SourceFormat::Jpeg, Format::Jpeg),
+            (SourceFormat::Webp, Format::Webp),
+        ] {
+            for query in ["f=original&size=32", "f=original&q=50"] {
+                let recipe = recipe(query, OfferKind::Original, SourceInfo { format, ..STILL });
+                assert_eq!((recipe.offer, recipe.source_may_serve), (Offer::Only(own), false), "{query}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_source_serves_whoever_can_show_it() {
+        let webp = SourceInfo { format: SourceFormat::Webp, ..STILL };
+        let flat = SourceInfo { width: 128, height: 67, ..STILL };
+        for (query, offer, source, may_serve) in [
+            ("", OfferKind::Basic, STILL, true),
+            ("", OfferKind::Webp, STILL, true),
+            ("", OfferKind::Webp, webp, true),
+            ("", OfferKind::Basic, webp, false),
+            ("size=32", OfferKind::Basic, STILL, true),
+            ("size=32", OfferKind::Basic, flat, false),
+            ("w=32", OfferKind::Basic, flat, true),
+            ("size=32&fit=inside", OfferKind::Basic, flat, true),
+            ("size=32&fit=contain", OfferKind::Basic, flat, false),
+            ("size=32&fit=fill", OfferKind::Basic, flat, false),
+            ("f=png", OfferKind::Only(Format::Png), STILL, false),
+        ] {
+            assert_eq!(recipe(query, offer, source).source_may_serve, may_serve, "{query} {offer:?} {source:?}");
+        }
+    }
+
+    #[test]
+    fn a_background_is_kept_only_where_it_shows() {
+        let alpha = SourceInfo { has_alpha: true, ..STILL };
+        let flat = SourceInfo { height: 64, ..STILL };
+        let jpeg = OfferKind::Only(Format::Jpeg);
+        for (query, offer, source, background) in [
+            ("bg=102030", jpeg, alpha, [16, 32, 48]),
+            ("bg=102030", jpeg, STILL, WHITE),
+            ("bg=102030&size=32", jpeg, flat, WHITE),
+            ("bg=102030&size=32&fit=contain", jpeg, flat, [16, 32, 48]),
+            ("bg=102030", OfferKind::Only(Format::Png), alpha, WHITE),
+            ("bg=102030", OfferKind::Basic, alpha, WHITE),
+        ] {
+            assert_eq!(recipe(query, offer, source).background, background, "{query} {offer:?}");
+        }
+    }
+
+    fn edges() -> impl Strategy<Value = String> {
+        let fit = prop::sample::select(vec!["cover", "contain", "inside", "outside", "fill"]);
+        let (width, height) = (prop::option::of(1..600_u32), prop::option::of(1..600_u32));
+        (width, height, fit, 5..40_u32).prop_map(|(width, height, fit, dpr)| {
+            let edge = |name: &str, edge: Option<u32>| edge.map_or(String::new(), |edge| format!("&{name}={edge}"));
+            format!("fit={fit}&dpr={}.{}{}{}", dpr / 10, dpr % 10, edge("w", width), edge("h", height))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_enlarged_and_no_edge_is_lost(query in edges(), width in 1..700_u32, height in 1..700_u32) {
+            let source = SourceInfo { width, height, ..STILL };
+            let sizes = Sizes::default();
+            match recipe(&query, OfferKind::Basic, source).geometry {
+                Keep => {}
+                Scale { width: w, height: h } | Crop { width: w, height: h } => {
+                    prop_assert!((1..=width).contains(&w) && (1..=height).contains(&h));
+                    prop_assert!((w, h) != (width, height));
+                    // A uniform or shrunken box has at least one edge of the list or of the source.
+                    let known = |edge: &u32| sizes.as_slice().contains(edge) || [width, height].contains(edge);
+                    prop_assert!(known(&w) || known(&h));
+                }
+                Pad { width: w, height: h } => {
+                    prop_assert!(w >= 1 && h >= 1);
+                    prop_assert!(w <= width || h <= height);
+                }
+            }
+        }
+
+        #[test]
+        fn a_zero_sized_source_does_not_panic(query in edges(), width in 0..2_u32, height in 0..2_u32) {
+            let _ = transform(&query).plan(OfferKind::Basic, &SourceInfo { width, height, ..STILL });
+        }
+
+        #[test]
+        fn asking_for_the_size_that_it_has_asks_nothing(has_alpha in any::<bool>(), webp in any::<bool>()) {
+            let source = SourceInfo { has_alpha, ..STILL };
+            let offer = if webp { OfferKind::Webp } else { OfferKind::Basic };
+            prop_assert_eq!(transform("size=128").plan(offer, &source), transform("").plan(offer, &source));
+        }
+    }
+}
