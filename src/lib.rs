@@ -21,7 +21,16 @@
 //! - no globals: each part is built once, outside actix's per-worker closure;
 //! - nothing is unbounded: bodies, pixels, queue, time, cache weight.
 
+pub mod admin;
+pub mod avatar;
+pub mod cache;
+pub mod cli;
+pub mod config;
 pub mod identity;
 pub mod render;
+pub mod server;
 pub mod source;
+pub mod telemetry;
+pub mod upstream;
 pub mod variant;
+pub mod web;

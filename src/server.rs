@@ -2,14 +2,14 @@
 
 use crate::admin::{self, AdminState, NotReady, Readiness, ReadinessSettings};
 use crate::avatar::{self, Avatars};
-use crate::config::{Config, UpstreamHost};
+use crate::config::{Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
 use crate::upstream::{self, Upstream, UpstreamError};
 use crate::variant::negotiation;
-use crate::variant::sizes::{Sizes, SizesError};
+use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front};
 use crate::{cache, render};
-use actix_web::dev::{Extensions, Payload, Server, ServerHandle};
+use actix_web::dev::{Extensions, Server, ServerHandle};
 use actix_web::{App, HttpRequest, HttpServer};
 use http::HeaderValue;
 use std::any::Any;
@@ -84,6 +84,12 @@ impl Bound {
         self.public.local_addr()
     }
 
+    /// Where upstream is.
+    #[must_use]
+    pub fn upstream(&self) -> &UpstreamUrl {
+        &self.config.upstream.url
+    }
+
     /// Where the back office listens, if it does.
     ///
     /// # Errors
@@ -108,10 +114,9 @@ impl Bound {
         }
         tracing::info!("draining");
         self.readiness.drain();
-        let drained = handle.stop(true);
         tokio::select! {
-            () = drained => {}
-            () = at_once => stop_now(&handle).await,
+            () = handle.stop(true) => {}
+            () = at_once => handle.stop(false).await,
         }
         if let Some(admin) = admin {
             admin.stop(false).await;
@@ -163,10 +168,6 @@ impl Bound {
     }
 }
 
-async fn stop_now(handle: &ServerHandle) {
-    handle.stop(false).await;
-}
-
 fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|cause| StartError::Bind { key, address, cause })
 }
@@ -195,7 +196,10 @@ fn cache_levels(avatars: &Avatars) -> CacheLevels {
 fn upstream_settings(config: &Config) -> upstream::Settings {
     let settings = &config.upstream;
     upstream::Settings {
-        scheme: settings.url.scheme().into(),
+        scheme: match settings.url.scheme() {
+            Scheme::Http => http::uri::Scheme::HTTP,
+            Scheme::Https => http::uri::Scheme::HTTPS,
+        },
         authority: settings.url.authority().clone(),
         host: match &settings.host {
             UpstreamHost::Keep => None,

@@ -374,8 +374,8 @@ impl Avatars {
             };
             let ((variant, took), waited) = self.fenced(source.hash, timed).await?;
             let variant = variant?;
-            self.telemetry.stage(Stage::Queue, waited);
-            self.telemetry.stage(Stage::ResizeEncode, took);
+            self.telemetry.render_stage(Stage::Queue, waited);
+            self.telemetry.render_stage(Stage::ResizeEncode, took);
             if let Variant::Encoded(encoded) = &variant {
                 self.telemetry.rendered(encoded.format);
             }
@@ -397,8 +397,8 @@ impl Avatars {
             (render::decode(&bytes, &limits), started.elapsed())
         };
         let ((pixels, took), waited) = self.fenced(hash, timed).await?;
-        self.telemetry.stage(Stage::Queue, waited);
-        self.telemetry.stage(Stage::Decode, took);
+        self.telemetry.render_stage(Stage::Queue, waited);
+        self.telemetry.render_stage(Stage::Decode, took);
         Ok(pixels?)
     }
 

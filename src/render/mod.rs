@@ -45,6 +45,14 @@ pub struct Pixels {
     pub info: SourceInfo,
 }
 
+impl Pixels {
+    /// Bytes of memory.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        0
+    }
+}
+
 /// Decodes the first frame.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 pub mod negotiation;
 mod parameters;
-mod query;
+pub mod query;
 mod resolve;
 mod sizes;
 pub mod transform;

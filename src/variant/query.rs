@@ -25,6 +25,12 @@ pub fn forwarded_query(raw: &str) -> Option<String> {
     (!forwarded.is_empty()).then_some(forwarded)
 }
 
+/// Whether any pair of the query has this name, however it is escaped.
+#[must_use]
+pub fn names_parameter(raw: &str, name: &[u8]) -> bool {
+    pairs(raw).any(|pair| *pair.name() == *name)
+}
+
 /// One `name=value`.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'a>(&'a str);

@@ -51,13 +51,13 @@ const fn own_format(format: SourceFormat) -> Format {
     }
 }
 
-/// Whether the client shows the source as it is: any client shows a still PNG, JPEG or GIF, but an explicit `format=`
-/// is kept to.
-const fn shows_the_source(kind: OfferKind, source: &SourceInfo) -> bool {
+/// Whether the source as it is would be an answer: any client shows a still PNG, JPEG or GIF; an explicit `format=` is
+/// kept to.
+fn shows_the_source(kind: OfferKind, source: &SourceInfo) -> bool {
     let known = match kind {
-        OfferKind::Webp => true,
-        OfferKind::Basic => !matches!(source.format, SourceFormat::Webp),
-        OfferKind::Only(_) | OfferKind::Original => false,
+        OfferKind::Webp | OfferKind::Original => true,
+        OfferKind::Basic => source.format != SourceFormat::Webp,
+        OfferKind::Only(format) => source.format != SourceFormat::Gif && own_format(source.format) == format,
     };
     known && !source.animated
 }
@@ -269,7 +269,7 @@ mod tests {
         ] {
             for query in ["f=original&size=32", "f=original&q=50"] {
                 let recipe = recipe(query, OfferKind::Original, SourceInfo { format, ..STILL });
-                assert_eq!((recipe.offer, recipe.source_may_serve), (Offer::Only(own), false), "{query}");
+assert_eq!((recipe.offer, recipe.source_may_serve), (Offer::Only(own), true), "{query}");
             }
         }
     }
@@ -289,7 +289,9 @@ mod tests {
             ("size=32&fit=inside", OfferKind::Basic, flat, true),
             ("size=32&fit=contain", OfferKind::Basic, flat, false),
             ("size=32&fit=fill", OfferKind::Basic, flat, false),
-            ("f=png", OfferKind::Only(Format::Png), STILL, false),
+            ("f=png", OfferKind::Only(Format::Png), STILL, true),
+            ("f=webp", OfferKind::Only(Format::Webp), STILL, false),
+            ("f=png", OfferKind::Only(Format::Png), SourceInfo { format: SourceFormat::Gif, ..STILL }, false),
         ] {
             assert_eq!(recipe(query, offer, source).source_may_serve, may_serve, "{query} {offer:?} {source:?}");
         }

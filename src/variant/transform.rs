@@ -1,7 +1,6 @@
 //! The query of a picture: parsed once, clamped and canonical. Equal pictures get equal transforms.
 
 pub use super::parameters::{PARAMETERS, Parameter, Setting, Values};
-pub use super::query::forwarded_query;
 pub use super::sizes::{Sizes, SizesError};
 
 use super::query::pairs;

@@ -180,11 +180,11 @@ impl PictureAnswer<'_> {
 
     /// Only now, after upstream's yes: a 304 tells that the picture exists.
     fn client_has(&self, tag: &Tag<'_>) -> bool {
-        let lines = self.inbound.headers.get_all(header::IF_NONE_MATCH).into_iter().map(HeaderValue::as_bytes);
+        let lines = || self.inbound.headers.get_all(header::IF_NONE_MATCH).into_iter().map(HeaderValue::as_bytes);
         match tag {
-            Tag::Ours(tag) => names_etag(lines, tag),
+            Tag::Ours(tag) => names_etag(lines(), tag),
             // A tag that was never quoted cannot stand in a list; but `*` means whatever there is.
-            Tag::Upstreams(validator) => names_validator(lines.clone(), validator) || names_etag(lines, ""),
+            Tag::Upstreams(validator) => names_validator(lines(), validator) || names_etag(lines(), ""),
         }
     }
 

@@ -1,0 +1,190 @@
+//! A client that sends just the bytes it is told to, and an answer taken apart: what a library would tidy up is seen.
+
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Longer than any time-out in these tests: a test that meets it has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A request in the making.
+#[derive(Clone, Debug)]
+pub struct Request {
+    method: String,
+    target: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// An answer, read to its end.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+    /// Whether the body came as it was announced; `false` when the connection broke before its end.
+    pub complete: bool,
+}
+
+impl Request {
+    pub fn new(method: &str, target: &str) -> Self {
+        Self { method: method.into(), target: target.into(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    pub fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The token as browsers send it.
+    pub fn cookie(self, token: &str) -> Self {
+        self.header("Cookie", &format!("MMAUTHTOKEN={token}"))
+    }
+
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", &format!("Bearer {token}"))
+    }
+
+    pub fn accept(self, accept: &str) -> Self {
+        self.header("Accept", accept)
+    }
+
+    /// The request as bytes. `Host` and `Content-Length` are added unless they were given.
+    pub fn bytes(&self, host: &str) -> Vec<u8> {
+        let has = |name: &str| self.headers.iter().any(|(each, _)| each.eq_ignore_ascii_case(name));
+        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        if !has("host") {
+            text += &format!("Host: {host}\r\n");
+        }
+        for (name, value) in &self.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        if !self.body.is_empty() && !has("content-length") && !has("transfer-encoding") {
+            text += &format!("Content-Length: {}\r\n", self.body.len());
+        }
+        text += "\r\n";
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
+    /// Sends the request on a connection of its own and reads the answer to its end.
+    pub async fn send(&self, to: SocketAddr) -> Answer {
+        let mut stream = TcpStream::connect(to).await.expect("the server listens");
+        stream.write_all(&self.bytes(&to.to_string())).await.expect("the request is taken");
+        read_answer(&mut stream, &self.method).await
+    }
+}
+
+/// Reads one answer; a body without length ends with the connection.
+pub async fn read_answer(stream: &mut TcpStream, method: &str) -> Answer {
+    tokio::time::timeout(PATIENCE, read(stream, method)).await.expect("an answer in time")
+}
+
+async fn read(stream: &mut TcpStream, method: &str) -> Answer {
+    let mut buffer = Vec::new();
+    let head_len = loop {
+        if let Some(end) = find(&buffer, b"\r\n\r\n") {
+            break end + 4;
+        }
+        assert!(more(stream, &mut buffer).await, "the connection ended in the head: {:?}", String::from_utf8_lossy(&buffer));
+    };
+    let head = String::from_utf8_lossy(&buffer[..head_len]).into_owned();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status line");
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect::<Vec<_>>();
+    let mut answer = Answer { status, headers, body: Bytes::new(), complete: true };
+    let mut rest = buffer.split_off(head_len);
+    if method == "HEAD" || status == 304 || status == 204 || status == 101 {
+        return answer;
+    }
+    if answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        let (body, complete) = read_chunks(stream, rest).await;
+        (answer.body, answer.complete) = (body.into(), complete);
+        return answer;
+    }
+    let length = answer.header("content-length").map(|length| length.parse::<usize>().expect("a number"));
+    while length.is_none_or(|length| rest.len() < length) {
+        if !more(stream, &mut rest).await {
+            answer.complete = length.is_none();
+            break;
+        }
+    }
+    answer.body = rest.into();
+    answer
+}
+
+async fn read_chunks(stream: &mut TcpStream, mut raw: Vec<u8>) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    loop {
+        let Some(end) = find(&raw, b"\r\n") else {
+            if more(stream, &mut raw).await { continue } else { return (body, false) }
+        };
+        let size = std::str::from_utf8(&raw[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+        let size = size.expect("a chunk size");
+        while raw.len() < end + 2 + size + 2 {
+            if !more(stream, &mut raw).await {
+                return (body, false);
+            }
+        }
+        body.extend_from_slice(&raw[end + 2..end + 2 + size]);
+        raw.drain(..end + 2 + size + 2);
+        if size == 0 {
+            return (body, true);
+        }
+    }
+}
+
+/// `false` at the end of the connection, a reset included.
+async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+    matches!(stream.read_buf(buffer).await, Ok(read) if read > 0)
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+impl Answer {
+    /// The value of a field that is there at most once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(each, _)| each.eq_ignore_ascii_case(name));
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} is there twice: {:?}", self.headers);
+        value
+    }
+
+    /// Every value of a field, in order.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    /// Width and height of the picture in the body.
+    pub fn dimensions(&self) -> (u32, u32) {
+        let picture = image::load_from_memory(&self.body).expect("a picture");
+        (picture.width(), picture.height())
+    }
+
+    /// The colour in the middle of the picture in the body.
+    pub fn middle(&self) -> [u8; 3] {
+        let picture = image::load_from_memory(&self.body).expect("a picture").to_rgb8();
+        picture.get_pixel(picture.width() / 2, picture.height() / 2).0
+    }
+}

@@ -1,0 +1,95 @@
+//! A real proxy on a port of its own, started and stopped by the test that uses it.
+
+use crate::client::{Answer, Request};
+use avatar_proxy::config::Config;
+use avatar_proxy::server::Bound;
+use avatar_proxy::telemetry::Telemetry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// The time-outs of these tests.
+pub const SHORT: Duration = Duration::from_millis(400);
+
+/// A running proxy; dropping it stops it at once.
+pub struct Proxy {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    at_once: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Proxy {
+    /// A proxy before `upstream` with short time-outs.
+    pub fn before(upstream: SocketAddr) -> Self {
+        Self::with(upstream, |_| ())
+    }
+
+    /// A proxy before `upstream`, configured further by the test.
+    pub fn with(upstream: SocketAddr, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.upstream.url = format!("http://{upstream}").parse().expect("an address is a URL");
+        config.server.listen = "127.0.0.1:0".parse().expect("an address");
+        config.admin.listen = Some(config.server.listen);
+        config.server.workers = 2;
+        config.server.shutdown_timeout = Duration::from_secs(5);
+        config.upstream.connect_timeout = SHORT;
+        config.upstream.head_timeout = SHORT;
+        config.upstream.idle_timeout = SHORT;
+        config.upstream.picture_timeout = 4 * SHORT;
+        configure(&mut config);
+        let bound = Bound::bind(config, Arc::new(Telemetry::new())).expect("the proxy binds");
+        let address = bound.address().expect("bound");
+        let admin = bound.admin_address().expect("bound").expect("configured");
+        let (stop, stopped) = oneshot::channel();
+        let (at_once, at_once_asked) = oneshot::channel();
+        // A sender that is dropped asks for nothing.
+        let asked = |receiver: oneshot::Receiver<()>| async move {
+            if receiver.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let serve = move || actix_web::rt::System::new().block_on(bound.serve(asked(stopped), asked(at_once_asked)));
+        let thread = std::thread::Builder::new().name("proxy".into()).spawn(serve).expect("a thread");
+        Self { address, admin, stop: Some(stop), at_once: Some(at_once), thread: Some(thread) }
+    }
+
+    pub async fn send(&self, request: &Request) -> Answer {
+        request.send(self.address).await
+    }
+
+    /// The value of a metric by its full name with labels; 0 when it has never been counted.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = Request::get("/metrics").send(self.admin).await.body;
+        let text = String::from_utf8(text.to_vec()).expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Asks the proxy to stop and drain.
+    pub fn begin_stop(&mut self) {
+        let _ = self.stop.take().expect("asked once").send(());
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> std::io::Result<()> {
+        self.thread.take().expect("waited for once").join().expect("no panic")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        for asked in [self.stop.take(), self.at_once.take()].into_iter().flatten() {
+            let _ = asked.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.expect("the proxy does not panic").expect("the proxy ends well");
+            }
+        }
+    }
+}
