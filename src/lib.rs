@@ -21,7 +21,11 @@
 //! - no globals: each part is built once, outside actix's per-worker closure;
 //! - nothing is unbounded: bodies, pixels, queue, time, cache weight.
 
+pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod identity;
 pub mod render;
 pub mod source;
+pub mod telemetry;
 pub mod variant;
