@@ -70,8 +70,13 @@ pub struct Flags {
     /// The configuration file; without this flag ./config.toml, if there is one
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// Mattermost's address, such as <http://127.0.0.1:8065> [key: upstream.url]
-    #[arg(long, value_name = "URL", global = true)]
+    /// Mattermost's address, such as `http://127.0.0.1:8065`
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        help = "Mattermost's address, such as http://127.0.0.1:8065 [key: upstream.url]"
+    )]
     pub upstream: Option<String>,
     /// Where clients connect [key: server.listen] [default: 127.0.0.1:8066]
     #[arg(long, value_name = "ADDRESS", global = true)]

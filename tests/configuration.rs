@@ -54,8 +54,16 @@ fn told_about(text: &str) -> Vec<String> {
     error.problems().iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
 }
 
+/// That `line` in `section` is one problem, told with its line, its key and `told`.
+fn check_refused(section: &str, line: &str, told: &str) {
+    let key = line.split(" = ").next().expect("a key");
+    let found = told_about(&format!("[{section}]\n{line}\n"));
+    assert_eq!(found.len(), 1, "{line}: {found:?}");
+    assert!(found[0].starts_with(&format!("2: {section}.{key}: ")) && found[0].contains(told), "{line}: {}", found[0]);
+}
+
 #[test]
-fn f52_impossible_values_are_told_with_line_key_and_what_would_be_right() {
+fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right() {
     for (section, line, told) in [
         ("server", r#"listen = "nowhere""#, r#""nowhere" is not understood; expected an IP address with a port"#),
         ("server", r#"listen = "localhost:8066""#, "expected an IP address with a port, such as 127.0.0.1:8066"),
@@ -96,6 +104,14 @@ fn f52_impossible_values_are_told_with_line_key_and_what_would_be_right() {
         ("upstream", r#"idle_timeout = """#, "a time above 0s"),
         ("upstream", r#"picture_timeout = "1d""#, "a time above 0s"),
         ("upstream", "max_picture_requests = 0", "a whole number from 1 to 65536"),
+    ] {
+        check_refused(section, line, told);
+    }
+}
+
+#[test]
+fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
+    for (section, line, told) in [
         ("pictures", r#"users = "yes""#, r#""yes" is not understood; expected true or false"#),
         ("pictures", "defaults = 1", "expected true or false"),
         ("pictures", r#"teams = "True""#, "expected true or false"),
@@ -148,14 +164,7 @@ fn f52_impossible_values_are_told_with_line_key_and_what_would_be_right() {
         ("log", r#"format = "text""#, "expected human or json"),
         ("log", "requests = 0", "expected true or false"),
     ] {
-        let key = line.split(" = ").next().expect("a key");
-        let found = told_about(&format!("[{section}]\n{line}\n"));
-        assert_eq!(found.len(), 1, "{line}: {found:?}");
-        assert!(
-            found[0].starts_with(&format!("2: {section}.{key}: ")) && found[0].contains(told),
-            "{line}: {}",
-            found[0]
-        );
+        check_refused(section, line, told);
     }
 }
 

@@ -4,7 +4,9 @@
 
 use super::Config;
 use super::problem::Problem;
-use super::setting::{ByteSize, Invalid, Raw, Setting, UserAgentFormats};
+use super::quantity::ByteSize;
+use super::raw::{Invalid, Raw};
+use super::setting::{Setting, UserAgentFormats};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -117,9 +119,9 @@ pub static KEYS: &[Key] = &[
         r#"a table of at most 32 prefixes and their formats, such as { "Mattermost Mobile/" = ["webp"] }"#,
         are_user_agents
     ),
-    key!(cache.sources, BUDGET, is_budget),
-    key!(cache.variants, BUDGET, is_budget),
-    key!(cache.pixels, BUDGET, is_budget),
+    key!(cache.sources, BUDGET, bytes_within(0..=1 << 40)),
+    key!(cache.variants, BUDGET, bytes_within(0..=1 << 40)),
+    key!(cache.pixels, BUDGET, bytes_within(0..=1 << 40)),
     key!(cache.max_entry, "a size from 1KiB to 1GiB, such as 1MiB", bytes_within(1 << 10..=1 << 30)),
     key!(render.permits, THREADS, within(0..=1024)),
     key!(render.queue, "a whole number from 1 to 65536", within(1..=65_536)),
@@ -142,10 +144,6 @@ fn within<T: PartialOrd>(range: RangeInclusive<T>) -> impl Fn(&T) -> bool {
 
 fn bytes_within(range: RangeInclusive<u64>) -> impl Fn(&ByteSize) -> bool {
     move |size| range.contains(&size.bytes())
-}
-
-fn is_budget(size: &ByteSize) -> bool {
-    size.bytes() <= 1 << 40
 }
 
 fn is_timeout(time: &Duration) -> bool {

@@ -4,7 +4,7 @@
 use super::Config;
 use super::keys::{self, ENVIRONMENT_PREFIX, KEYS, Key};
 use super::problem::{ConfigError, Origin, Problem, nearest, repeated};
-use super::setting::{Invalid, Raw};
+use super::raw::{Invalid, Raw};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,11 @@ impl Config {
     /// Reads and checks a configuration.
     ///
     /// # Errors
-    /// Unknown sections, keys and variables, values that are not what their key expects, keys that do not fit together, and an `upstream.url` that nobody named: all of them at once.
+    /// Unknown sections, keys and variables, values that are not what their key expects, keys that do not fit together,
+    /// and an `upstream.url` that nobody named: all of them at once.
+    ///
+    /// # Panics
+    /// When [`Sources::flags`] names a flag that no key has: a mistake in the program.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut draft = Draft::new();
         draft.apply_file(&sources.file);
@@ -280,18 +284,16 @@ fn refusal(key: &Key, raw: &Raw, invalid: Invalid) -> Problem {
 
 /// A word at the top of the file: a section that does not exist, or a key outside of any.
 fn unknown_section_or_key(written: &str) -> Problem {
-    let sections = KEYS.iter().map(|key| key.section);
-    let told = match KEYS.iter().find(|key| key.name == written || key.section == written) {
-        Some(key) if key.section == written => format!("this is a section, written [{written}]"),
-        Some(key) => format!("unknown key outside of a section; did you mean {}?", key.path()),
-        None => match nearest(written, sections.clone()) {
-            Some(meant) => format!("unknown section; did you mean [{meant}]?"),
-            None => {
-                let mut sections: Vec<_> = sections.collect();
-                sections.dedup();
-                format!("unknown section; version {} has {}", env!("CARGO_PKG_VERSION"), sections.join(", "))
-            }
-        },
+    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
+    sections.dedup();
+    let told = if sections.contains(&written) {
+        format!("this is a section, written [{written}]")
+    } else if let Some(key) = KEYS.iter().find(|key| key.name == written) {
+        format!("unknown key outside of a section; did you mean {}?", key.path())
+    } else if let Some(meant) = nearest(written, sections.iter().copied()) {
+        format!("unknown section; did you mean [{meant}]?")
+    } else {
+        format!("unknown section; version {} has {}", env!("CARGO_PKG_VERSION"), sections.join(", "))
     };
     Problem::new(told).of(repeated(written))
 }

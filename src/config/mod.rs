@@ -8,13 +8,16 @@ mod describe;
 pub mod keys;
 mod load;
 mod problem;
+mod quantity;
+mod raw;
 mod setting;
 
 pub use address::{BasePath, Scheme, UpstreamHost, UpstreamUrl};
 pub use describe::MemoryBound;
 pub use load::{FileSource, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
-pub use setting::{ByteSize, UserAgentFormats};
+pub use quantity::ByteSize;
+pub use setting::UserAgentFormats;
 
 use crate::telemetry::{LogFormat, LogSettings};
 use crate::variant::Format;
@@ -114,6 +117,7 @@ impl Default for Upstream {
 
 /// Which pictures are ours, and what they may become.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in config.toml")]
 pub struct Pictures {
     /// Users' pictures.
     pub users: bool,

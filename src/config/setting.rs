@@ -3,108 +3,13 @@
 //! A scalar is read by its text, so `workers = 4`, `workers = "4"` and the environment's `4` are one thing.
 
 use super::address::{BasePath, UpstreamHost, UpstreamUrl};
+use super::raw::{Invalid, Raw};
 use crate::telemetry::LogFormat;
 use crate::variant::Format;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
-use toml::de::DeValue;
 use tracing::level_filters::LevelFilter;
-
-/// A value as it was written, before anybody knows what it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Raw {
-    /// A scalar of the file, or any variable or flag.
-    Text(String),
-    /// An array of scalars.
-    List(Vec<String>),
-    /// A table of scalars and arrays.
-    Table(BTreeMap<String, Vec<String>>),
-    /// A shape that no key has.
-    Nested,
-}
-
-impl Raw {
-    /// Reduces a TOML value to the shapes that keys have.
-    pub(super) fn of(value: &DeValue<'_>) -> Self {
-        match value {
-            DeValue::Array(items) => {
-                items.iter().map(|item| scalar(item.get_ref())).collect::<Option<_>>().map_or(Self::Nested, Self::List)
-            }
-            DeValue::Table(entries) => entries
-                .iter()
-                .map(|(name, value)| {
-                    let items = match Self::of(value.get_ref()) {
-                        Self::Text(text) => vec![text],
-                        Self::List(items) => items,
-                        Self::Table(_) | Self::Nested => return None,
-                    };
-                    Some((name.get_ref().to_string(), items))
-                })
-                .collect::<Option<_>>()
-                .map_or(Self::Nested, Self::Table),
-            value => scalar(value).map_or(Self::Nested, Self::Text),
-        }
-    }
-
-    fn text(&self) -> Result<&str, Invalid> {
-        match self {
-            Self::Text(text) => Ok(text.trim()),
-            Self::List(_) | Self::Table(_) | Self::Nested => Err(Invalid::NotUnderstood),
-        }
-    }
-
-    /// The items of an array; in text, an array as in TOML or words between commas.
-    fn items(&self) -> Result<Vec<String>, Invalid> {
-        match self {
-            Self::List(items) => Ok(items.clone()),
-            Self::Text(text) if text.trim_start().starts_with('[') => Self::of_text(text)?.items(),
-            Self::Text(text) if text.trim().is_empty() => Ok(Vec::new()),
-            Self::Text(text) => Ok(text.split(',').map(|item| item.trim().to_owned()).collect()),
-            Self::Table(_) | Self::Nested => Err(Invalid::NotUnderstood),
-        }
-    }
-
-    /// The entries of a table; in text, an inline table as in TOML.
-    fn entries(&self) -> Result<BTreeMap<String, Vec<String>>, Invalid> {
-        match self {
-            Self::Table(entries) => Ok(entries.clone()),
-            Self::Text(text) if text.trim_start().starts_with('{') => Self::of_text(text)?.entries(),
-            Self::Text(text) if text.trim().is_empty() => Ok(BTreeMap::new()),
-            Self::Text(_) | Self::List(_) | Self::Nested => Err(Invalid::NotUnderstood),
-        }
-    }
-
-    fn of_text(text: &str) -> Result<Self, Invalid> {
-        match Self::of(DeValue::parse(text.trim()).map_err(|_| Invalid::NotUnderstood)?.get_ref()) {
-            // A scalar here could be read as text again without end.
-            Self::Text(_) => Err(Invalid::NotUnderstood),
-            raw => Ok(raw),
-        }
-    }
-}
-
-fn scalar(value: &DeValue<'_>) -> Option<String> {
-    match value {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => Some(number.to_string()),
-        DeValue::Float(number) => Some(number.to_string()),
-        DeValue::Boolean(word) => Some(word.to_string()),
-        DeValue::Datetime(time) => Some(time.to_string()),
-        DeValue::Array(_) | DeValue::Table(_) => None,
-    }
-}
-
-/// Why a value was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Invalid {
-    /// It is not what the key expects; the value is quoted in the message.
-    NotUnderstood,
-    /// More can be said. Holds no part of a value that may be a secret.
-    Because(String),
-}
 
 /// A type that a key may have.
 pub(super) trait Setting: Sized {
@@ -150,90 +55,6 @@ impl Setting for bool {
     fn show(&self) -> String {
         self.to_string()
     }
-}
-
-/// A number of bytes, written `64MiB`, `64MB` or `67108864`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(u64);
-
-impl ByteSize {
-    const UNITS: [(&'static str, u64); 8] = [
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-        ("GB", 1_000_000_000),
-        ("MB", 1_000_000),
-        ("kB", 1_000),
-        ("B", 1),
-        ("", 1),
-    ];
-
-    /// So many bytes.
-    #[must_use]
-    pub const fn new(bytes: u64) -> Self {
-        Self(bytes)
-    }
-
-    /// So many times 1,048,576 bytes.
-    #[must_use]
-    pub const fn mebibytes(count: u32) -> Self {
-        Self((count as u64) << 20)
-    }
-
-    /// The number of bytes.
-    #[must_use]
-    pub const fn bytes(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Self::UNITS.iter().find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit)) {
-            Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
-            None => f.write_str("0B"),
-        }
-    }
-}
-
-impl Setting for ByteSize {
-    fn read(raw: &Raw) -> Result<Self, Invalid> {
-        let (count, unit) = number_and_unit(raw.text()?)?;
-        let (_, unit) = Self::UNITS.iter().find(|(name, _)| *name == unit).ok_or(Invalid::NotUnderstood)?;
-        count.checked_mul(*unit).map(Self).ok_or(Invalid::NotUnderstood)
-    }
-
-    fn show(&self) -> String {
-        quoted(self)
-    }
-}
-
-const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
-impl Setting for Duration {
-    fn read(raw: &Raw) -> Result<Self, Invalid> {
-        let (count, unit) = number_and_unit(raw.text()?)?;
-        // A bare number is refused: seconds and milliseconds are mixed up too easily.
-        let (_, unit) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or(Invalid::NotUnderstood)?;
-        count.checked_mul(*unit).map(Self::from_millis).ok_or(Invalid::NotUnderstood)
-    }
-
-    fn show(&self) -> String {
-        let millis = self.as_millis();
-        let whole = TIME_UNITS.iter().find(|(_, unit)| {
-            let unit = u128::from(*unit);
-            // `60s` reads better than `1m`, `2m` better than `120s`.
-            millis >= unit && millis.is_multiple_of(unit) && (millis > unit || unit <= 1_000)
-        });
-        quoted(whole.map_or("0s".to_owned(), |(name, unit)| format!("{}{name}", millis / u128::from(*unit))))
-    }
-}
-
-/// Splits `64MiB` behind its digits; a blank between them is allowed.
-fn number_and_unit(text: &str) -> Result<(u64, &str), Invalid> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (count, unit) = text.split_at(digits);
-    Ok((count.parse().map_err(|_| Invalid::NotUnderstood)?, unit.trim_start()))
 }
 
 impl Setting for SocketAddr {
@@ -401,43 +222,13 @@ impl Setting for LogFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::quantity::ByteSize;
     use proptest::prelude::*;
+    use std::time::Duration;
+    use toml::de::DeValue;
 
     fn read<T: Setting>(text: &str) -> Result<T, Invalid> {
         T::read(&Raw::Text(text.to_owned()))
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("4096", 4096),
-            ("7B", 7),
-            ("1KiB", 1024),
-            ("64MiB", 64 << 20),
-            ("64 MiB", 64 << 20),
-            ("2GiB", 2 << 30),
-            ("5kB", 5_000),
-            ("5MB", 5_000_000),
-            ("1GB", 1_000_000_000),
-        ] {
-            assert_eq!(read(text), Ok(ByteSize(bytes)), "{text}");
-        }
-        for text in
-            ["", "MiB", "-1", "+1", "1.5MiB", "1mib", "1TiB", "64MiB!", "99999999999999999999", "20000000000GiB"]
-        {
-            assert_eq!(read::<ByteSize>(text), Err(Invalid::NotUnderstood), "{text}");
-        }
-    }
-
-    #[test]
-    fn times_have_units() {
-        for (text, millis) in [("500ms", 500), ("60s", 60_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)] {
-            assert_eq!(read(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "60", "s", "1.5s", "-1s", "1d", "1 hour", "99999999999999999999s", "9999999999999999h"] {
-            assert_eq!(read::<Duration>(text), Err(Invalid::NotUnderstood), "{text}");
-        }
     }
 
     #[test]
@@ -463,6 +254,18 @@ mod tests {
         assert_eq!(read::<Vec<IpNet>>("10.0.0.0/33"), Err(Invalid::NotUnderstood));
     }
 
+    #[test]
+    fn words_are_spelled_one_way() {
+        for level in ["off", "error", "warn", "info", "debug", "trace"] {
+            assert_eq!(read::<LevelFilter>(level).map(|level| level.show()), Ok(quoted(level)));
+        }
+        for level in ["", "INFO", "3", "warning"] {
+            assert_eq!(read::<LevelFilter>(level), Err(Invalid::NotUnderstood));
+        }
+        assert_eq!(read("json"), Ok(LogFormat::Json));
+        assert_eq!(read::<LogFormat>("JSON"), Err(Invalid::NotUnderstood));
+    }
+
     fn reads_back<T: Setting + PartialEq + fmt::Debug>(value: &T) {
         let shown = value.show();
         let parsed = DeValue::parse(&shown).expect("`show` writes TOML");
@@ -472,7 +275,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_shown_reads_back(bytes: u64, seconds in 0..=u64::from(u32::MAX), sizes: Vec<u32>, prefix: String) {
-            reads_back(&ByteSize(bytes));
+            reads_back(&ByteSize::new(bytes));
             reads_back(&Duration::from_secs(seconds));
             reads_back(&Duration::from_millis(seconds));
             reads_back(&sizes);

@@ -123,13 +123,18 @@ pub fn log_request(line: &RequestLine<'_>) {
         cache.outcome = line.outcome.name(),
         bytes.sent = line.bytes_sent,
         bytes.upstream = line.bytes_upstream,
-        // Whole microseconds: more digits would only be noise.
-        duration_ms =
-            Duration::from_micros(u64::try_from(line.duration.as_micros()).unwrap_or(u64::MAX)).as_secs_f64() * 1e3,
+        duration_ms = milliseconds(line.duration),
         request.id = line.request_id,
         client.address = line.client.map(field::display),
         "request"
     );
+}
+
+/// Whole microseconds: more digits would only be noise.
+fn milliseconds(duration: Duration) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "exact for 285 years")]
+    let microseconds = duration.as_micros() as f64;
+    microseconds / 1e3
 }
 
 fn method_name(method: &Method) -> &'static str {

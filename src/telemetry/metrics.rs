@@ -4,16 +4,16 @@
 //! no look-up, no allocation.
 
 use super::histogram::DurationHistogram;
-use super::labels::{CacheName, ChangeOutcome, Fault, Outcome, Reason, Route, Stage, StatusClass, UpstreamKind, Word};
+use super::labels::{CacheName, ChangeOutcome, Fault, Outcome, Reason, Route, Stage, StatusClass, UpstreamKind};
+use super::series::{Build, Per, PerPair};
 use crate::identity::PictureKind;
 use crate::variant::Format;
 use http::StatusCode;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Metric, Registry, Unit};
+use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -200,6 +200,7 @@ impl Telemetry {
 
     /// Everything as `OpenMetrics` text, with the caches as full as `levels` says.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "a String takes every write")]
     pub fn encode(&self, levels: &CacheLevels) -> String {
         for (cache, level) in [
             (CacheName::Sources, levels.sources),
@@ -235,84 +236,6 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// A metric for each value of a label.
-#[derive(Debug)]
-struct Per<L, M> {
-    metrics: Box<[M]>,
-    label: std::marker::PhantomData<fn(L)>,
-}
-
-impl<L: Word, M> Per<L, M> {
-    fn at(&self, label: L) -> &M {
-        &self.metrics[label.index()]
-    }
-}
-
-/// A metric for each pair of values of two labels.
-#[derive(Debug)]
-struct PerPair<A, B, M> {
-    metrics: Box<[M]>,
-    labels: std::marker::PhantomData<fn(A, B)>,
-}
-
-impl<A: Word, B: Word, M> PerPair<A, B, M> {
-    fn at(&self, first: A, second: B) -> &M {
-        &self.metrics[first.index() * B::ALL.len() + second.index()]
-    }
-}
-
-/// Registers metrics and keeps what is behind them.
-struct Build {
-    registry: Registry,
-}
-
-impl Build {
-    fn one<M: Metric + Clone + Default>(&mut self, name: &str, help: &str, unit: Option<Unit>) -> M {
-        let metric = M::default();
-        self.register(name, help, unit, metric.clone());
-        metric
-    }
-
-    fn per<L, M>(&mut self, name: &str, help: &str, label: &'static str, unit: Option<Unit>) -> Per<L, M>
-    where
-        L: Word,
-        M: Clone + Default,
-        Family<[(&'static str, &'static str); 1], M>: Metric + Default,
-    {
-        let family = Family::<[(&'static str, &'static str); 1], M>::default();
-        let metrics = L::ALL.iter().map(|value| family.get_or_create_owned(&[(label, value.word())])).collect();
-        self.register(name, help, unit, family);
-        Per { metrics, label: std::marker::PhantomData }
-    }
-
-    fn per_pair<A, B, M>(
-        &mut self,
-        name: &str,
-        help: &str,
-        [first, second]: [&'static str; 2],
-        unit: Option<Unit>,
-    ) -> PerPair<A, B, M>
-    where
-        A: Word,
-        B: Word,
-        M: Clone + Default,
-        Family<[(&'static str, &'static str); 2], M>: Metric + Default,
-    {
-        let family = Family::<[(&'static str, &'static str); 2], M>::default();
-        let pairs = A::ALL.iter().flat_map(|a| B::ALL.iter().map(move |b| [(first, a.word()), (second, b.word())]));
-        let metrics = pairs.map(|labels| family.get_or_create_owned(&labels)).collect();
-        self.register(name, help, unit, family);
-        PerPair { metrics, labels: std::marker::PhantomData }
-    }
-
-    fn register(&mut self, name: &str, help: &str, unit: Option<Unit>, metric: impl Metric) {
-        match unit {
-            Some(unit) => self.registry.register_with_unit(name, help, unit, metric),
-            None => self.registry.register(name, help, metric),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ mod labels;
 mod log_writer;
 mod logs;
 mod metrics;
+mod series;
 
 pub use labels::{CacheName, ChangeOutcome, Fault, Outcome, Reason, Route, Stage, StatusClass, UpstreamKind};
 pub use log_writer::LogGuard;
