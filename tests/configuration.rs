@@ -65,20 +65,20 @@ fn check_refused(section: &str, line: &str, told: &str) {
 #[test]
 fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right() {
     for (section, line, told) in [
-        ("server", r#"listen = "nowhere""#, r#""nowhere" is not understood; expected an IP address with a port"#),
+        ("server", r#"listen = "nowhere""#, r#""nowhere" is not accepted; expected an IP address with a port"#),
         ("server", r#"listen = "localhost:8066""#, "expected an IP address with a port, such as 127.0.0.1:8066"),
-        ("server", "listen = 8066", r#""8066" is not understood"#),
+        ("server", "listen = 8066", r#""8066" is not accepted"#),
         ("server", r#"listen = "127.0.0.1:65536""#, "expected an IP address"),
         ("server", r#"base_path = "chat""#, "it does not begin with /; expected a path"),
         ("server", r#"base_path = "/a//b""#, "it has an empty segment"),
         ("server", r#"base_path = "/a/../b""#, "it has a dot segment"),
         ("server", r#"base_path = "/%61""#, "it holds a character other than"),
-        ("server", "workers = -1", r#""-1" is not understood; expected a whole number from 0 (one per core) to 1024"#),
+        ("server", "workers = -1", r#""-1" is not accepted; expected a whole number from 0 (one per core) to 1024"#),
         ("server", "workers = 1025", "expected a whole number from 0"),
-        ("server", "workers = 1.5", r#""1.5" is not understood"#),
-        ("server", "workers = true", r#""true" is not understood"#),
-        ("server", r#"keep_alive = "0s""#, r#""0s" is not understood; expected a time above 0s and at most 1h"#),
-        ("server", "keep_alive = 75", r#""75" is not understood; expected a time"#),
+        ("server", "workers = 1.5", r#""1.5" is not accepted"#),
+        ("server", "workers = true", r#""true" is not accepted"#),
+        ("server", r#"keep_alive = "0s""#, r#""0s" is not accepted; expected a time above 0s and at most 1h"#),
+        ("server", "keep_alive = 75", r#""75" is not accepted; expected a time"#),
         ("server", r#"keep_alive = "2h""#, "at most 1h"),
         ("server", r#"head_timeout = "61m""#, "at most 1h"),
         ("server", r#"shutdown_timeout = "soon""#, "expected a time"),
@@ -87,8 +87,8 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
             r#"trusted_proxies = ["10.0.0.5/8"]"#,
             "10.0.0.5/8 has bits behind its prefix, the network is 10.0.0.0/8",
         ),
-        ("server", r#"trusted_proxies = ["proxy"]"#, r#"["proxy"] is not understood; expected a list of at most 256"#),
-        ("server", "trusted_proxies = { a = 1 }", "this is not understood; expected a list"),
+        ("server", r#"trusted_proxies = ["proxy"]"#, r#"["proxy"] is not accepted; expected a list of at most 256"#),
+        ("server", "trusted_proxies = { a = 1 }", "this is not accepted; expected a list"),
         ("upstream", r#"url = "mattermost:8065""#, "it does not begin with http:// or https://; expected http://"),
         (
             "upstream",
@@ -112,24 +112,24 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
 #[test]
 fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
     for (section, line, told) in [
-        ("pictures", r#"users = "yes""#, r#""yes" is not understood; expected true or false"#),
+        ("pictures", r#"users = "yes""#, r#""yes" is not accepted; expected true or false"#),
         ("pictures", "defaults = 1", "expected true or false"),
         ("pictures", r#"teams = "True""#, "expected true or false"),
-        ("pictures", "emoji = []", "[] is not understood; expected true or false"),
-        ("pictures", "sizes = []", "[] is not understood; expected 1 to 64 whole numbers from 1 to 4096"),
+        ("pictures", "emoji = []", "[] is not accepted; expected true or false"),
+        ("pictures", "sizes = []", "[] is not accepted; expected 1 to 64 whole numbers from 1 to 4096"),
         (
             "pictures",
             "sizes = [32, 16]",
-            r#"["32", "16"] is not understood; expected 1 to 64 whole numbers from 1 to 4096, each above"#,
+            r#"["32", "16"] is not accepted; expected 1 to 64 whole numbers from 1 to 4096, each above"#,
         ),
         ("pictures", "sizes = [16, 16]", "each above the one before"),
         ("pictures", "sizes = [0]", "from 1 to 4096"),
         ("pictures", "sizes = [4097]", "from 1 to 4096"),
-        ("pictures", "sizes = [[16]]", "this is not understood"),
+        ("pictures", "sizes = [[16]]", "this is not accepted"),
         (
             "pictures",
             r#"formats = ["avif"]"#,
-            r#"["avif"] is not understood; expected a list of formats to negotiate, of which there is "webp""#,
+            r#"["avif"] is not accepted; expected a list of formats to negotiate, of which there is "webp""#,
         ),
         ("pictures", r#"formats = ["webp", "webp"]"#, "webp is named twice"),
         ("pictures", r#"user_agents = { "" = ["webp"] }"#, "expected a table of at most 32 prefixes"),
@@ -138,7 +138,7 @@ fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
         (
             "cache",
             r#"sources = "64 megabytes""#,
-            r#""64 megabytes" is not understood; expected a size from 0 to 1024GiB"#,
+            r#""64 megabytes" is not accepted; expected a size from 0 to 1024GiB"#,
         ),
         ("cache", r#"variants = "1025GiB""#, "expected a size from 0"),
         ("cache", "pixels = -1", "expected a size from 0"),
@@ -150,7 +150,7 @@ fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
         ("limits", "edge = 0", "a whole number from 1 to 65535"),
         ("limits", "edge = 65536", "a whole number from 1 to 65535"),
         ("limits", "pixels = 0", "a whole number from 1 to 1000000000"),
-        ("limits", "pixels = 8e6", r#""8e6" is not understood"#),
+        ("limits", "pixels = 8e6", r#""8e6" is not accepted"#),
         ("limits", r#"decoder_memory = "1kB""#, "a size from 1MiB to 16GiB"),
         ("headers", r#"cache_status = "on""#, "expected true or false"),
         ("headers", "server_timing = 2026-01-01", "expected true or false"),
@@ -237,14 +237,14 @@ fn f52_every_problem_is_told_at_once() {
     let found: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
     let name = file.0.display();
     let expected = [
-        format!("{name}:2: server.workers: \"many\" is not understood"),
-        format!("{name}:3: server.listen: \"x\" is not understood"),
+        format!("{name}:2: server.workers: \"many\" is not accepted"),
+        format!("{name}:3: server.listen: \"x\" is not accepted"),
         format!("{name}:5: cache.source: unknown key; did you mean cache.sources?"),
         "AVATAR_PROXY__LOG__FORMATS: unknown variable; did you mean AVATAR_PROXY__LOG__FORMAT?".to_owned(),
-        "AVATAR_PROXY__RENDER__QUEUE: render.queue: \"none\" is not understood; expected a whole number".to_owned(),
+        "AVATAR_PROXY__RENDER__QUEUE: render.queue: \"none\" is not accepted; expected a whole number".to_owned(),
         "AVATAR_PROXY__X: unknown variable; expected AVATAR_PROXY__SECTION__KEY, such as".to_owned(),
         "AVATAR_PROXY__log__format: unknown variable; did you mean AVATAR_PROXY__LOG__FORMAT?".to_owned(),
-        "--listen: server.listen: \"8066\" is not understood; expected an IP address".to_owned(),
+        "--listen: server.listen: \"8066\" is not accepted; expected an IP address".to_owned(),
         "upstream.url: nobody said where Mattermost is; expected http://".to_owned(),
     ];
     assert_eq!(found.len(), expected.len(), "{error}");

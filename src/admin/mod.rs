@@ -141,4 +141,30 @@ mod tests {
             assert_eq!(found.as_u16(), status, "{method} {path}");
         }
     }
+
+    #[actix_web::test]
+    async fn on_a_socket_head_has_a_length_and_no_body() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let state = state(Ok(()));
+        let server =
+            actix_web::HttpServer::new(move || App::new().configure(|service| configure(service, state.clone())))
+                .workers(1)
+                .disable_signals()
+                .bind(("127.0.0.1", 0))
+                .expect("a free port");
+        let address = server.addrs()[0];
+        let server = server.run();
+        let handle = server.handle();
+        let running = actix_web::rt::spawn(server);
+
+        let mut client = tokio::net::TcpStream::connect(address).await.expect("a listener");
+        client.write_all(b"HEAD /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("a request");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+        assert!(answer.contains("content-length: ") && !answer.contains("content-length: 0\r"), "{answer}");
+
+        handle.stop(true).await;
+        running.await.expect("no panic").expect("a clean end");
+    }
 }

@@ -73,7 +73,7 @@ macro_rules! key {
             read: |config, raw| {
                 let value = Setting::read(raw)?;
                 if !($check)(&value) {
-                    return Err(Invalid::NotUnderstood);
+                    return Err(Invalid::Unexpected);
                 }
                 config.$section.$name = value;
                 Ok(())

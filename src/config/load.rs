@@ -270,14 +270,14 @@ fn line_of(text: &str, offset: usize) -> usize {
 fn refusal(key: &Key, raw: &Raw, invalid: Invalid) -> Problem {
     let told = match (invalid, raw) {
         (Invalid::Because(why), _) => why,
-        (Invalid::NotUnderstood, Raw::Text(text)) => format!("{} is not understood", repeated(text)),
-        (Invalid::NotUnderstood, Raw::List(items)) => {
+        (Invalid::Unexpected, Raw::Text(text)) => format!("{} is not accepted", repeated(text)),
+        (Invalid::Unexpected, Raw::List(items)) => {
             format!(
-                "[{}] is not understood",
+                "[{}] is not accepted",
                 items.iter().take(20).map(|item| repeated(item)).collect::<Vec<_>>().join(", ")
             )
         }
-        (Invalid::NotUnderstood, Raw::Table(_) | Raw::Nested) => "this is not understood".to_owned(),
+        (Invalid::Unexpected, Raw::Table(_) | Raw::Nested) => "this is not accepted".to_owned(),
     };
     Problem::new(format!("{told}; expected {}", key.expects))
 }

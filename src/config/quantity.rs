@@ -52,8 +52,8 @@ impl fmt::Display for ByteSize {
 impl Setting for ByteSize {
     fn read(raw: &Raw) -> Result<Self, Invalid> {
         let (count, unit) = number_and_unit(raw.text()?)?;
-        let (_, unit) = Self::UNITS.iter().find(|(name, _)| *name == unit).ok_or(Invalid::NotUnderstood)?;
-        count.checked_mul(*unit).map(Self).ok_or(Invalid::NotUnderstood)
+        let (_, unit) = Self::UNITS.iter().find(|(name, _)| *name == unit).ok_or(Invalid::Unexpected)?;
+        count.checked_mul(*unit).map(Self).ok_or(Invalid::Unexpected)
     }
 
     fn show(&self) -> String {
@@ -67,8 +67,8 @@ impl Setting for Duration {
     fn read(raw: &Raw) -> Result<Self, Invalid> {
         let (count, unit) = number_and_unit(raw.text()?)?;
         // A bare number is refused: seconds and milliseconds are mixed up too easily.
-        let (_, unit) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or(Invalid::NotUnderstood)?;
-        count.checked_mul(*unit).map(Self::from_millis).ok_or(Invalid::NotUnderstood)
+        let (_, unit) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or(Invalid::Unexpected)?;
+        count.checked_mul(*unit).map(Self::from_millis).ok_or(Invalid::Unexpected)
     }
 
     fn show(&self) -> String {
@@ -86,7 +86,7 @@ impl Setting for Duration {
 fn number_and_unit(text: &str) -> Result<(u64, &str), Invalid> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (count, unit) = text.split_at(digits);
-    Ok((count.parse().map_err(|_| Invalid::NotUnderstood)?, unit.trim_start()))
+    Ok((count.parse().map_err(|_| Invalid::Unexpected)?, unit.trim_start()))
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
         for text in
             ["", "MiB", "-1", "+1", "1.5MiB", "1mib", "1TiB", "64MiB!", "99999999999999999999", "20000000000GiB"]
         {
-            assert_eq!(read::<ByteSize>(text), Err(Invalid::NotUnderstood), "{text}");
+            assert_eq!(read::<ByteSize>(text), Err(Invalid::Unexpected), "{text}");
         }
     }
 
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(read(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "60", "s", "1.5s", "-1s", "1d", "1 hour", "99999999999999999999s", "9999999999999999h"] {
-            assert_eq!(read::<Duration>(text), Err(Invalid::NotUnderstood), "{text}");
+            assert_eq!(read::<Duration>(text), Err(Invalid::Unexpected), "{text}");
         }
     }
 

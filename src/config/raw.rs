@@ -43,7 +43,7 @@ impl Raw {
     pub(super) fn text(&self) -> Result<&str, Invalid> {
         match self {
             Self::Text(text) => Ok(text.trim()),
-            Self::List(_) | Self::Table(_) | Self::Nested => Err(Invalid::NotUnderstood),
+            Self::List(_) | Self::Table(_) | Self::Nested => Err(Invalid::Unexpected),
         }
     }
 
@@ -54,7 +54,7 @@ impl Raw {
             Self::Text(text) if text.trim_start().starts_with('[') => Self::of_text(text)?.items(),
             Self::Text(text) if text.trim().is_empty() => Ok(Vec::new()),
             Self::Text(text) => Ok(text.split(',').map(|item| item.trim().to_owned()).collect()),
-            Self::Table(_) | Self::Nested => Err(Invalid::NotUnderstood),
+            Self::Table(_) | Self::Nested => Err(Invalid::Unexpected),
         }
     }
 
@@ -64,14 +64,14 @@ impl Raw {
             Self::Table(entries) => Ok(entries.clone()),
             Self::Text(text) if text.trim_start().starts_with('{') => Self::of_text(text)?.entries(),
             Self::Text(text) if text.trim().is_empty() => Ok(BTreeMap::new()),
-            Self::Text(_) | Self::List(_) | Self::Nested => Err(Invalid::NotUnderstood),
+            Self::Text(_) | Self::List(_) | Self::Nested => Err(Invalid::Unexpected),
         }
     }
 
     fn of_text(text: &str) -> Result<Self, Invalid> {
-        match Self::of(DeValue::parse(text.trim()).map_err(|_| Invalid::NotUnderstood)?.get_ref()) {
+        match Self::of(DeValue::parse(text.trim()).map_err(|_| Invalid::Unexpected)?.get_ref()) {
             // A scalar here could be read as text again without end.
-            Self::Text(_) => Err(Invalid::NotUnderstood),
+            Self::Text(_) => Err(Invalid::Unexpected),
             raw => Ok(raw),
         }
     }
@@ -92,7 +92,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Invalid {
     /// It is not what the key expects; the value is quoted in the message.
-    NotUnderstood,
+    Unexpected,
     /// More can be said. Holds no part of a value that may be a secret.
     Because(String),
 }
@@ -123,7 +123,7 @@ mod tests {
             assert_eq!(toml(written), text(read));
         }
         assert_eq!(text(" a ").text(), Ok("a"));
-        assert_eq!(toml("[1]").text(), Err(Invalid::NotUnderstood));
+        assert_eq!(toml("[1]").text(), Err(Invalid::Unexpected));
     }
 
     #[test]
@@ -135,8 +135,8 @@ mod tests {
         assert_eq!(toml("{ a = 1, b = [] }"), Raw::Table(entries.clone()));
         assert_eq!(text("{ a = 1, b = [] }").entries(), Ok(entries));
         assert_eq!(text("").entries(), Ok(BTreeMap::new()));
-        assert_eq!(text("a").entries(), Err(Invalid::NotUnderstood));
-        assert_eq!(text("{").entries(), Err(Invalid::NotUnderstood));
+        assert_eq!(text("a").entries(), Err(Invalid::Unexpected));
+        assert_eq!(text("{").entries(), Err(Invalid::Unexpected));
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(text(written).items(), Ok(items.iter().map(ToString::to_string).collect()), "{written}");
         }
         for written in ["[", "[[1]]", "[1] 2"] {
-            assert_eq!(text(written).items(), Err(Invalid::NotUnderstood), "{written}");
+            assert_eq!(text(written).items(), Err(Invalid::Unexpected), "{written}");
         }
     }
 }

@@ -36,7 +36,7 @@ macro_rules! whole_number {
                 let text = raw.text()?;
                 // `FromStr` takes a plus sign, which nobody writes on purpose.
                 let digits = text.bytes().all(|b| b.is_ascii_digit());
-                digits.then(|| text.parse().ok()).flatten().ok_or(Invalid::NotUnderstood)
+                digits.then(|| text.parse().ok()).flatten().ok_or(Invalid::Unexpected)
             }
 
             fn show(&self) -> String {
@@ -49,7 +49,7 @@ whole_number!(u32, u64, usize);
 
 impl Setting for bool {
     fn read(raw: &Raw) -> Result<Self, Invalid> {
-        raw.text()?.parse().map_err(|_| Invalid::NotUnderstood)
+        raw.text()?.parse().map_err(|_| Invalid::Unexpected)
     }
 
     fn show(&self) -> String {
@@ -59,7 +59,7 @@ impl Setting for bool {
 
 impl Setting for SocketAddr {
     fn read(raw: &Raw) -> Result<Self, Invalid> {
-        raw.text()?.parse().map_err(|_| Invalid::NotUnderstood)
+        raw.text()?.parse().map_err(|_| Invalid::Unexpected)
     }
 
     fn show(&self) -> String {
@@ -92,7 +92,7 @@ fn network(text: &str) -> Result<IpNet, Invalid> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }
-    let network: IpNet = text.parse().map_err(|_| Invalid::NotUnderstood)?;
+    let network: IpNet = text.parse().map_err(|_| Invalid::Unexpected)?;
     if network.trunc() == network {
         Ok(network)
     } else {
@@ -125,7 +125,7 @@ fn negotiable(names: &[String]) -> Result<Vec<Format>, Invalid> {
     let mut formats = Vec::new();
     for name in names {
         if name != Format::Webp.name() {
-            return Err(Invalid::NotUnderstood);
+            return Err(Invalid::Unexpected);
         }
         if formats.contains(&Format::Webp) {
             return Err(Invalid::Because(format!("{name} is named twice")));
@@ -200,7 +200,7 @@ impl Setting for LevelFilter {
         [Self::OFF, Self::ERROR, Self::WARN, Self::INFO, Self::DEBUG, Self::TRACE]
             .into_iter()
             .find(|level| level.to_string() == text)
-            .ok_or(Invalid::NotUnderstood)
+            .ok_or(Invalid::Unexpected)
     }
 
     fn show(&self) -> String {
@@ -211,7 +211,7 @@ impl Setting for LevelFilter {
 impl Setting for LogFormat {
     fn read(raw: &Raw) -> Result<Self, Invalid> {
         let text = raw.text()?;
-        Self::ALL.into_iter().find(|format| format.name() == text).ok_or(Invalid::NotUnderstood)
+        Self::ALL.into_iter().find(|format| format.name() == text).ok_or(Invalid::Unexpected)
     }
 
     fn show(&self) -> String {
@@ -236,13 +236,13 @@ mod tests {
         assert_eq!(read("16, 32"), Ok(vec![16_u32, 32]));
         assert_eq!(read(" [16, 32] "), Ok(vec![16_u32, 32]));
         assert_eq!(read(""), Ok(Vec::<u32>::new()));
-        assert_eq!(read::<Vec<u32>>("[[16]]"), Err(Invalid::NotUnderstood));
-        assert_eq!(read::<Vec<u32>>("[16"), Err(Invalid::NotUnderstood));
+        assert_eq!(read::<Vec<u32>>("[[16]]"), Err(Invalid::Unexpected));
+        assert_eq!(read::<Vec<u32>>("[16"), Err(Invalid::Unexpected));
         assert_eq!(
             read("{ \"X/\" = [\"webp\"], Y = \"webp\" }"),
             Ok(["X/", "Y"].map(|p| UserAgentFormats { prefix: p.to_owned(), formats: vec![Format::Webp] }).to_vec())
         );
-        assert_eq!(read::<Vec<UserAgentFormats>>("webp"), Err(Invalid::NotUnderstood));
+        assert_eq!(read::<Vec<UserAgentFormats>>("webp"), Err(Invalid::Unexpected));
         assert_eq!(read::<Vec<Format>>("webp,webp"), Err(Invalid::Because("webp is named twice".to_owned())));
     }
 
@@ -251,7 +251,7 @@ mod tests {
         let networks = read::<Vec<IpNet>>("10.0.0.0/8, ::1, 192.0.2.7").expect("good networks");
         assert_eq!(networks.show(), r#"["10.0.0.0/8", "::1/128", "192.0.2.7/32"]"#);
         assert!(matches!(read::<Vec<IpNet>>("10.0.0.5/8"), Err(Invalid::Because(_))));
-        assert_eq!(read::<Vec<IpNet>>("10.0.0.0/33"), Err(Invalid::NotUnderstood));
+        assert_eq!(read::<Vec<IpNet>>("10.0.0.0/33"), Err(Invalid::Unexpected));
     }
 
     #[test]
@@ -260,10 +260,10 @@ mod tests {
             assert_eq!(read::<LevelFilter>(level).map(|level| level.show()), Ok(quoted(level)));
         }
         for level in ["", "INFO", "3", "warning"] {
-            assert_eq!(read::<LevelFilter>(level), Err(Invalid::NotUnderstood));
+            assert_eq!(read::<LevelFilter>(level), Err(Invalid::Unexpected));
         }
         assert_eq!(read("json"), Ok(LogFormat::Json));
-        assert_eq!(read::<LogFormat>("JSON"), Err(Invalid::NotUnderstood));
+        assert_eq!(read::<LogFormat>("JSON"), Err(Invalid::Unexpected));
     }
 
     fn reads_back<T: Setting + PartialEq + fmt::Debug>(value: &T) {
