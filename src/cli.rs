@@ -1,0 +1,171 @@
+//! The command line: what may be typed, and what it means.
+
+use crate::config::Sources;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What the process was asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Serve.
+    Serve(Flags),
+    /// Check the configuration and print the effective one.
+    Check(Flags),
+    /// Serve an embedded stand-in for Mattermost, and a page to look at.
+    Demo {
+        /// Where; `None` for the demo's own choice.
+        listen: Option<SocketAddr>,
+    },
+}
+
+impl Task {
+    /// Reads a command line, the program's name included.
+    ///
+    /// # Errors
+    /// What clap says of a line that is not understood, and of `--help` and `--version`; its `exit` ends the process as
+    /// is usual.
+    pub fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let Line { flags, command } = Line::try_parse_from(line)?;
+        match command {
+            None => Ok(Self::Serve(flags)),
+            Some(Command::Check) => Ok(Self::Check(flags)),
+            Some(Command::Demo) => flags.for_demo().map(|listen| Self::Demo { listen }),
+        }
+    }
+}
+
+/// A permission-aware image proxy for Mattermost: profile pictures resized, re-encoded and kept in memory.
+///
+/// Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "avatar-proxy", version, after_long_help = AFTER_HELP)]
+struct Line {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Configuration:
+  Each layer goes over the one before: the defaults, config.toml, the environment, the flags.
+  Any key can be set in the environment as AVATAR_PROXY__SECTION__KEY, for example
+    AVATAR_PROXY__UPSTREAM__URL=http://127.0.0.1:8065
+    AVATAR_PROXY__CACHE__SOURCES=128MiB
+    AVATAR_PROXY__SERVER__TRUSTED_PROXIES=10.0.0.0/8,192.168.0.0/16
+  Unknown keys and impossible values stop the start. `avatar-proxy check` prints every key, its value and where the
+  value came from.
+
+Exit status:
+  0  served until it was told to stop, or the configuration is good
+  1  the configuration is not good, or the start failed
+  2  the command line was not understood";
+
+/// The flags of `serve` and `check`; their values are judged with the rest of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Flags {
+    /// The configuration file; without this flag ./config.toml, if there is one
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Mattermost's address, such as `http://127.0.0.1:8065`
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        help = "Mattermost's address, such as http://127.0.0.1:8065 [key: upstream.url]"
+    )]
+    pub upstream: Option<String>,
+    /// Where clients connect [key: server.listen] [default: 127.0.0.1:8066]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    pub listen: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Check the configuration and print the effective one, with where each value came from
+    Check,
+    /// Serve a built-in stand-in for Mattermost with pictures to look at; of the flags, only --listen
+    Demo,
+}
+
+impl Flags {
+    /// Everything that the configuration of this process is read from.
+    #[must_use]
+    pub fn sources(self) -> Sources {
+        let flags = [("--upstream", self.upstream), ("--listen", self.listen)];
+        let given = flags.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect();
+        Sources::of_process(self.config, given)
+    }
+
+    fn for_demo(self) -> Result<Option<SocketAddr>, clap::Error> {
+        let unfit = |kind, told: &str| Line::command().error(kind, told);
+        if self.config.is_some() || self.upstream.is_some() {
+            return Err(unfit(ErrorKind::ArgumentConflict, "the demo brings its own upstream and takes only --listen"));
+        }
+        let told = "--listen takes an IP address with a port, such as 127.0.0.1:8066";
+        self.listen.map(|text| text.parse().map_err(|_| unfit(ErrorKind::ValueValidation, told))).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::KEYS;
+
+    fn parse(line: &str) -> Result<Task, ErrorKind> {
+        Task::parse(line.split_whitespace()).map_err(|error| error.kind())
+    }
+
+    fn flags(config: Option<&str>, upstream: Option<&str>, listen: Option<&str>) -> Flags {
+        Flags { config: config.map(Into::into), upstream: upstream.map(Into::into), listen: listen.map(Into::into) }
+    }
+
+    #[test]
+    fn lines_and_what_they_mean() {
+        for (line, task) in [
+            ("avatar-proxy", Ok(Task::Serve(Flags::default()))),
+            (
+                "avatar-proxy --config a.toml --upstream http://mm --listen 0.0.0.0:80",
+                Ok(Task::Serve(flags(Some("a.toml"), Some("http://mm"), Some("0.0.0.0:80")))),
+            ),
+            ("avatar-proxy check", Ok(Task::Check(Flags::default()))),
+            ("avatar-proxy --config a.toml check", Ok(Task::Check(flags(Some("a.toml"), None, None)))),
+            ("avatar-proxy check --config a.toml", Ok(Task::Check(flags(Some("a.toml"), None, None)))),
+            ("avatar-proxy demo", Ok(Task::Demo { listen: None })),
+            (
+                "avatar-proxy demo --listen [::1]:0",
+                Ok(Task::Demo { listen: Some("[::1]:0".parse().expect("an address")) }),
+            ),
+            ("avatar-proxy demo --listen nowhere", Err(ErrorKind::ValueValidation)),
+            ("avatar-proxy demo --upstream http://mm", Err(ErrorKind::ArgumentConflict)),
+            ("avatar-proxy demo --config a.toml", Err(ErrorKind::ArgumentConflict)),
+            ("avatar-proxy serve", Err(ErrorKind::InvalidSubcommand)),
+            ("avatar-proxy --port 80", Err(ErrorKind::UnknownArgument)),
+            ("avatar-proxy --version", Err(ErrorKind::DisplayVersion)),
+            ("avatar-proxy --help", Err(ErrorKind::DisplayHelp)),
+        ] {
+            assert_eq!(parse(line), task, "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_of_keys_exist_and_are_helpful() {
+        Line::command().debug_assert();
+        let help = Line::command().render_long_help().to_string();
+        for key in KEYS {
+            if let Some(flag) = key.flag {
+                assert!(help.contains(flag) && help.contains(&format!("[key: {}]", key.path())), "{flag} in {help}");
+            }
+        }
+        assert!(help.contains("AVATAR_PROXY__SECTION__KEY"));
+    }
+
+    #[test]
+    fn flags_become_sources() {
+        let sources = flags(None, Some("http://mm"), None).sources();
+        assert_eq!(sources.flags, [("--upstream", "http://mm".to_owned())]);
+    }
+}

@@ -1,0 +1,105 @@
+//! What `check` prints: the effective configuration as TOML, where each value came from, and what it may cost in memory.
+
+use super::keys::KEYS;
+use super::load::Loaded;
+use super::{ByteSize, Config};
+use std::fmt::{self, Write};
+
+impl Loaded {
+    /// The effective configuration as a `config.toml` whose comments say where each value came from.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = format!("# avatar-proxy {}: the effective configuration\n", env!("CARGO_PKG_VERSION"));
+        let mut section = "";
+        for (key, origin) in KEYS.iter().zip(&self.origins) {
+            if key.section != section {
+                section = key.section;
+                writeln!(text, "\n[{section}]").expect("a String takes every write");
+            }
+            writeln!(text, "{} = {}  # {origin}", key.name, key.show(&self.config))
+                .expect("a String takes every write");
+        }
+        writeln!(text, "\n# {}", MemoryBound::of(&self.config)).expect("a String takes every write");
+        text
+    }
+}
+
+/// What the process may take at most, whatever it is sent (fault F41).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryBound {
+    caches: [ByteSize; 3],
+    permits: usize,
+    decoder_memory: ByteSize,
+    bodies: usize,
+    body: ByteSize,
+}
+
+impl MemoryBound {
+    /// The program with its threads and what the allocator holds back.
+    pub const BASE: ByteSize = ByteSize::mebibytes(24);
+    /// A render holds the decoder's memory, the decoded picture and the encoder's copy of it.
+    pub const COPIES_A_RENDER: u64 = 3;
+    /// An idle client connection (9.5 kB measured with actix-web 4.18).
+    pub const CONNECTION: ByteSize = ByteSize::new(10_000);
+
+    /// The bound that `config` sets.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            caches: [config.cache.sources, config.cache.variants, config.cache.pixels],
+            permits: if config.render.permits == 0 { cores } else { config.render.permits },
+            decoder_memory: config.limits.decoder_memory,
+            bodies: config.upstream.max_picture_requests,
+            body: config.limits.source,
+        }
+    }
+
+    /// The sum, without the connections.
+    #[must_use]
+    pub fn total(&self) -> ByteSize {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let caches = self.caches.iter().map(|cache| cache.bytes()).fold(0, u64::saturating_add);
+        let renders =
+            count(self.permits).saturating_mul(Self::COPIES_A_RENDER.saturating_mul(self.decoder_memory.bytes()));
+        let bodies = count(self.bodies).saturating_mul(self.body.bytes());
+        ByteSize::new([caches, renders, bodies].into_iter().fold(Self::BASE.bytes(), u64::saturating_add))
+    }
+}
+
+impl fmt::Display for MemoryBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [sources, variants, pixels] = self.caches;
+        write!(
+            f,
+            "memory at most: base {} + caches ({sources} + {variants} + {pixels}) + {} render permits x {} x {} + {} picture \
+             requests x {} = {}, and {} a connection",
+            Self::BASE,
+            self.permits,
+            Self::COPIES_A_RENDER,
+            self.decoder_memory,
+            self.bodies,
+            self.body,
+            self.total(),
+            Self::CONNECTION,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_formula_adds_up() {
+        let mut config = Config::default();
+        config.render.permits = 2;
+        let bound = MemoryBound::of(&config);
+        assert_eq!(bound.total(), ByteSize::mebibytes(24 + 132 + 2 * 3 * 32 + 64 * 10));
+        assert_eq!(
+            bound.to_string(),
+            "memory at most: base 24MiB + caches (64MiB + 64MiB + 4MiB) + 2 render permits x 3 x 32MiB + 64 picture \
+             requests x 10MiB = 988MiB, and 10kB a connection"
+        );
+    }
+}

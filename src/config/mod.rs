@@ -1,0 +1,241 @@
+//! The configuration: what an administrator may set, its defaults, and the one place where every layer meets.
+//!
+//! [`Config`] is plain data. [`keys`] is the table that drives reading, the environment, [`Loaded::describe`] and the
+//! comparison with the shipped `config.toml`; a new key is a field here, a row there and a line in `config.toml`.
+
+mod address;
+mod describe;
+pub mod keys;
+mod load;
+mod problem;
+mod quantity;
+mod raw;
+mod setting;
+
+pub use address::{BasePath, Scheme, UpstreamHost, UpstreamUrl};
+pub use describe::MemoryBound;
+pub use load::{FileSource, Loaded, Sources};
+pub use problem::{ConfigError, Origin, Problem};
+pub use quantity::ByteSize;
+pub use setting::UserAgentFormats;
+
+use crate::telemetry::{LogFormat, LogSettings};
+use crate::variant::Format;
+use ipnet::IpNet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// Everything that can be set. Each field is the key of the same name in `config.toml`, where its meaning is written.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[upstream]`
+    pub upstream: Upstream,
+    /// `[pictures]`
+    pub pictures: Pictures,
+    /// `[cache]`
+    pub cache: Cache,
+    /// `[render]`
+    pub render: Render,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[headers]`
+    pub headers: Headers,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[log]`
+    pub log: LogSettings,
+}
+
+/// Towards clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where clients, or the outer proxy, connect.
+    pub listen: SocketAddr,
+    /// The path of Mattermost's `SiteURL`.
+    pub base_path: BasePath,
+    /// Threads that answer requests; 0 is one per core.
+    pub workers: usize,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
+    /// How long the head of a request may take.
+    pub head_timeout: Duration,
+    /// The grace for what is in flight when the process is told to stop.
+    pub shutdown_timeout: Duration,
+    /// The networks whose `X-Forwarded-*` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8066)),
+            base_path: BasePath::default(),
+            workers: 0,
+            keep_alive: Duration::from_secs(75),
+            head_timeout: Duration::from_secs(10),
+            shutdown_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// Towards Mattermost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Mattermost's address. The default is only the example of `config.toml`: [`Config::load`] wants it named.
+    pub url: UpstreamUrl,
+    /// The `Host` that is sent.
+    pub host: UpstreamHost,
+    /// How long connecting may take (Tc).
+    pub connect_timeout: Duration,
+    /// How long the head of an answer may take (Th).
+    pub head_timeout: Duration,
+    /// How long a body may pause (Tb).
+    pub idle_timeout: Duration,
+    /// How long a whole picture may take (Tt).
+    pub picture_timeout: Duration,
+    /// Picture requests at once.
+    pub max_picture_requests: usize,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            url: UpstreamUrl::mattermost_on_this_machine(),
+            host: UpstreamHost::Keep,
+            connect_timeout: Duration::from_secs(3),
+            head_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(60),
+            picture_timeout: Duration::from_secs(20),
+            max_picture_requests: 64,
+        }
+    }
+}
+
+/// Which pictures are ours, and what they may become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in config.toml")]
+pub struct Pictures {
+    /// Users' pictures.
+    pub users: bool,
+    /// Users' default pictures.
+    pub defaults: bool,
+    /// Teams' icons.
+    pub teams: bool,
+    /// Custom emoji.
+    pub emoji: bool,
+    /// The edges in pixels that sizes are rounded up to, ascending.
+    pub sizes: Vec<u32>,
+    /// The formats that may be negotiated beside PNG, JPEG and the original.
+    pub formats: Vec<Format>,
+    /// The formats that a client is known to show by the beginning of its `User-Agent`.
+    pub user_agents: Vec<UserAgentFormats>,
+}
+
+impl Default for Pictures {
+    fn default() -> Self {
+        Self {
+            users: true,
+            defaults: true,
+            teams: true,
+            emoji: true,
+            sizes: vec![16, 20, 24, 32, 40, 48, 64, 72, 96, 128, 192, 256],
+            formats: vec![Format::Webp],
+            user_agents: vec![UserAgentFormats {
+                prefix: "Mattermost Mobile/".to_owned(),
+                formats: vec![Format::Webp],
+            }],
+        }
+    }
+}
+
+/// The budgets of the caches, weighed with keys and overhead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Upstream's bytes.
+    pub sources: ByteSize,
+    /// Encoded pictures.
+    pub variants: ByteSize,
+    /// Decoded pictures, kept for a moment so that several sizes asked for at once decode once.
+    pub pixels: ByteSize,
+    /// The largest entry of a cache.
+    pub max_entry: ByteSize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            sources: ByteSize::mebibytes(64),
+            variants: ByteSize::mebibytes(64),
+            pixels: ByteSize::mebibytes(4),
+            max_entry: ByteSize::mebibytes(1),
+        }
+    }
+}
+
+/// The gate to the CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Render {
+    /// Renders at once; 0 is one per core.
+    pub permits: usize,
+    /// Renders that may wait.
+    pub queue: usize,
+    /// How long a render may wait.
+    pub queue_timeout: Duration,
+}
+
+impl Default for Render {
+    fn default() -> Self {
+        Self { permits: 0, queue: 256, queue_timeout: Duration::from_secs(2) }
+    }
+}
+
+/// What one picture may cost before it is relayed as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The source's bytes.
+    pub source: ByteSize,
+    /// The longest edge in pixels.
+    pub edge: u32,
+    /// Width times height.
+    pub pixels: u64,
+    /// What a decoder may allocate.
+    pub decoder_memory: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { source: ByteSize::mebibytes(10), edge: 4096, pixels: 8_000_000, decoder_memory: ByteSize::mebibytes(32) }
+    }
+}
+
+/// Answer fields that tell who looked at whom, so they are off.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Headers {
+    /// `Cache-Status` (RFC 9211).
+    pub cache_status: bool,
+    /// `Server-Timing`.
+    pub server_timing: bool,
+}
+
+/// The back office.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Its listener; `None` for none.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))) }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: LevelFilter::INFO, format: LogFormat::Human, requests: true }
+    }
+}
