@@ -22,7 +22,6 @@
 //! - nothing is unbounded: bodies, pixels, queue, time, cache weight.
 
 pub mod admin;
-pub mod admin;
 pub mod avatar;
 pub mod cache;
 pub mod cli;

@@ -1,12 +1,13 @@
 //! The command line: serve (when nothing is named), `check`, `demo`.
 
 use avatar_proxy::cli::{Flags, Task};
-use avatar_proxy::config::{Config, Loaded};
+use avatar_proxy::config::{Config, Loaded, UpstreamUrl};
 use avatar_proxy::demo;
 use avatar_proxy::server::Bound;
 use avatar_proxy::telemetry::{Telemetry, init_logs};
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,14 +43,14 @@ fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 }
 
 /// The proxy before an embedded stand-in for Mattermost, with nothing to set up.
-fn run_demo(listen: Option<std::net::SocketAddr>) -> Result<(), Box<dyn Error>> {
+fn run_demo(listen: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
     let mattermost = demo::StandIn::start(demo::Options::default())?;
     let telemetry = Arc::new(Telemetry::new());
-    let config = Config::for_demo(mattermost.address(), listen);
+    let config = demo_config(mattermost.address(), listen);
     let _log = init_logs(&config.log, &telemetry)?;
     let bound = match Bound::bind(config.clone(), telemetry.clone()) {
         // The usual port is taken, perhaps by the real thing: any other will do for a look.
-        Err(_) if listen.is_none() => Bound::bind(config.on_any_port(), telemetry)?,
+        Err(_) if listen.is_none() => Bound::bind(on_any_port(config), telemetry)?,
         bound => bound?,
     };
     println!("Open http://{}/ in a browser.", bound.address()?);
@@ -58,6 +59,23 @@ fn run_demo(listen: Option<std::net::SocketAddr>) -> Result<(), Box<dyn Error>> 
     }
     run(bound)?;
     Ok(())
+}
+
+/// The defaults, and the headers that tell what the cache did, which the page shows.
+fn demo_config(mattermost: SocketAddr, listen: Option<SocketAddr>) -> Config {
+    let mut config = Config::default();
+    config.upstream.url = UpstreamUrl::parse(&format!("http://{mattermost}")).expect("an address makes a URL");
+    config.server.listen = listen.unwrap_or(config.server.listen);
+    config.headers.cache_status = true;
+    config.headers.server_timing = true;
+    config.log.requests = false;
+    config
+}
+
+fn on_any_port(mut config: Config) -> Config {
+    config.server.listen.set_port(0);
+    config.admin.listen = Some(SocketAddr::new(config.server.listen.ip(), 0));
+    config
 }
 
 fn run(bound: Bound) -> io::Result<()> {

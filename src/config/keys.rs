@@ -107,6 +107,7 @@ pub static KEYS: &[Key] = &[
     key!(upstream.head_timeout, TIME, is_timeout),
     key!(upstream.idle_timeout, TIME, is_timeout),
     key!(upstream.picture_timeout, TIME, is_timeout),
+    key!(upstream.passthrough_timeout, TIME, is_timeout),
     key!(upstream.max_picture_requests, "a whole number from 1 to 65536", within(1..=65_536)),
     key!(pictures.users, SWITCH),
     key!(pictures.defaults, SWITCH),

@@ -97,6 +97,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// How long a whole picture may take (Tt).
     pub picture_timeout: Duration,
+    /// How long the answer to a request that passes through may take to begin.
+    pub passthrough_timeout: Duration,
     /// Picture requests at once.
     pub max_picture_requests: usize,
 }
@@ -110,6 +112,7 @@ impl Default for Upstream {
             head_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
             picture_timeout: Duration::from_secs(20),
+            passthrough_timeout: Duration::from_secs(300),
             max_picture_requests: 64,
         }
     }

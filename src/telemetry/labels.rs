@@ -158,12 +158,18 @@ words! {
         Path = "path",
         /// The method is not served.
         Method = "method",
+        /// A header field is dangerous to forward.
+        Header = "header",
         /// Upstream could not be connected to.
         UpstreamUnreachable = "upstream_unreachable",
         /// Upstream took too long.
         UpstreamTimeout = "upstream_timeout",
         /// Upstream broke off, or did not speak HTTP.
         UpstreamBroken = "upstream_broken",
+        /// The client broke its request off.
+        ClientAborted = "client_aborted",
+        /// The client wanted only what is in memory, and nothing is served without asking upstream.
+        OnlyIfCached = "only_if_cached",
         /// Too much at once.
         Overloaded = "overloaded",
         /// The request has been here before.

@@ -1,7 +1,7 @@
 //! A real proxy on a port of its own, started and stopped by the test that uses it.
 
 use crate::client::{Answer, Request};
-use avatar_proxy::config::Config;
+use avatar_proxy::config::{Config, UpstreamUrl};
 use avatar_proxy::server::Bound;
 use avatar_proxy::telemetry::Telemetry;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ impl Proxy {
     /// A proxy before `upstream`, configured further by the test.
     pub fn with(upstream: SocketAddr, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
-        config.upstream.url = format!("http://{upstream}").parse().expect("an address is a URL");
+        config.upstream.url = UpstreamUrl::parse(&format!("http://{upstream}")).expect("an address makes a URL");
         config.server.listen = "127.0.0.1:0".parse().expect("an address");
         config.admin.listen = Some(config.server.listen);
         config.server.workers = 2;
