@@ -1,7 +1,13 @@
 //! Pixels: source bytes in, encoded bytes out. The only room that names codecs; sync and pure.
 
+mod decode;
+mod encode;
+mod raster;
+mod resize;
+
 use crate::source::SourceInfo;
-use crate::variant::{Recipe, Variant};
+use crate::variant::{Encoded, Recipe, Variant};
+use raster::Raster;
 
 /// What a picture may cost before it is relayed as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +29,14 @@ impl Default for Limits {
 /// Why bytes did not become pixels.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum DecodeError {
-    /// A kind of picture that we leave alone, or no picture at all that we know of.
+    /// A picture that we leave alone: of a kind that is not decoded here (SVG, BMP, TIFF, AVIF and the like), or of one
+    /// that is, in a form that is not (JPEG with four components).
     #[error("not a kind of picture that is decoded here")]
     Unsupported,
     /// Over a limit; named without decoding where the header tells.
     #[error("over a limit: {0}")]
     OverLimit(&'static str),
-    /// A picture of a kind that we know, cut off or damaged, or nothing at all.
+    /// A picture of a kind that we know, cut off or damaged; or nothing that looks like a picture, or nothing at all.
     #[error("does not decode: {0}")]
     Broken(String),
 }
@@ -40,16 +47,18 @@ pub enum DecodeError {
 pub struct EncodeError(pub String);
 
 /// A decoded picture: the first frame, upright, 8 bits a channel.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pixels {
     /// What is known of the source now that the pixels were seen.
     pub info: SourceInfo,
+    raster: Raster,
 }
 
 impl Pixels {
-    /// Bytes of memory.
+    /// Bytes of memory that they take.
     #[must_use]
     pub fn memory(&self) -> usize {
-        0
+        self.raster.samples.len()
     }
 }
 
@@ -57,15 +66,20 @@ impl Pixels {
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn decode(_bytes: &[u8], _limits: &Limits) -> Result<Pixels, DecodeError> {
-    unimplemented!()
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeError> {
+    decode::decode(bytes, limits)
 }
 
 /// Resizes and encodes `pixels` as `recipe` says; `source_len` is the length of the source in bytes, which an answer
 /// must stay below when the source itself would do.
 ///
 /// # Errors
-/// When the encoder refuses.
-pub fn render(_pixels: &Pixels, _recipe: &Recipe, _source_len: usize) -> Result<Variant, EncodeError> {
-    unimplemented!()
+/// When the geometry has no pixels or more than any format holds, or the encoder refuses.
+pub fn render(pixels: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
+    let resized = resize::resize(&pixels.raster, recipe.geometry)?;
+    let (format, bytes) = encode::encode(&resized, recipe)?;
+    if recipe.source_may_serve && bytes.len() >= source_len {
+        return Ok(Variant::SourceIsBest);
+    }
+    Ok(Variant::Encoded(Encoded::new(bytes.into(), format)))
 }

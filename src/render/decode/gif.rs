@@ -1,0 +1,79 @@
+//! GIF (version 89a): the first frame on its screen; what the frame leaves uncovered is transparent, as in browsers.
+
+use super::{DecodeError, Decoded, Limits, Walk, admit, broken, image_limits, refused};
+use crate::render::raster::Raster;
+use image::ImageDecoder;
+use image::codecs::gif::GifDecoder;
+use image::metadata::Orientation;
+use std::io::Cursor;
+
+pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+    let outline = outline(bytes)?;
+    admit(outline.width, outline.height, 4, limits)?;
+    Ok(Decoded {
+        raster: pixels(&bytes[..outline.end], limits)?,
+        animated: outline.frames > 1,
+        orientation: Orientation::NoTransforms,
+    })
+}
+
+/// What the blocks say without being decompressed.
+struct Outline {
+    width: u32,
+    height: u32,
+    frames: u32,
+    /// Where the picture ends.
+    end: usize,
+}
+
+fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
+    let mut walk = Walk { bytes, at: b"GIF89a".len() };
+    let [w0, w1, h0, h1, packed, _background, _aspect] = walk.array()?;
+    walk.take(colour_table(packed))?;
+    let mut frames = 0;
+    loop {
+        match walk.byte()? {
+            0x21 => {
+                let _label = walk.byte()?;
+                sub_blocks(&mut walk)?;
+            }
+            0x2c => {
+                let [.., packed] = walk.array::<9>()?;
+                walk.take(colour_table(packed))?;
+                let _code_size = walk.byte()?;
+                sub_blocks(&mut walk)?;
+                frames += 1;
+            }
+            0x3b if frames > 0 => {
+                let (width, height) = (u16::from_le_bytes([w0, w1]), u16::from_le_bytes([h0, h1]));
+                return Ok(Outline { width: width.into(), height: height.into(), frames, end: walk.at });
+            }
+            0x3b => return Err(broken("an end without a picture")),
+            _ => return Err(broken("an unknown block")),
+        }
+    }
+}
+
+/// The length of the colour table that a packed field announces, in bytes (sections 18 and 20).
+fn colour_table(packed: u8) -> usize {
+    if packed & 0x80 == 0 { 0 } else { 3 << ((packed & 0x07) + 1) }
+}
+
+fn sub_blocks(walk: &mut Walk<'_>) -> Result<(), DecodeError> {
+    loop {
+        match walk.byte()? {
+            0 => return Ok(()),
+            length => walk.take(length.into())?,
+        };
+    }
+}
+
+fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
+    let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(|error| refused(&error))?;
+    decoder.set_limits(image_limits(limits)).map_err(|error| refused(&error))?;
+    let (width, height) = decoder.dimensions();
+    let size = usize::try_from(decoder.total_bytes()).map_err(|_| DecodeError::OverLimit("decoder memory"))?;
+    let mut samples = vec![0; size];
+    decoder.read_image(&mut samples).map_err(|error| refused(&error))?;
+    Ok(Raster::with_alpha(width, height, samples))
+}

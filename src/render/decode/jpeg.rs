@@ -1,0 +1,106 @@
+//! JPEG (ITU-T T.81): grey and colour, baseline and progressive. Four components are left alone: without their colour
+//! profile CMYK is a guess.
+
+use super::{DecodeError, Decoded, Limits, Walk, admit, broken, image_limits, orientation, refused};
+use crate::render::raster::Raster;
+use image::codecs::jpeg::JpegDecoder;
+use image::metadata::Orientation;
+use image::{ColorType, ImageDecoder};
+use std::io::Cursor;
+
+pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+    let outline = outline(bytes)?;
+    let frame = outline.frame;
+    // The samples; a progressive picture also keeps 2 bytes of every coefficient until its last scan.
+    let cost = if frame.progressive { 3 + 2 * u64::from(frame.components) } else { 3 };
+    admit(frame.width, frame.height, cost, limits)?;
+    if !matches!(frame.components, 1 | 3) {
+        return Err(DecodeError::Unsupported);
+    }
+    Ok(Decoded { raster: pixels(&bytes[..outline.end], limits)?, animated: false, orientation: outline.orientation })
+}
+
+/// What the segments say without being decoded.
+struct Outline {
+    frame: Frame,
+    orientation: Orientation,
+    /// Where the picture ends; behind it cameras keep previews and depth maps.
+    end: usize,
+}
+
+/// The start of frame (section B.2.2).
+#[derive(Clone, Copy)]
+struct Frame {
+    width: u32,
+    height: u32,
+    components: u8,
+    progressive: bool,
+}
+
+fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
+    let mut walk = Walk { bytes, at: 2 };
+    let mut frame = None;
+    let mut upright = None;
+    let mut scans = 0_u32;
+    loop {
+        match next_marker(&mut walk)? {
+            0xd9 => {
+                let frame = frame.filter(|_| scans > 0).ok_or_else(|| broken("an end without a picture"))?;
+                let orientation = upright.unwrap_or(Orientation::NoTransforms);
+                return Ok(Outline { frame, orientation, end: walk.at });
+            }
+            // Restarts, TEM and SOI stand alone.
+            0x01 | 0xd0..=0xd8 => {}
+            marker => {
+                let length = usize::from(u16::from_be_bytes(walk.array()?));
+                let segment = walk.take(length.checked_sub(2).ok_or_else(|| broken("a segment without a length"))?)?;
+                match (marker, segment) {
+                    // C4, C8 and CC lie in the range but are no frames.
+                    (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, &[_, h0, h1, w0, w1, components, ..]) => {
+                        frame = frame.or(Some(Frame {
+                            width: u32::from(u16::from_be_bytes([w0, w1])),
+                            height: u32::from(u16::from_be_bytes([h0, h1])),
+                            components,
+                            progressive: matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce),
+                        }));
+                    }
+                    (0xe1, exif) if exif.starts_with(b"Exif\0\0") => {
+                        upright = upright.or_else(|| Some(orientation(exif)));
+                    }
+                    (0xda, _) => scans += 1,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The next marker; what lies between is compressed data, where `FF 00` stands for a byte `FF` and `FF FF` is padding
+/// (sections B.1.1.2 and B.1.1.5).
+fn next_marker(walk: &mut Walk<'_>) -> Result<u8, DecodeError> {
+    loop {
+        while walk.byte()? != 0xff {}
+        let mut code = walk.byte()?;
+        while code == 0xff {
+            code = walk.byte()?;
+        }
+        if code != 0 {
+            return Ok(code);
+        }
+    }
+}
+
+fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
+    let mut decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|error| refused(&error))?;
+    decoder.set_limits(image_limits(limits)).map_err(|error| refused(&error))?;
+    let (width, height) = decoder.dimensions();
+    let colour = decoder.color_type();
+    let size = usize::try_from(decoder.total_bytes()).map_err(|_| DecodeError::OverLimit("decoder memory"))?;
+    let mut samples = vec![0; size];
+    decoder.read_image(&mut samples).map_err(|error| refused(&error))?;
+    match colour {
+        ColorType::L8 => Ok(Raster::opaque(width, height, samples.iter().flat_map(|&grey| [grey; 3]).collect())),
+        ColorType::Rgb8 => Ok(Raster::opaque(width, height, samples)),
+        _ => Err(DecodeError::Unsupported),
+    }
+}
