@@ -21,6 +21,7 @@
 //! - no globals: each part is built once, outside actix's per-worker closure;
 //! - nothing is unbounded: bodies, pixels, queue, time, cache weight.
 
+pub mod demo;
 pub mod identity;
 pub mod render;
 pub mod source;
