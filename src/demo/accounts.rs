@@ -13,9 +13,9 @@ use super::answers::{Answer, CLEARED_COOKIE};
 use super::credentials;
 use super::json::{TeamRecord, UserRecord};
 use super::pictures::no_such_team;
-use super::server::{Exchange, collect};
+use super::server::{BodyError, Exchange, collect};
 use super::sessions::Session;
-use super::town::{Account, PASSWORD, Patch};
+use super::town::{Account, PASSWORD, Patch, Verdict};
 
 /// What a step found, or the answer that ends the request there.
 type Answered<T = Answer> = Result<T, Answer>;
@@ -68,13 +68,13 @@ pub(super) async fn login(exchange: &Exchange, payload: &mut web::Payload) -> An
         .account(&login.login_id)
         .filter(|account| account.delete_at == 0 && !account.is_bot());
     let id = found.map(|account| account.resident.id.clone());
-    let Some(id) = id.filter(|_| login.password == PASSWORD) else {
-        if let Some(id) = town
-            .account(&login.login_id)
-            .map(|account| account.resident.id.clone())
-        {
-            town.note_failed_login(&id);
-        }
+    let verdict = if login.password == PASSWORD {
+        Verdict::Right
+    } else {
+        Verdict::Wrong
+    };
+    town.note_password(id.as_deref().unwrap_or_default(), verdict);
+    let Some(id) = id.filter(|_| verdict == Verdict::Right) else {
         let message = "Enter a valid email or username and/or password.";
         let error = "api.user.login.invalid_credentials_email_username";
         return Err(Answer::error(StatusCode::UNAUTHORIZED, error, message));
@@ -227,6 +227,9 @@ pub(super) fn team(exchange: &Exchange, id: &str) -> Answered {
 async fn json_body<T: DeserializeOwned>(payload: &mut web::Payload, name: &str) -> Answered<T> {
     let chunks = collect(payload, LONGEST_JSON)
         .await
-        .map_err(|_| Answer::bad_body(name))?;
+        .map_err(|error| match error {
+            BodyError::TooLong => Answer::too_large_body(),
+            BodyError::Broken => Answer::bad_body(name),
+        })?;
     serde_json::from_slice(&chunks.concat()).map_err(|_| Answer::bad_body(name))
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use actix_web::body::SizedStream;
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{Method, StatusCode, Version};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use flate2::Compression;
@@ -159,6 +159,15 @@ impl Answer {
             StatusCode::BAD_REQUEST,
             "api.context.invalid_body_param.app_error",
             &message,
+        )
+    }
+
+    pub(super) fn too_large_body() -> Self {
+        let message = "Unable to process request. Request body too large.";
+        Self::error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "api.context.request_body_too_large.app_error",
+            message,
         )
     }
 
@@ -350,7 +359,12 @@ impl Answer {
     }
 
     /// Frames the answer.
-    pub(super) fn send(mut self, method: &Method, accept_encoding: &str) -> HttpResponse {
+    pub(super) fn send(
+        mut self,
+        method: &Method,
+        version: Version,
+        accept_encoding: &str,
+    ) -> HttpResponse {
         if let Some(request_id) = self.request_id.take() {
             for (name, value) in [
                 ("Permissions-Policy", ""),
@@ -379,8 +393,15 @@ impl Answer {
         }
         let mut response = self.framed(&mut builder);
         response.head_mut().set_camel_case_headers(true);
-        if response.status() == StatusCode::URI_TOO_LONG {
-            response.head_mut().reason = Some("Request URI Too Long");
+        // To HTTP/1.0 Go writes until it closes; actix would send chunks even there.
+        response.head_mut().no_chunking(version < Version::HTTP_11);
+        // Go keeps the words of RFC 2616.
+        match response.status() {
+            StatusCode::URI_TOO_LONG => response.head_mut().reason = Some("Request URI Too Long"),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                response.head_mut().reason = Some("Request Entity Too Large")
+            }
+            _ => {}
         }
         response
     }

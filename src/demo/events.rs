@@ -23,7 +23,10 @@ pub(super) struct Event {
 pub(super) enum Audience {
     Everybody,
     Owner(String),
-    EverybodyBut(String),
+    /// Administrators, but for this user.
+    Admins(String),
+    /// Everybody else: neither administrators nor this user.
+    Others(String),
     Team(String),
 }
 
@@ -32,7 +35,7 @@ impl Event {
         let (user, team, omitted) = match audience {
             Audience::Everybody => ("", "", Value::Null),
             Audience::Owner(id) => (id.as_str(), "", Value::Null),
-            Audience::EverybodyBut(id) => ("", "", json!({ id.as_str(): true })),
+            Audience::Admins(id) | Audience::Others(id) => ("", "", json!({ id.as_str(): true })),
             Audience::Team(id) => ("", id.as_str(), Value::Null),
         };
         let broadcast = json!({

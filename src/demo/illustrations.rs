@@ -56,31 +56,44 @@ pub(super) fn encode_png(picture: &DynamicImage) -> Bytes {
 /// The default picture of a bot: 256x256, a palette with a transparent entry, the shape of Mattermost's.
 pub(super) fn bot_picture() -> Bytes {
     const SIDE: u32 = 256;
-    const PALETTE: [[u8; 3]; 4] = [[0, 0, 0], [61, 90, 254], [226, 232, 255], [20, 28, 66]];
-    let index = |x: u32, y: u32| {
-        let (x, y) = (span(x, SIDE), span(y, SIDE));
+    const SHADES: u8 = 12;
+    const PATTERN: [[f32; 2]; 2] = [[0.0, 0.5], [0.75, 0.25]];
+    let index = |column: u32, row: u32| {
+        let (x, y) = (span(column, SIDE), span(row, SIDE));
         let head = rounded_box(x - 0.5, y - 0.56, 0.3, 0.22, 0.09) < 0.0;
         let ears = rounded_box((x - 0.5).abs() - 0.335, y - 0.56, 0.03, 0.08, 0.03) < 0.0;
         let antenna = rounded_box(x - 0.5, y - 0.27, 0.014, 0.08, 0.01) < 0.0
             || circle(x - 0.5, y - 0.18, 0.045);
         let eyes = circle((x - 0.5).abs() - 0.13, y - 0.52, 0.055);
         let mouth = rounded_box(x - 0.5, y - 0.67, 0.13, 0.022, 0.02) < 0.0;
+        // Few shades, mixed by a pattern: what a palette does to a gradient.
+        let [dither_row, dither_column] = [row, column].map(|place| usize::from(place % 2 == 1));
+        let shade = cell(y * f32::from(SHADES - 1) + PATTERN[dither_row][dither_column]);
         match () {
             () if !circle(x - 0.5, y - 0.5, 0.495) => 0,
-            () if eyes || mouth => 3,
+            () if eyes || mouth => 1,
             () if head || ears || antenna => 2,
-            () => 1,
+            () => 3 + u8::try_from(shade).expect("below 16"),
         }
     };
     let pixels: Vec<u8> = (0..SIDE)
-        .flat_map(|y| (0..SIDE).map(move |x| index(x, y)))
+        .flat_map(|row| (0..SIDE).map(move |column| index(column, row)))
         .collect();
+    let mut palette = vec![[0; 3], [20, 28, 66], [226, 232, 255]];
+    palette.extend((0..=SHADES).map(|shade| {
+        mix(
+            [0.34, 0.5, 1.0],
+            [0.16, 0.2, 0.66],
+            f32::from(shade) / f32::from(SHADES),
+        )
+        .map(byte)
+    }));
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, SIDE, SIDE);
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_palette(PALETTE.concat());
-    encoder.set_trns([0, 255, 255, 255].as_slice());
+    encoder.set_palette(palette.concat());
+    encoder.set_trns([0].as_slice());
     encoder
         .write_header()
         .and_then(|mut writer| writer.write_image_data(&pixels))

@@ -99,7 +99,6 @@ impl UserRecord {
     pub(super) fn for_others(account: &Account) -> Self {
         let resident = &account.resident;
         let bot = account.is_bot();
-        let domain = if bot { "localhost" } else { "example.test" };
         Self {
             id: resident.id.clone(),
             create_at: account.create_at,
@@ -108,7 +107,7 @@ impl UserRecord {
             username: resident.username.clone(),
             auth_data: Some(""),
             auth_service: "",
-            email: format!("{}@{domain}", resident.username),
+            email: account.email.clone(),
             nickname: account.nickname.clone(),
             first_name: resident.first_name.clone(),
             last_name: resident.last_name.clone(),
@@ -126,14 +125,21 @@ impl UserRecord {
         }
     }
 
-    /// What the user is told.
-    pub(super) fn for_owner(account: &Account) -> Self {
+    /// What administrators are told of a change.
+    pub(super) fn for_admins(account: &Account) -> Self {
         Self {
             auth_data: None,
             notify_props: Some(NOTIFY_PROPS),
+            ..Self::for_others(account)
+        }
+    }
+
+    /// What the user is told.
+    pub(super) fn for_owner(account: &Account) -> Self {
+        Self {
             last_password_update: Some(account.create_at),
             failed_attempts: account.failed_attempts,
-            ..Self::for_others(account)
+            ..Self::for_admins(account)
         }
     }
 }

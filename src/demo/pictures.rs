@@ -272,11 +272,7 @@ async fn form(
     let chunks = collect(payload, limit + 512)
         .await
         .map_err(|error| match error {
-            BodyError::TooLong => {
-                let message = "Unable to process request. Request body too large.";
-                let id = "api.context.request_body_too_large.app_error";
-                Answer::error(StatusCode::PAYLOAD_TOO_LARGE, id, message)
-            }
+            BodyError::TooLong => Answer::too_large_body(),
             BodyError::Broken => unreadable_form(route),
         })?;
     let content_type = credentials::text(&exchange.headers, "content-type");

@@ -170,7 +170,7 @@ pub(super) async fn serve(
                     .note_answer(Some(&Endpoint::WebSocket), response.status(), 0);
                 return response;
             }
-            Err(answer) => return answer.send(&method, &accept_encoding),
+            Err(answer) => return answer.send(&method, request.version(), &accept_encoding),
         },
         Ok(endpoint) => {
             let answer = if target.len() > LONGEST_TARGET {
@@ -192,7 +192,7 @@ pub(super) async fn serve(
     shared
         .ledger()
         .note_answer(endpoint.as_ref(), answer.status, answer.body_len());
-    answer.send(&method, &accept_encoding)
+    answer.send(&method, request.version(), &accept_encoding)
 }
 
 /// The endpoint of a request, or what the router answers by itself.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use actix_web::{HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
@@ -76,6 +76,7 @@ pub(super) fn open(
         .upgrade("websocket")
         .insert_header(("Sec-WebSocket-Accept", frames::accept_key(key.as_bytes())))
         .streaming(outgoing);
+    response.headers_mut().remove(CONTENT_TYPE);
     response.head_mut().set_camel_case_headers(true);
     Ok(response)
 }

@@ -47,6 +47,8 @@ pub(super) struct Shown {
 /// An account with what changes about it.
 pub(super) struct Account {
     pub(super) resident: Resident,
+    /// Keeps the first username: a rename does not touch it.
+    pub(super) email: String,
     pub(super) nickname: String,
     pub(super) create_at: i64,
     pub(super) update_at: i64,
@@ -115,6 +117,13 @@ pub(super) struct Patch {
     pub(super) position: Option<String>,
 }
 
+/// What became of a password.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    Right,
+    Wrong,
+}
+
 /// Everything the stand-in knows.
 pub(super) struct Town {
     accounts: BTreeMap<String, Account>,
@@ -140,7 +149,13 @@ impl Town {
         let account = |resident: &Resident| {
             let mut resident = resident.clone();
             resident.teams.get_or_insert_with(|| home.clone());
+            let domain = if resident.role == Role::Bot {
+                "localhost"
+            } else {
+                "example.test"
+            };
             let account = Account {
+                email: format!("{}@{domain}", resident.username),
                 nickname: String::new(),
                 create_at: born,
                 update_at: born.max(resident.stamp.abs()),
@@ -319,27 +334,42 @@ impl Town {
             account.portrait = Stored::Later(Portrait::Default);
             account.stamp = -now;
         }
-        let (own, others) = (
-            UserRecord::for_owner(account),
-            UserRecord::for_others(account),
-        );
-        let owner = Audience::Owner(id.to_owned());
-        let rest = Audience::EverybodyBut(id.to_owned());
-        self.publish("user_updated", json!({ "user": own }), &owner, Some(id));
-        self.publish("user_updated", json!({ "user": others }), &rest, Some(id));
+        let variants = [
+            (
+                UserRecord::for_owner(account),
+                Audience::Owner(id.to_owned()),
+            ),
+            (
+                UserRecord::for_admins(account),
+                Audience::Admins(id.to_owned()),
+            ),
+            (
+                UserRecord::for_others(account),
+                Audience::Others(id.to_owned()),
+            ),
+        ];
+        for (record, audience) in variants {
+            self.publish(
+                "user_updated",
+                json!({ "user": record }),
+                &audience,
+                Some(id),
+            );
+        }
     }
 
-    pub(super) fn note_failed_login(&mut self, id: &str) {
+    /// Counts wrong passwords until the right one.
+    pub(super) fn note_password(&mut self, id: &str, verdict: Verdict) {
         if let Some(account) = self.accounts.get_mut(id) {
-            account.failed_attempts += 1;
+            account.failed_attempts = match verdict {
+                Verdict::Right => 0,
+                Verdict::Wrong => account.failed_attempts + 1,
+            };
         }
     }
 
     /// Opens a session for an account.
     pub(super) fn sign_in(&mut self, id: &str) -> Session {
-        if let Some(account) = self.accounts.get_mut(id) {
-            account.failed_attempts = 0;
-        }
         self.sessions.open(id)
     }
 
@@ -465,7 +495,8 @@ impl Town {
             let addressed = match audience {
                 Audience::Everybody => true,
                 Audience::Owner(id) => id == listening,
-                Audience::EverybodyBut(id) => id != listening,
+                Audience::Admins(id) => id != listening && self.is_admin(listening),
+                Audience::Others(id) => id != listening && !self.is_admin(listening),
                 Audience::Team(id) => self.is_member(listening, id),
             };
             let seen = !guest || about.is_none_or(|about| self.can_see(listening, about));

@@ -31,7 +31,8 @@ pub(super) async fn upload(exchange: &Exchange, payload: &mut web::Payload) -> A
         )
     })?;
     let content_type = credentials::text(&exchange.headers, "content-type");
-    let files: Vec<(String, Vec<Bytes>)> = if content_type.starts_with("multipart/") {
+    let is_form = content_type.starts_with("multipart/");
+    let files: Vec<(String, Vec<Bytes>)> = if is_form {
         let parts =
             upload::parts(content_type, &Bytes::from(chunks.concat())).ok_or_else(|| {
                 let message = "Failed to read the form.";
@@ -67,9 +68,10 @@ pub(super) async fn upload(exchange: &Exchange, payload: &mut web::Payload) -> A
         infos.push(info(&file, channel));
         town.files.add(file);
     }
+    let client_ids = if is_form { json!([]) } else { Value::Null };
     Ok(Answer::json(
         StatusCode::CREATED,
-        &json!({"file_infos": infos, "client_ids": []}),
+        &json!({"file_infos": infos, "client_ids": client_ids}),
     ))
 }
 
