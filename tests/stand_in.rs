@@ -705,10 +705,15 @@ fn converse(recording: &Recording) -> Result<(), String> {
 fn events_reach_whom_they_reached_in_the_recordings() {
     let stage = Stage::new(town());
     let watchers = ["alice", "bob", "oscar", "gus", "mallory", "mmadmin"];
+    // Taken before anybody is renamed.
+    let tokens: HashMap<&str, String> = watchers
+        .into_iter()
+        .map(|watcher| (watcher, stage.stand_in.token(watcher)))
+        .collect();
     let mut sockets: Vec<_> = watchers
         .iter()
         .map(|watcher| {
-            let wire = Wire::websocket(&stage.stand_in.token(watcher));
+            let wire = Wire::websocket(&tokens[watcher]);
             let mut socket = stand_in_support::Socket::open(stage.stand_in.address(), &wire)
                 .expect("an upgrade");
             assert_eq!(
@@ -723,7 +728,7 @@ fn events_reach_whom_they_reached_in_the_recordings() {
         .map(|recording| (recording.name.clone(), recording))
         .collect();
     for (event, actor, method, path, body) in bodies::acts(ALICE, ALPHA) {
-        let wire = Wire::act(&stage.stand_in.token(actor), method, &path, body);
+        let wire = Wire::act(&tokens[actor], method, &path, body);
         let answer = exchange(stage.stand_in.address(), &wire).expect("an answer");
         assert_eq!(answer.status, 200, "{event}");
         for (watcher, socket) in watchers.iter().zip(&mut sockets) {
