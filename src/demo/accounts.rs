@@ -209,6 +209,18 @@ pub(super) async fn patch(exchange: &Exchange, id: &str, payload: &mut web::Payl
     ))
 }
 
+/// `getTeamsForUser`: one's own, or anybody's for an administrator.
+pub(super) fn teams_of_user(exchange: &Exchange, id: &str) -> Answered {
+    let session = exchange.session()?;
+    let target = exchange.user_id(id, &session)?;
+    let town = exchange.town();
+    if !town.may_change(&session.user_id, &target) {
+        return Err(Answer::forbidden());
+    }
+    let records: Vec<TeamRecord> = town.teams_of(&target).map(TeamRecord::new).collect();
+    Ok(Answer::json(StatusCode::OK, &records))
+}
+
 /// `getTeam`.
 pub(super) fn team(exchange: &Exchange, id: &str) -> Answered {
     let session = exchange.session()?;

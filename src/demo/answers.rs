@@ -399,7 +399,7 @@ impl Answer {
         match response.status() {
             StatusCode::URI_TOO_LONG => response.head_mut().reason = Some("Request URI Too Long"),
             StatusCode::PAYLOAD_TOO_LARGE => {
-                response.head_mut().reason = Some("Request Entity Too Large")
+                response.head_mut().reason = Some("Request Entity Too Large");
             }
             _ => {}
         }

@@ -5,7 +5,8 @@ use std::f32::consts::{PI, TAU};
 
 use bytes::Bytes;
 use image::codecs::gif::{GifEncoder, Repeat};
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::codecs::png::{self as png_codec, CompressionType, PngEncoder};
+use image::imageops::FilterType;
 use image::{Delay, DynamicImage, Frame, Rgb, RgbImage, Rgba, RgbaImage};
 
 use super::letters::EDGE;
@@ -47,7 +48,7 @@ pub(super) fn encode_png(picture: &DynamicImage) -> Bytes {
         .write_with_encoder(PngEncoder::new_with_quality(
             &mut bytes,
             CompressionType::Best,
-            FilterType::Adaptive,
+            png_codec::FilterType::Adaptive,
         ))
         .expect("writing a small PNG to memory cannot fail");
     bytes.into()
@@ -125,17 +126,23 @@ pub(super) fn team_icon() -> Bytes {
 
 /// A static custom emoji: a smile with transparent corners, 64x64.
 pub(super) fn still_emoji() -> Bytes {
-    let picture = RgbaImage::from_fn(64, 64, |x, y| {
-        let (x, y) = (span(x, 64) - 0.5, span(y, 64) - 0.5);
+    let large = RgbaImage::from_fn(256, 256, |x, y| {
+        let (x, y) = (span(x, 256) - 0.5, span(y, 256) - 0.5);
         let radius = x.hypot(y);
         let eyes = circle(x.abs() - 0.16, y + 0.1, 0.06);
         let smile = (radius - 0.28).abs() < 0.035 && y > 0.06;
         match () {
-            () if radius > 0.48 => Rgba([0; 4]),
             () if eyes || smile => Rgba([74, 46, 8, 255]),
-            () => Rgba([255, byte(0.82 - 0.25 * (y + 0.5)), 61, 255]),
+            // Outside the circle the same colour, only clear: no dark rim when it is scaled.
+            () => Rgba([
+                255,
+                byte(0.82 - 0.25 * (y + 0.5)),
+                61,
+                if radius < 0.48 { 255 } else { 0 },
+            ]),
         }
     });
+    let picture = image::imageops::resize(&large, 64, 64, FilterType::Triangle);
     encode_png(&picture.into())
 }
 
@@ -172,7 +179,13 @@ pub(super) fn moving_emoji() -> Bytes {
 fn face(dice: &mut Dice) -> RgbImage {
     let base = dice.unit();
     let (sky, ground) = (hue(base, 0.7, 0.78), hue(base + 0.12, 0.65, 0.6));
-    let skin = mix([1.0, 0.87, 0.76], [0.42, 0.27, 0.18], dice.unit());
+    let skin = dice.pick(&[
+        [1.0, 0.86, 0.74],
+        [0.96, 0.77, 0.6],
+        [0.84, 0.6, 0.42],
+        [0.62, 0.41, 0.27],
+        [0.42, 0.27, 0.18],
+    ]);
     let hair = dice.pick(&[
         [0.16, 0.11, 0.09],
         [0.45, 0.26, 0.12],

@@ -66,11 +66,13 @@ struct NotifyProps {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Timezone {
-    automatic_timezone: &'static str,
-    manual_timezone: &'static str,
-    use_automatic_timezone: &'static str,
+    #[serde(rename = "automaticTimezone")]
+    automatic: &'static str,
+    #[serde(rename = "manualTimezone")]
+    manual: &'static str,
+    #[serde(rename = "useAutomaticTimezone")]
+    use_automatic: &'static str,
 }
 
 const NOTIFY_PROPS: NotifyProps = NotifyProps {
@@ -89,9 +91,9 @@ const NOTIFY_PROPS: NotifyProps = NotifyProps {
 };
 
 const TIMEZONE: Timezone = Timezone {
-    automatic_timezone: "",
-    manual_timezone: "",
-    use_automatic_timezone: "true",
+    automatic: "",
+    manual: "",
+    use_automatic: "true",
 };
 
 impl UserRecord {

@@ -33,7 +33,7 @@ pub struct Counts {
     pub uploads: u64,
     /// Resets and removals of a picture or icon that were answered 200.
     pub resets: u64,
-    /// WebSockets that were opened.
+    /// `WebSockets` that were opened.
     pub websockets: u64,
 }
 
@@ -104,10 +104,10 @@ impl Ledger {
             StatusCode::SWITCHING_PROTOCOLS => counts.websockets += 1,
             StatusCode::OK => match endpoint {
                 Some(Endpoint::ChangeUserImage(_) | Endpoint::ChangeTeamImage(_)) => {
-                    counts.uploads += 1
+                    counts.uploads += 1;
                 }
                 Some(Endpoint::ResetUserImage(_) | Endpoint::RemoveTeamImage(_)) => {
-                    counts.resets += 1
+                    counts.resets += 1;
                 }
                 _ => {}
             },

@@ -72,19 +72,19 @@ impl StandIn {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::new(options));
-        let (sender, receiver) = mpsc::channel();
-        let served = Arc::clone(&shared);
+        let (started, starting) = mpsc::channel();
+        let data = web::Data::from(Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("stand-in".to_owned())
             .spawn(move || {
                 actix_web::rt::System::new().block_on(async move {
-                    let server = listen(listener, served)?;
-                    // The receiver waits for exactly this, so it is there.
-                    let _ = sender.send(server.handle());
+                    let server = listen(listener, data)?;
+                    // `start` waits for exactly this, so it is there.
+                    let _ = started.send(server.handle());
                     server.await
                 })
             })?;
-        match receiver.recv() {
+        match starting.recv() {
             Ok(handle) => Ok(Self {
                 address,
                 shared,
@@ -289,8 +289,7 @@ impl Drop for StandIn {
     }
 }
 
-fn listen(listener: TcpListener, shared: Arc<Shared>) -> io::Result<actix_web::dev::Server> {
-    let data = web::Data::from(shared);
+fn listen(listener: TcpListener, data: web::Data<Shared>) -> io::Result<actix_web::dev::Server> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(data.clone())

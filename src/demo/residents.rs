@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::illustrations::Style::{self, Arcs, Face, Hills, Identicon};
 use super::options::{Portrait, Resident, Role};
 
-/// Every resident, in the order of the page.
+/// Every resident.
 pub(super) fn cast() -> Vec<Resident> {
     let member =
         |(username, first_name, last_name, position, look): (&str, &str, &str, &str, Look)| {

@@ -16,6 +16,7 @@ pub(super) enum Endpoint {
     User(String),
     PatchUser(String),
     RevokeSessions(String),
+    TeamsOfUser(String),
     UserImage(String),
     DefaultImage(String),
     ChangeUserImage(String),
@@ -86,6 +87,7 @@ pub(super) fn endpoint(method: &str, path: &str) -> Option<Endpoint> {
         ("GET", ["users"]) => Endpoint::ListUsers,
         ("POST", ["users", "ids"]) => Endpoint::UsersByIds,
         ("GET", ["users", id]) if is_word(id) => Endpoint::User((*id).to_owned()),
+        ("GET", ["users", id, "teams"]) if is_word(id) => Endpoint::TeamsOfUser((*id).to_owned()),
         ("PUT", ["users", id, "patch"]) if is_word(id) => Endpoint::PatchUser((*id).to_owned()),
         ("POST", ["users", id, "sessions", "revoke", "all"]) if is_word(id) => {
             Endpoint::RevokeSessions((*id).to_owned())

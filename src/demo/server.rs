@@ -228,6 +228,7 @@ async fn dispatch(endpoint: &Endpoint, exchange: &Exchange, payload: &mut web::P
         Endpoint::UsersByIds => accounts::by_ids(exchange, payload).await,
         Endpoint::User(id) => accounts::user(exchange, id),
         Endpoint::PatchUser(id) => accounts::patch(exchange, id, payload).await,
+        Endpoint::TeamsOfUser(id) => accounts::teams_of_user(exchange, id),
         Endpoint::RevokeSessions(id) => accounts::revoke_sessions(exchange, id),
         Endpoint::UserImage(id) => pictures::user(exchange, id),
         Endpoint::DefaultImage(id) => pictures::default(exchange, id),

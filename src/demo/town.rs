@@ -377,6 +377,12 @@ impl Town {
         self.teams.get(id)
     }
 
+    pub(super) fn teams_of(&self, user: &str) -> impl Iterator<Item = &TeamState> {
+        self.teams
+            .values()
+            .filter(move |state| self.is_member(user, &state.team.id))
+    }
+
     pub(super) fn is_member(&self, viewer: &str, team: &str) -> bool {
         let teams = self
             .accounts

@@ -205,6 +205,26 @@ mod tests {
         }
     }
 
+    /// A JPEG whose EXIF says that it lies on its side: the left half is to be the top.
+    #[test]
+    fn pictures_are_turned_upright() {
+        let lying = RgbImage::from_fn(64, 64, |x, _| {
+            Rgb(if x < 32 { [250, 10, 10] } else { [10, 10, 250] })
+        });
+        let mut jpeg = Cursor::new(Vec::new());
+        lying
+            .write_to(&mut jpeg, ImageFormat::Jpeg)
+            .expect("writing to memory cannot fail");
+        let jpeg = jpeg.into_inner();
+        let exif = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let bytes = [&jpeg[..2], exif, &jpeg[2..]].concat();
+        let stored = image::load_from_memory(&square(&bytes).expect("a picture"))
+            .expect("a PNG")
+            .to_rgb8();
+        let [top, bottom] = [8, 120].map(|row| stored.get_pixel(64, row).0);
+        assert!(top[0] > 200 && bottom[2] > 200, "{top:?} {bottom:?}");
+    }
+
     #[test]
     fn what_is_no_picture_is_told_apart() {
         let png = encode_png(&RgbImage::from_pixel(300, 200, Rgb([9, 9, 9])).into());

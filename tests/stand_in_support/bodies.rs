@@ -61,17 +61,17 @@ pub(crate) fn of(name: &str, request: &Value) -> Option<Vec<u8>> {
     Some(part("image", "a.png", &picture))
 }
 
-/// What is done in the recorded events: the recording, who, method, path, body.
-pub(crate) fn acts(
-    alice: &str,
-    team: &str,
-) -> Vec<(
+/// The recording of an event, who did it, method, path, type and bytes of the body.
+type Act = (
     &'static str,
     &'static str,
     &'static str,
     String,
     Option<(&'static str, Vec<u8>)>,
-)> {
+);
+
+/// What is done in the recorded events.
+pub(crate) fn acts(alice: &str, team: &str) -> Vec<Act> {
     let image = format!("/api/v4/users/{alice}/image");
     let patch = format!("/api/v4/users/{alice}/patch");
     let coffee = || {

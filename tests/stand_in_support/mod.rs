@@ -144,7 +144,7 @@ impl Response {
                 .map(|hash| format!("{}.png", &hash[..16]));
             let file = file.strip_prefix("bodies/").unwrap_or(&file).to_owned();
             let file = plain.unwrap_or(file);
-            (!file.ends_with(".gz")).then(|| recording_body(&file))
+            (!file.contains(".gz")).then(|| recording_body(&file))
         });
         Self {
             status: response["status"].as_u64().expect("a recorded status"),
@@ -248,7 +248,7 @@ fn read_body(
 ) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut body = Vec::new();
-    response.framing = if wire.method == "HEAD" || [101, 204, 304].contains(&response.status) {
+    let framing = if wire.method == "HEAD" || [101, 204, 304].contains(&response.status) {
         "none"
     } else if response.value("Transfer-Encoding") == Some("chunked") {
         loop {
@@ -273,8 +273,8 @@ fn read_body(
     } else {
         reader.read_to_end(&mut body).map_err(text)?;
         "until-close"
-    }
-    .to_owned();
+    };
+    framing.clone_into(&mut response.framing);
     if response.value("Content-Encoding") == Some("gzip") {
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(body.as_slice())
@@ -312,7 +312,7 @@ impl Socket {
         match u8::try_from(length) {
             Ok(short) if short < 126 => frame.push(0x80 | short),
             _ => {
-                frame.push(0x80 | 126);
+                frame.push(0xfe);
                 frame.extend(length.to_be_bytes());
             }
         }
@@ -352,7 +352,7 @@ impl Socket {
                 json!({"opcode": "text", "json": serde_json::from_slice::<Value>(&payload).map_err(|error| error.to_string())?})
             }
             0x88 => {
-                json!({"opcode": "close", "close_code": payload.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))})
+                json!({"opcode": "close", "close_code": payload.iter().fold(0_u64, |sum, byte| sum * 256 + u64::from(*byte))})
             }
             0x8a => json!({"opcode": "pong"}),
             other => json!({"opcode": other}),
