@@ -105,23 +105,26 @@ function shot(card, label, edge, result, original) {
   return figure;
 }
 
-async function load(card, { fresh = false } = {}) {
+// `stamp` is what the web client appends when a picture has changed: a proxy that holds an older one asks again.
+async function load(card, stamp) {
   const round = state.round;
+  const turn = (card.turn ?? 0) + 1;
+  card.turn = turn;
+  const overtaken = () => round !== state.round || turn !== card.turn;
   const choice = chosen();
-  // What the web client appends, too: a proxy that holds an older picture asks again.
-  const stamp = fresh ? { _: Date.now() } : {};
+  const more = stamp === undefined ? {} : { _: stamp };
   const fetched = [{ format: "original" }, ...choice.sizes.map((size) => asked(size, choice))]
-    .map((parameters) => inTurn(() => picture(card.path, { ...parameters, ...stamp })).catch(() => null));
+    .map((parameters) => inTurn(async () => (overtaken() ? null : picture(card.path, { ...parameters, ...more }))).catch(() => null));
   const [original, ...variants] = await Promise.all(fetched);
   const results = [original, ...variants];
-  if (round !== state.round) {
+  if (overtaken()) {
     results.forEach((result) => result && URL.revokeObjectURL(result.url));
     return;
   }
   const old = card.results;
   card.results = { original, variants };
   card.shots.replaceChildren();
-  card.node.classList.toggle("changed", fresh);
+  card.node.classList.toggle("changed", stamp !== undefined);
   if (original) {
     card.shots.append(shot(card, "", 96, original, true));
     variants.forEach((result, place) => card.shots.append(shot(card, `${choice.sizes[place]}`, choice.sizes[place], result, false)));
@@ -162,7 +165,6 @@ function total() {
 
 function loadAll() {
   state.round += 1;
-  queue.length = 0;
   state.cards.forEach((card) => card.results = null);
   [state.you, ...state.cards].forEach((card) => load(card));
 }
@@ -182,15 +184,16 @@ function makeChat(users) {
     const image = element("img", { width: 32, height: 32, alt: "" });
     const said = element("div", {}, element("b", {}, nameOf(user)), element("p", {}, text));
     $("chat").append(element("li", {}, image, said));
-    return { id: user.id, image };
+    return { id: user.id, image, stamp: user.last_picture_update ?? 0 };
   });
-  state.chat.forEach((post) => showPost(post));
+  state.chat.forEach((post) => showPost(post, post.stamp));
 }
 
-async function showPost(post, fresh = false) {
-  const stamp = fresh ? { _: Date.now() } : {};
-  const result = await inTurn(() => picture(`/api/v4/users/${post.id}/image`, { size: 32, dpr: Math.ceil(devicePixelRatio), ...stamp })).catch(() => null);
-  if (!result) return;
+async function showPost(post, stamp) {
+  post.stamp = stamp;
+  const parameters = { size: 32, dpr: Math.ceil(devicePixelRatio), _: stamp };
+  const result = await inTurn(() => picture(`/api/v4/users/${post.id}/image`, parameters)).catch(() => null);
+  if (!result || post.stamp !== stamp) return;
   if (post.url) URL.revokeObjectURL(post.url);
   post.url = result.url;
   post.image.src = result.url;
@@ -200,9 +203,9 @@ function nameOf(user) {
   return [user.first_name, user.last_name].filter(Boolean).join(" ") || user.username;
 }
 
-function refresh(id) {
-  [state.you, ...state.cards].filter((card) => card?.id === id).forEach((card) => load(card, { fresh: true }));
-  state.chat.filter((post) => post.id === id).forEach((post) => showPost(post, true));
+function refresh({ id, last_picture_update: stamp = 0 }) {
+  [state.you, ...state.cards].filter((card) => card?.id === id).forEach((card) => load(card, stamp));
+  state.chat.filter((post) => post.id === id).forEach((post) => showPost(post, stamp));
 }
 
 // Changes, one's own and others', are heard of over Mattermost's WebSocket.
@@ -212,7 +215,7 @@ function listen() {
   socket.addEventListener("message", ({ data }) => {
     const message = JSON.parse(data);
     if (message.event === "hello") say("live", true);
-    if (message.event === "user_updated") refresh(message.data.user.id);
+    if (message.event === "user_updated") refresh(message.data.user);
   });
   const ping = setInterval(() => socket.readyState === WebSocket.OPEN && socket.send('{"seq":1,"action":"ping"}'), 30_000);
   socket.addEventListener("close", () => {
