@@ -8,9 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use avatar_proxy::demo::{
-    Emoji, Fault, Options, Portrait, Repeat, Resident, Role, Session, StandIn, Team,
-};
+use avatar_proxy::demo::{Emoji, Fault, Options, Portrait, Repeat, Resident, Role, Session, StandIn, Team};
 use bytes::Bytes;
 use serde_json::Value;
 use stand_in_support::{Response, Wire, bodies, exchange, recording_body};
@@ -22,16 +20,10 @@ const VALUES_NOT_COMPARED: [(&str, &str); 11] = [
     ("update_at", "the time of the recording"),
     ("delete_at", "the time of the recording"),
     ("last_password_update", "the time of the recording"),
-    (
-        "last_picture_update",
-        "a stamp: bound by its Etag where a picture is asked for",
-    ),
+    ("last_picture_update", "a stamp: bound by its Etag where a picture is asked for"),
     ("last_team_icon_update", "a stamp, as above"),
     ("nickname", "changed by hand between recordings"),
-    (
-        "invite_id",
-        "a secret that no client of pictures needs; empty here",
-    ),
+    ("invite_id", "a secret that no client of pictures needs; empty here"),
     ("connection_id", "random"),
     ("server_time", "the time of the recording"),
 ];
@@ -45,13 +37,8 @@ const HEADERS_NOT_COMPARED: [(&str, &str); 4] = [
 ];
 
 /// Pictures whose pixels are not compared: the upload behind them is not among the recordings, so another one is sent.
-const OTHER_PIXELS: [&str; 5] = [
-    "upload-webp-after",
-    "upload-1x1-after",
-    "upload-alpha-after",
-    "team-image-after",
-    "team-image-after-delete",
-];
+const OTHER_PIXELS: [&str; 5] =
+    ["upload-webp-after", "upload-1x1-after", "upload-alpha-after", "team-image-after", "team-image-after-delete"];
 
 const ALICE: &str = "ge45wmpse3g8umtziei4q749th";
 const ALICES_STAMP: i64 = 1_795_433_849_817;
@@ -59,107 +46,23 @@ const ALICES_STAMP: i64 = 1_795_433_849_817;
 /// The people of the recordings, with the pictures they had.
 const PEOPLE: [(&str, &str, Role, i64, &str); 18] = [
     ("mmadmin", "jetgyty9w3gc5e9k8cikb4qbna", Role::Admin, 0, ""),
-    (
-        "alice",
-        ALICE,
-        Role::Member,
-        ALICES_STAMP,
-        "aff3afc7ac2d3691.png",
-    ),
-    (
-        "bob",
-        "bmy1yknxyfgx7cepfy89umapbw",
-        Role::Member,
-        1_795_432_966_659,
-        "0043c13d71a3b96e.png",
-    ),
-    (
-        "carol",
-        "s4zjtkfs9bdhfqjb7bfr88dpje",
-        Role::Member,
-        1_795_432_966_679,
-        "ff9917b1c64088c9.png",
-    ),
-    (
-        "dave",
-        "6kthdp9d3igt88noa6pwtx9edw",
-        Role::Member,
-        1_795_432_966_706,
-        "f3a0ee25548c6920.png",
-    ),
-    (
-        "erin",
-        "csjn5fu3piycdetrwnco1r499w",
-        Role::Member,
-        1_795_433_904_411,
-        "354f3b4e37d8d78e.png",
-    ),
+    ("alice", ALICE, Role::Member, ALICES_STAMP, "aff3afc7ac2d3691.png"),
+    ("bob", "bmy1yknxyfgx7cepfy89umapbw", Role::Member, 1_795_432_966_659, "0043c13d71a3b96e.png"),
+    ("carol", "s4zjtkfs9bdhfqjb7bfr88dpje", Role::Member, 1_795_432_966_679, "ff9917b1c64088c9.png"),
+    ("dave", "6kthdp9d3igt88noa6pwtx9edw", Role::Member, 1_795_432_966_706, "f3a0ee25548c6920.png"),
+    ("erin", "csjn5fu3piycdetrwnco1r499w", Role::Member, 1_795_433_904_411, "354f3b4e37d8d78e.png"),
     ("frank", "j4wbi4m3gjytfjeipzru7gsura", Role::Member, 0, ""),
     ("grace", "rmpxah3wm3r1tx986jcsoayk5c", Role::Member, 0, ""),
-    (
-        "heidi",
-        "iuo8pcrg7jnsdqr11ig38b5cho",
-        Role::Member,
-        -1_795_434_279_639,
-        "",
-    ),
-    (
-        "judy",
-        "pbua7przktnf9jn3ijwobdzfhw",
-        Role::Member,
-        1_795_432_968_851,
-        "b4f95009c2e60c2e.png",
-    ),
-    (
-        "peggy",
-        "dwmgr699pigo8qrpxd3ayhuxzo",
-        Role::Member,
-        1_795_434_219_065,
-        "354c1c92eff86339.png",
-    ),
-    (
-        "oscar",
-        "b6n1g8j7cf8cpf11kfassrrqto",
-        Role::Member,
-        1_795_434_219_101,
-        "cfe995bded6f8d2d.png",
-    ),
-    (
-        "ivan",
-        "dzy5z4irftyzug8a87zzx3q37w",
-        Role::Member,
-        1_795_432_966_489,
-        "fd96d1efb77459f6.png",
-    ),
-    (
-        "mallory",
-        "p5armm5wz7no8ykyxwgt5irz8o",
-        Role::Outsider,
-        1_795_434_219_204,
-        "378614cd2112bcab.png",
-    ),
-    (
-        "gus",
-        "5bdw6h8kppni5c9jqhoa8x68gc",
-        Role::Guest,
-        1_795_432_968_946,
-        "cfe995bded6f8d2d.png",
-    ),
-    (
-        "painter",
-        "ya6qpdmo4bgmjk8zg4ytsisecy",
-        Role::Bot,
-        1_795_433_646_373,
-        "ce8a53eacc7b5e7f.png",
-    ),
+    ("heidi", "iuo8pcrg7jnsdqr11ig38b5cho", Role::Member, -1_795_434_279_639, ""),
+    ("judy", "pbua7przktnf9jn3ijwobdzfhw", Role::Member, 1_795_432_968_851, "b4f95009c2e60c2e.png"),
+    ("peggy", "dwmgr699pigo8qrpxd3ayhuxzo", Role::Member, 1_795_434_219_065, "354c1c92eff86339.png"),
+    ("oscar", "b6n1g8j7cf8cpf11kfassrrqto", Role::Member, 1_795_434_219_101, "cfe995bded6f8d2d.png"),
+    ("ivan", "dzy5z4irftyzug8a87zzx3q37w", Role::Member, 1_795_432_966_489, "fd96d1efb77459f6.png"),
+    ("mallory", "p5armm5wz7no8ykyxwgt5irz8o", Role::Outsider, 1_795_434_219_204, "378614cd2112bcab.png"),
+    ("gus", "5bdw6h8kppni5c9jqhoa8x68gc", Role::Guest, 1_795_432_968_946, "cfe995bded6f8d2d.png"),
+    ("painter", "ya6qpdmo4bgmjk8zg4ytsisecy", Role::Bot, 1_795_433_646_373, "ce8a53eacc7b5e7f.png"),
     ("robo", "1n5yw5dzhtfc5mnzc7ig6u1wxe", Role::Bot, 0, ""),
-    (
-        "newbie434304",
-        "4o3iztns6jrcpjjz1edni1xbpo",
-        Role::Member,
-        0,
-        "undrawn",
-    ),
+    ("newbie434304", "4o3iztns6jrcpjjz1edni1xbpo", Role::Member, 0, "undrawn"),
 ];
 
 const ALPHA: &str = "q8p1oodd6pfqfcwppcxe33x6ma";
@@ -180,11 +83,7 @@ fn town() -> Options {
         Resident {
             id: id.to_owned(),
             stamp,
-            first_name: if name == "painter" {
-                "Painter".to_owned()
-            } else {
-                String::new()
-            },
+            first_name: if name == "painter" { "Painter".to_owned() } else { String::new() },
             teams: Some(teams),
             deactivated: name == "ivan",
             ..Resident::new(name, role, portrait)
@@ -195,11 +94,7 @@ fn town() -> Options {
         icon: Some((recording_body("8360306edce1ceee.png"), 1_795_434_303_151)),
         ..Team::new("alpha")
     };
-    let beta = Team {
-        id: BETA.to_owned(),
-        open: false,
-        ..Team::new("beta")
-    };
+    let beta = Team { id: BETA.to_owned(), open: false, ..Team::new("beta") };
     let emoji = |id: &str, name, file, content_type| Emoji {
         id: id.to_owned(),
         ..Emoji::new(name, recording_body(file), content_type)
@@ -208,24 +103,9 @@ fn town() -> Options {
         residents: PEOPLE.into_iter().map(resident).collect(),
         teams: vec![alpha, beta],
         emoji: vec![
-            emoji(
-                "1wa16kqpipyzdyzxerkpuycy6e",
-                "stillpic",
-                "d10b6dda83cc3eec.png",
-                "image/png",
-            ),
-            emoji(
-                "orfc81ucm7bpbx5ndqsefpwosr",
-                "movepic",
-                "1562e988cf655edd.gif",
-                "image/gif",
-            ),
-            emoji(
-                "q5ojku6ga3gkdbykbewa7d198e",
-                "bigpic",
-                "0416a79540f8bac6.png",
-                "image/png",
-            ),
+            emoji("1wa16kqpipyzdyzxerkpuycy6e", "stillpic", "d10b6dda83cc3eec.png", "image/png"),
+            emoji("orfc81ucm7bpbx5ndqsefpwosr", "movepic", "1562e988cf655edd.gif", "image/gif"),
+            emoji("q5ojku6ga3gkdbykbewa7d198e", "bigpic", "0416a79540f8bac6.png", "image/png"),
         ],
         site_url: Some("http://127.0.0.1:8065".to_owned()),
         ..Options::empty()
@@ -244,26 +124,14 @@ fn recordings() -> Vec<Recording> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .expect("the recordings are in the repository")
         .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "json")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
         .collect();
     files.sort();
     let read = |path| {
         let text = fs::read_to_string(path).expect("a readable recording");
         let json: Value = serde_json::from_str(&text).expect("a recording is JSON");
-        let word = |field: &str| {
-            json[field]
-                .as_str()
-                .expect("a recording has a name and a kind")
-                .to_owned()
-        };
-        Recording {
-            name: word("name"),
-            kind: word("kind"),
-            json,
-        }
+        let word = |field: &str| json[field].as_str().expect("a recording has a name and a kind").to_owned();
+        Recording { name: word("name"), kind: word("kind"), json }
     };
     files.into_iter().map(read).collect()
 }
@@ -281,12 +149,7 @@ impl Stage {
     fn new(options: Options) -> Self {
         let stand_in = StandIn::start(options).expect("the stand-in starts");
         stand_in.allow("gus", "alice");
-        Self {
-            stand_in,
-            sessions: BTreeMap::new(),
-            stamps: HashMap::new(),
-            ids: HashMap::new(),
-        }
+        Self { stand_in, sessions: BTreeMap::new(), stamps: HashMap::new(), ids: HashMap::new() }
     }
 
     /// What somebody did between the recordings.
@@ -309,12 +172,7 @@ impl Stage {
             }
             "patch-nickname" => {
                 let name = Some(("application/json", br#"{"username":"alice"}"#.to_vec()));
-                let back = Wire::act(
-                    &stand_in.token(ALICE),
-                    "PUT",
-                    &format!("/api/v4/users/{ALICE}/patch"),
-                    name,
-                );
+                let back = Wire::act(&stand_in.token(ALICE), "PUT", &format!("/api/v4/users/{ALICE}/patch"), name);
                 exchange(stand_in.address(), &back).expect("a rename");
             }
             _ => {}
@@ -327,21 +185,13 @@ impl Stage {
         for prefix in ["TOKEN_", "CSRF_", "PAT_"] {
             while let Some(start) = translated.find(prefix) {
                 let rest = &translated[start + prefix.len()..];
-                let length = rest.find(|letter: char| {
-                    !letter.is_ascii_uppercase() && !letter.is_ascii_digit() && letter != '_'
-                });
+                let length =
+                    rest.find(|letter: char| !letter.is_ascii_uppercase() && !letter.is_ascii_digit() && letter != '_');
                 let key = rest[..length.unwrap_or(rest.len())].to_owned();
                 let user = key.split('_').next().unwrap_or_default().to_lowercase();
                 let stand_in = &self.stand_in;
-                let session = self
-                    .sessions
-                    .entry(key.clone())
-                    .or_insert_with(|| stand_in.sign_in(&user));
-                let value = if prefix == "CSRF_" {
-                    session.csrf.clone()
-                } else {
-                    session.token.clone()
-                };
+                let session = self.sessions.entry(key.clone()).or_insert_with(|| stand_in.sign_in(&user));
+                let value = if prefix == "CSRF_" { session.csrf.clone() } else { session.token.clone() };
                 translated.replace_range(start..start + prefix.len() + key.len(), &value);
             }
         }
@@ -370,8 +220,7 @@ impl Stage {
         differ("framing", &recorded.framing, &ours.framing)?;
         if let Some(json) = &recorded.json {
             let text = String::from_utf8_lossy(&ours.body);
-            let parsed = serde_json::from_str(&text)
-                .map_err(|error| format!("no JSON ({error}): {text}"))?;
+            let parsed = serde_json::from_str(&text).map_err(|error| format!("no JSON ({error}): {text}"))?;
             compare_json("", json, &parsed)?;
             for pointer in ["/id", "/file_infos/0/id"] {
                 if let (Some(Value::String(theirs)), Some(Value::String(ours))) =
@@ -383,11 +232,7 @@ impl Stage {
             }
         }
         if let Some(text) = &recorded.text {
-            differ(
-                "text",
-                &without_request_id(text),
-                &without_request_id(&String::from_utf8_lossy(&ours.body)),
-            )?;
+            differ("text", &without_request_id(text), &without_request_id(&String::from_utf8_lossy(&ours.body)))?;
         }
         if let Some(picture) = &recorded.picture {
             let exact = !OTHER_PIXELS.contains(&name);
@@ -400,42 +245,23 @@ impl Stage {
         // A 101 is written by hand in Go and has no Date; actix spells this one name otherwise.
         let upgraded = recorded.status == 101;
         let names = |response: &Response| {
-            let mut names: Vec<String> = response
-                .headers
-                .iter()
-                .map(|(name, _)| name.clone())
-                .collect();
+            let mut names: Vec<String> = response.headers.iter().map(|(name, _)| name.clone()).collect();
             names.retain(|name| !(upgraded && name == "Date"));
             // actix ends a connection that asked for an upgrade it did not get.
-            names.retain(|name| {
-                !(name == "Connection" && !upgraded && recorded.values("Connection").is_empty())
-            });
-            names
-                .iter_mut()
-                .filter(|_| upgraded)
-                .for_each(|name| *name = name.to_lowercase());
+            names.retain(|name| !(name == "Connection" && !upgraded && recorded.values("Connection").is_empty()));
+            names.iter_mut().filter(|_| upgraded).for_each(|name| *name = name.to_lowercase());
             names.sort();
             names
         };
         differ("header names", &names(recorded), &names(ours))?;
         for (name, value) in &recorded.headers {
             let found: Vec<&str> = ours.values(name);
-            let index = recorded
-                .headers
-                .iter()
-                .filter(|(other, _)| other == name)
-                .position(|(_, other)| other == value);
-            let our_value = found
-                .get(index.unwrap_or_default())
-                .copied()
-                .unwrap_or_default();
+            let index =
+                recorded.headers.iter().filter(|(other, _)| other == name).position(|(_, other)| other == value);
+            let our_value = found.get(index.unwrap_or_default()).copied().unwrap_or_default();
             match name.as_str() {
                 "Etag" if value.starts_with("11.6.0.") => {
-                    differ(
-                        "record Etag",
-                        &without_time(value),
-                        &without_time(our_value),
-                    )?;
+                    differ("record Etag", &without_time(value), &without_time(our_value))?;
                 }
                 "Etag" => self.bind_stamp(value, our_value)?,
                 // Its fifth part is a hash of the configuration, which the recordings of large uploads changed.
@@ -447,9 +273,7 @@ impl Stage {
                 }
                 // Follows from the body, which is compared; without one it is all there is.
                 "Content-Length" if recorded.framing != "none" => {}
-                name if HEADERS_NOT_COMPARED
-                    .iter()
-                    .any(|(skipped, _)| *skipped == name) => {}
+                name if HEADERS_NOT_COMPARED.iter().any(|(skipped, _)| *skipped == name) => {}
                 name => differ(name, &value.as_str(), &our_value)?,
             }
         }
@@ -458,12 +282,7 @@ impl Stage {
 
     /// The same recorded stamp is always the same of ours, another is another; zero is zero, the sign stays.
     fn bind_stamp(&mut self, recorded: &str, ours: &str) -> Result<(), String> {
-        let sign = |stamp: &str| {
-            stamp
-                .parse::<i64>()
-                .map(i64::signum)
-                .map_err(|_| format!("no stamp: {stamp:?}"))
-        };
+        let sign = |stamp: &str| stamp.parse::<i64>().map(i64::signum).map_err(|_| format!("no stamp: {stamp:?}"));
         differ("sign of the stamp", &sign(recorded)?, &sign(ours)?)?;
         if recorded == "0" {
             return Ok(());
@@ -473,40 +292,22 @@ impl Stage {
             return differ("stamp", &known.as_str(), &ours);
         }
         if self.stamps.values().any(|other| other == ours) {
-            return Err(format!(
-                "the stamp did not move: {ours} stands for another than {recorded}"
-            ));
+            return Err(format!("the stamp did not move: {ours} stands for another than {recorded}"));
         }
         self.stamps.insert(recorded.to_owned(), ours.to_owned());
         Ok(())
     }
 }
 
-fn differ<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    recorded: &T,
-    ours: &T,
-) -> Result<(), String> {
-    if recorded == ours {
-        Ok(())
-    } else {
-        Err(format!("{what}: recorded {recorded:?}, ours {ours:?}"))
-    }
+fn differ<T: PartialEq + std::fmt::Debug>(what: &str, recorded: &T, ours: &T) -> Result<(), String> {
+    if recorded == ours { Ok(()) } else { Err(format!("{what}: recorded {recorded:?}, ours {ours:?}")) }
 }
 
 fn without_time(etag: &str) -> String {
     let part = |(place, part): (usize, &str)| {
-        if place == 4 {
-            "time".to_owned()
-        } else {
-            part.to_owned()
-        }
+        if place == 4 { "time".to_owned() } else { part.to_owned() }
     };
-    etag.split('.')
-        .enumerate()
-        .map(part)
-        .collect::<Vec<_>>()
-        .join(".")
+    etag.split('.').enumerate().map(part).collect::<Vec<_>>().join(".")
 }
 
 fn without_request_id(text: &str) -> String {
@@ -531,18 +332,12 @@ fn cookie_shape(cookie: &str) -> Vec<String> {
 fn compare_json(at: &str, recorded: &Value, ours: &Value) -> Result<(), String> {
     match (recorded, ours) {
         (Value::Object(recorded), Value::Object(ours)) => {
-            let keys = |object: &serde_json::Map<String, Value>| {
-                object.keys().cloned().collect::<Vec<_>>()
-            };
+            let keys = |object: &serde_json::Map<String, Value>| object.keys().cloned().collect::<Vec<_>>();
             differ(&format!("keys of {at}"), &keys(recorded), &keys(ours))?;
             for (key, value) in recorded {
                 let something_new = at.contains("file_infos") || ours.contains_key("creator_id");
                 let id_of_something_new = key == "id" && something_new;
-                if !id_of_something_new
-                    && VALUES_NOT_COMPARED
-                        .iter()
-                        .all(|(skipped, _)| skipped != key)
-                {
+                if !id_of_something_new && VALUES_NOT_COMPARED.iter().all(|(skipped, _)| skipped != key) {
                     compare_json(&format!("{at}/{key}"), value, &ours[key])?;
                 }
             }
@@ -550,40 +345,26 @@ fn compare_json(at: &str, recorded: &Value, ours: &Value) -> Result<(), String> 
         }
         (Value::Array(recorded), Value::Array(ours)) => {
             differ(&format!("length of {at}"), &recorded.len(), &ours.len())?;
-            recorded
-                .iter()
-                .zip(ours)
-                .try_for_each(|(recorded, ours)| compare_json(at, recorded, ours))
+            recorded.iter().zip(ours).try_for_each(|(recorded, ours)| compare_json(at, recorded, ours))
         }
         _ => differ(at, recorded, ours),
     }
 }
 
 fn compare_pictures(recorded: &Bytes, ours: &[u8], exact: bool) -> Result<(), String> {
-    let decode = |bytes: &[u8]| {
-        image::load_from_memory(bytes).map_err(|error| format!("not a picture: {error}"))
-    };
+    let decode = |bytes: &[u8]| image::load_from_memory(bytes).map_err(|error| format!("not a picture: {error}"));
     let format = |bytes: &[u8]| image::guess_format(bytes).ok();
     differ("picture format", &format(recorded), &format(ours))?;
     let (recorded, ours) = (decode(recorded)?, decode(ours)?);
-    let facts =
-        |picture: &image::DynamicImage| (picture.width(), picture.height(), picture.color());
+    let facts = |picture: &image::DynamicImage| (picture.width(), picture.height(), picture.color());
     // What a default picture of a bot is drawn with is its own.
     differ("picture", &facts(&recorded), &facts(&ours))?;
     let is_bot = recorded.width() == 256;
     let (recorded, ours) = (recorded.to_rgba8(), ours.to_rgba8());
-    let sum: u64 = recorded
-        .as_raw()
-        .iter()
-        .zip(ours.as_raw())
-        .map(|(one, other)| u64::from(one.abs_diff(*other)))
-        .sum();
+    let sum: u64 =
+        recorded.as_raw().iter().zip(ours.as_raw()).map(|(one, other)| u64::from(one.abs_diff(*other))).sum();
     let mean = sum / u64::try_from(recorded.as_raw().len()).expect("a small picture");
-    if exact && !is_bot && mean > 1 {
-        Err(format!("the pixels differ by {mean} on average"))
-    } else {
-        Ok(())
-    }
+    if exact && !is_bot && mean > 1 { Err(format!("the pixels differ by {mean} on average")) } else { Ok(()) }
 }
 
 #[test]
@@ -599,52 +380,26 @@ fn the_stand_in_answers_as_recorded() {
             wrong.push(format!("{}: {why}", recording.name));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {} differ:\n{}",
-        wrong.len(),
-        recordings.len(),
-        wrong.join("\n")
-    );
-    assert!(
-        recordings.len() >= 60,
-        "only {} exchanges",
-        recordings.len()
-    );
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), recordings.len(), wrong.join("\n"));
+    assert!(recordings.len() >= 60, "only {} exchanges", recordings.len());
 }
 
 #[test]
 fn large_uploads_are_refused_as_recorded() {
-    let mut stage = Stage::new(Options {
-        max_file_size: 20_000,
-        ..town()
-    });
-    for recording in recordings()
-        .iter()
-        .filter(|recording| recording.name.starts_with("upload-413"))
-    {
-        stage
-            .replay(recording)
-            .unwrap_or_else(|why| panic!("{}: {why}", recording.name));
+    let mut stage = Stage::new(Options { max_file_size: 20_000, ..town() });
+    for recording in recordings().iter().filter(|recording| recording.name.starts_with("upload-413")) {
+        stage.replay(recording).unwrap_or_else(|why| panic!("{}: {why}", recording.name));
     }
 }
 
 #[test]
 fn websockets_open_and_speak_as_recorded() {
-    let recordings: Vec<Recording> = recordings()
-        .into_iter()
-        .filter(|recording| recording.kind == "ws-handshake")
-        .collect();
+    let recordings: Vec<Recording> =
+        recordings().into_iter().filter(|recording| recording.kind == "ws-handshake").collect();
     assert!(recordings.len() >= 12);
     let wrong: Vec<String> = std::thread::scope(|scope| {
-        let spoken: Vec<_> = recordings
-            .iter()
-            .map(|recording| scope.spawn(|| converse(recording)))
-            .collect();
-        spoken
-            .into_iter()
-            .filter_map(|thread| thread.join().expect("no panic").err())
-            .collect()
+        let spoken: Vec<_> = recordings.iter().map(|recording| scope.spawn(|| converse(recording))).collect();
+        spoken.into_iter().filter_map(|thread| thread.join().expect("no panic").err()).collect()
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -656,39 +411,25 @@ fn converse(recording: &Recording) -> Result<(), String> {
     let mut wire = Wire::new(&recording.json["request"], None);
     wire.translate(|text| stage.translate(text));
     let recorded = Response::recorded(&recording.json["response"]);
-    let mut socket = stand_in_support::Socket::open(stage.stand_in.address(), &wire)
-        .map_err(|why| format!("{name}: {why}"))?;
-    stage
-        .compare(name, &recorded, &socket.response)
-        .map_err(|why| format!("{name}: {why}"))?;
-    let frames = recording.json["frames"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let mut socket =
+        stand_in_support::Socket::open(stage.stand_in.address(), &wire).map_err(|why| format!("{name}: {why}"))?;
+    stage.compare(name, &recorded, &socket.response).map_err(|why| format!("{name}: {why}"))?;
+    let frames = recording.json["frames"].as_array().cloned().unwrap_or_default();
     for frame in frames.iter().filter(|frame| frame["dir"] == "out") {
         let text = stage.translate(&frame["json"].to_string());
         socket.say(&frame["opcode"], &text)?;
     }
     // Presence is not imitated: nobody's picture depends on it.
-    let expected: Vec<&Value> = frames
-        .iter()
-        .filter(|frame| frame["dir"] == "in" && frame["json"]["event"] != "status_change")
-        .collect();
+    let expected: Vec<&Value> =
+        frames.iter().filter(|frame| frame["dir"] == "in" && frame["json"]["event"] != "status_change").collect();
     let mut heard = Vec::new();
     for _ in &expected {
-        heard.push(
-            socket
-                .hear(Duration::from_secs(10))
-                .map_err(|why| format!("{name}: {why}, after {heard:?}"))?,
-        );
+        heard.push(socket.hear(Duration::from_secs(10)).map_err(|why| format!("{name}: {why}, after {heard:?}"))?);
     }
     // A pong may overtake an answer.
     for expected in expected {
-        let place = heard
-            .iter()
-            .position(|frame| frame["opcode"] == expected["opcode"]);
-        let frame =
-            heard.remove(place.ok_or_else(|| format!("{name}: {heard:?}, not {expected}"))?);
+        let place = heard.iter().position(|frame| frame["opcode"] == expected["opcode"]);
+        let frame = heard.remove(place.ok_or_else(|| format!("{name}: {heard:?}, not {expected}"))?);
         if expected["opcode"] == "close" {
             differ("close code", &expected["close_code"], &frame["close_code"])?;
         }
@@ -708,39 +449,28 @@ fn events_reach_whom_they_reached_in_the_recordings() {
     let stage = Stage::new(town());
     let watchers = ["alice", "bob", "oscar", "gus", "mallory", "mmadmin"];
     // Taken before anybody is renamed.
-    let tokens: HashMap<&str, String> = watchers
-        .into_iter()
-        .map(|watcher| (watcher, stage.stand_in.token(watcher)))
-        .collect();
+    let tokens: HashMap<&str, String> =
+        watchers.into_iter().map(|watcher| (watcher, stage.stand_in.token(watcher))).collect();
     let mut sockets: Vec<_> = watchers
         .iter()
         .map(|watcher| {
             let wire = Wire::websocket(&tokens[watcher]);
-            let mut socket = stand_in_support::Socket::open(stage.stand_in.address(), &wire)
-                .expect("an upgrade");
-            assert_eq!(
-                socket.hear(Duration::from_secs(5)).expect("hello")["json"]["event"],
-                "hello"
-            );
+            let mut socket = stand_in_support::Socket::open(stage.stand_in.address(), &wire).expect("an upgrade");
+            assert_eq!(socket.hear(Duration::from_secs(5)).expect("hello")["json"]["event"], "hello");
             socket
         })
         .collect();
-    let by_name: HashMap<String, Recording> = recordings()
-        .into_iter()
-        .map(|recording| (recording.name.clone(), recording))
-        .collect();
+    let by_name: HashMap<String, Recording> =
+        recordings().into_iter().map(|recording| (recording.name.clone(), recording)).collect();
     for (event, actor, method, path, body) in bodies::acts(ALICE, ALPHA) {
         let wire = Wire::act(&tokens[actor], method, &path, body);
         let answer = exchange(stage.stand_in.address(), &wire).expect("an answer");
         assert_eq!(answer.status, 200, "{event}");
         for (watcher, socket) in watchers.iter().zip(&mut sockets) {
-            let frames = by_name[event].json["received"][watcher]
-                .as_array()
-                .expect("a watcher of the recording");
+            let frames = by_name[event].json["received"][watcher].as_array().expect("a watcher of the recording");
             for expected in frames {
-                let heard = socket
-                    .hear(Duration::from_secs(5))
-                    .unwrap_or_else(|why| panic!("{event}, {watcher}: {why}"));
+                let heard =
+                    socket.hear(Duration::from_secs(5)).unwrap_or_else(|why| panic!("{event}, {watcher}: {why}"));
                 compare_events(&expected["json"], &heard["json"])
                     .unwrap_or_else(|why| panic!("{event}, {watcher}: {why}"));
             }
@@ -757,42 +487,25 @@ fn events_reach_whom_they_reached_in_the_recordings() {
 fn compare_events(recorded: &Value, ours: &Value) -> Result<(), String> {
     differ("event", &recorded["event"], &ours["event"])?;
     for field in ["team", "emoji"] {
-        if let (Some(recorded), Some(ours)) = (
-            recorded["data"][field].as_str(),
-            ours["data"][field].as_str(),
-        ) {
-            let parse =
-                |text: &str| serde_json::from_str::<Value>(text).map_err(|error| error.to_string());
-            let keys = |value: Value| {
-                value
-                    .as_object()
-                    .map(|object| object.keys().cloned().collect::<Vec<_>>())
-            };
+        if let (Some(recorded), Some(ours)) = (recorded["data"][field].as_str(), ours["data"][field].as_str()) {
+            let parse = |text: &str| serde_json::from_str::<Value>(text).map_err(|error| error.to_string());
+            let keys = |value: Value| value.as_object().map(|object| object.keys().cloned().collect::<Vec<_>>());
             return differ(field, &keys(parse(recorded)?), &keys(parse(ours)?));
         }
     }
     let without_failures = |value: &Value| {
         let mut value = value.clone();
         // Counts somebody's wrong passwords of an earlier recording.
-        value["user"]
-            .as_object_mut()
-            .map(|user| user.remove("failed_attempts"));
+        value["user"].as_object_mut().map(|user| user.remove("failed_attempts"));
         value
     };
-    compare_json(
-        "data",
-        &without_failures(&recorded["data"]),
-        &without_failures(&ours["data"]),
-    )
+    compare_json("data", &without_failures(&recorded["data"]), &without_failures(&ours["data"]))
 }
 
 /// A GET of Alice's picture as Bob, in a stand-in with the recordings' people.
 fn look(stage: &Stage) -> Result<Response, String> {
     let image = format!("/api/v4/users/{ALICE}/image");
-    exchange(
-        stage.stand_in.address(),
-        &Wire::act(&stage.stand_in.token("bob"), "GET", &image, None),
-    )
+    exchange(stage.stand_in.address(), &Wire::act(&stage.stand_in.token("bob"), "GET", &image, None))
 }
 
 #[test]
@@ -807,23 +520,13 @@ fn faults_reach_the_wire_and_end() {
     assert_eq!(look(&stage).expect("a clean end").body.len(), 0);
     fail(Fault::Aborted(4096));
     assert!(look(&stage).is_err(), "a broken body must not end cleanly");
-    fail(Fault::Status(
-        429,
-        vec![("Retry-After".to_owned(), "1".to_owned())],
-        Bytes::from_static(b"limit exceeded\n"),
-    ));
+    fail(Fault::Status(429, vec![("Retry-After".to_owned(), "1".to_owned())], Bytes::from_static(b"limit exceeded\n")));
     let refused = look(&stage).expect("an answer");
-    assert_eq!(
-        (refused.status, refused.values("Retry-After")),
-        (429, vec!["1"])
-    );
+    assert_eq!((refused.status, refused.values("Retry-After")), (429, vec!["1"]));
     fail(Fault::NotModified);
     assert_eq!(look(&stage).expect("an answer").status, 304);
     fail(Fault::UnaskedGzip);
-    assert_eq!(
-        look(&stage).expect("an answer").values("Content-Encoding"),
-        ["gzip"]
-    );
+    assert_eq!(look(&stage).expect("an answer").values("Content-Encoding"), ["gzip"]);
     assert_eq!(look(&stage).expect("an answer").body, whole);
     let counts = stage.stand_in.count();
     assert_eq!((counts.picture_requests, counts.not_modified), (7, 1));
@@ -840,10 +543,7 @@ fn held_answers_wait_and_are_noted() {
         }
         assert_eq!(stage.stand_in.count().pictures, 0);
         stage.stand_in.release();
-        assert_eq!(
-            waiting.join().expect("no panic").expect("an answer").status,
-            200
-        );
+        assert_eq!(waiting.join().expect("no panic").expect("an answer").status, 200);
     });
     let received = stage.stand_in.received();
     assert_eq!(received[0].target, format!("/api/v4/users/{ALICE}/image"));
@@ -853,9 +553,7 @@ fn held_answers_wait_and_are_noted() {
 #[test]
 fn tests_change_what_is_seen_and_by_whom() {
     let stage = Stage::new(town());
-    let (stand_in, status) = (&stage.stand_in, |stage: &Stage| {
-        look(stage).expect("an answer").status
-    });
+    let (stand_in, status) = (&stage.stand_in, |stage: &Stage| look(stage).expect("an answer").status);
     let before = look(&stage).expect("an answer");
     stand_in.show_raw("alice", recording_body("1562e988cf655edd.gif"), "image/gif");
     let after = look(&stage).expect("an answer");
@@ -870,8 +568,7 @@ fn tests_change_what_is_seen_and_by_whom() {
     let token = stand_in.token("bob");
     stand_in.revoke(&token);
     let image = format!("/api/v4/users/{ALICE}/image");
-    let dead =
-        exchange(stand_in.address(), &Wire::act(&token, "GET", &image, None)).expect("an answer");
+    let dead = exchange(stand_in.address(), &Wire::act(&token, "GET", &image, None)).expect("an answer");
     assert_eq!(dead.status, 401);
 }
 
@@ -879,23 +576,13 @@ fn tests_change_what_is_seen_and_by_whom() {
 fn a_dropped_stand_in_is_gone() {
     let stage = Stage::new(town());
     let address = stage.stand_in.address();
-    let socket =
-        stand_in_support::Socket::open(address, &Wire::websocket(&stage.stand_in.token("bob")));
+    let socket = stand_in_support::Socket::open(address, &Wire::websocket(&stage.stand_in.token("bob")));
     let mut socket = socket.expect("an upgrade");
-    assert_eq!(
-        socket.hear(Duration::from_secs(5)).expect("hello")["json"]["event"],
-        "hello"
-    );
+    assert_eq!(socket.hear(Duration::from_secs(5)).expect("hello")["json"]["event"], "hello");
     drop(stage);
-    assert!(
-        std::net::TcpStream::connect(address).is_err(),
-        "the port is still open"
-    );
+    assert!(std::net::TcpStream::connect(address).is_err(), "the port is still open");
     let end = socket.hear(Duration::from_secs(5));
-    assert!(
-        end.is_err() || end == Ok(serde_json::json!({"opcode": "closed"})),
-        "the socket is still open"
-    );
+    assert!(end.is_err() || end == Ok(serde_json::json!({"opcode": "closed"})), "the socket is still open");
 }
 
 #[test]
@@ -904,24 +591,13 @@ fn the_page_signs_its_visitor_in() {
     let page = exchange(stand_in.address(), &Wire::act("", "GET", "/", None)).expect("a page");
     assert_eq!(page.values("Content-Type"), ["text/html; charset=utf-8"]);
     let cookie = page.values("Set-Cookie")[0].to_owned();
-    let token = cookie
-        .strip_prefix("MMAUTHTOKEN=")
-        .and_then(|rest| rest.split(';').next())
-        .expect("a token");
-    let me = exchange(
-        stand_in.address(),
-        &Wire::act(token, "GET", "/api/v4/users/me", None),
-    )
-    .expect("a record");
+    let token = cookie.strip_prefix("MMAUTHTOKEN=").and_then(|rest| rest.split(';').next()).expect("a token");
+    let me = exchange(stand_in.address(), &Wire::act(token, "GET", "/api/v4/users/me", None)).expect("a record");
     let record: Value = serde_json::from_slice(&me.body).expect("JSON");
     assert_eq!(record["username"], "alice");
     for asset in ["/demo/page.css", "/demo/page.js"] {
-        assert!(
-            String::from_utf8_lossy(&page.body).contains(asset),
-            "{asset}"
-        );
-        let answer =
-            exchange(stand_in.address(), &Wire::act("", "GET", asset, None)).expect("an asset");
+        assert!(String::from_utf8_lossy(&page.body).contains(asset), "{asset}");
+        let answer = exchange(stand_in.address(), &Wire::act("", "GET", asset, None)).expect("an asset");
         assert_eq!(answer.status, 200, "{asset}");
     }
 }

@@ -9,13 +9,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::account::{Account, Patch, Verdict};
 use super::answers::{Answer, CLEARED_COOKIE};
 use super::credentials;
 use super::json::{TeamRecord, UserRecord};
 use super::pictures::no_such_team;
 use super::server::{BodyError, Exchange, collect};
 use super::sessions::Session;
-use super::town::{Account, PASSWORD, Patch, Verdict};
+use super::town::PASSWORD;
 
 /// What a step found, or the answer that ends the request there.
 type Answered<T = Answer> = Result<T, Answer>;
@@ -64,15 +65,9 @@ pub(super) async fn login(exchange: &Exchange, payload: &mut web::Payload) -> An
     }
     let login: Login = json_body(payload, "login_id").await?;
     let mut town = exchange.town();
-    let found = town
-        .account(&login.login_id)
-        .filter(|account| account.delete_at == 0 && !account.is_bot());
+    let found = town.account(&login.login_id).filter(|account| account.delete_at == 0 && !account.is_bot());
     let id = found.map(|account| account.resident.id.clone());
-    let verdict = if login.password == PASSWORD {
-        Verdict::Right
-    } else {
-        Verdict::Wrong
-    };
+    let verdict = if login.password == PASSWORD { Verdict::Right } else { Verdict::Wrong };
     town.note_password(id.as_deref().unwrap_or_default(), verdict);
     let Some(id) = id.filter(|_| verdict == Verdict::Right) else {
         let message = "Enter a valid email or username and/or password.";
@@ -81,8 +76,7 @@ pub(super) async fn login(exchange: &Exchange, payload: &mut web::Payload) -> An
     };
     let session = town.sign_in(&id);
     let account = town.account(&id).ok_or_else(Answer::no_such_user)?;
-    let mut answer =
-        Answer::json(StatusCode::OK, &UserRecord::for_owner(account)).with("Token", &session.token);
+    let mut answer = Answer::json(StatusCode::OK, &UserRecord::for_owner(account)).with("Token", &session.token);
     if credentials::text(&exchange.headers, "x-requested-with") == "XMLHttpRequest" {
         let secure = credentials::text(&exchange.headers, "x-forwarded-proto") == "https";
         for cookie in cookies(&session, secure) {
@@ -97,10 +91,7 @@ pub(super) fn cookies(session: &Session, secure: bool) -> [String; 3] {
     let expires = HttpDate::from(SystemTime::now() + SESSION);
     let secure = if secure { "; Secure" } else { "" };
     let cookie = |name: &str, value: &str, more: &str| {
-        format!(
-            "{name}={value}; Path=/; Expires={expires}; Max-Age={}{more}{secure}",
-            SESSION.as_secs()
-        )
+        format!("{name}={value}; Path=/; Expires={expires}; Max-Age={}{more}{secure}", SESSION.as_secs())
     };
     [
         cookie("MMAUTHTOKEN", &session.token, "; HttpOnly"),
@@ -133,18 +124,11 @@ pub(super) fn revoke_sessions(exchange: &Exchange, id: &str) -> Answered {
 /// `getUsers`: those whom the caller may see, by username.
 pub(super) fn list(exchange: &Exchange) -> Answered {
     let session = exchange.session()?;
-    let (page, size) = (
-        exchange.query.number("page", 0),
-        exchange.query.number("per_page", 60).min(200),
-    );
+    let (page, size) = (exchange.query.number("page", 0), exchange.query.number("per_page", 60).min(200));
     let town = exchange.town();
     let seen = town.seen_by(&session.user_id);
-    let records: Vec<UserRecord> = seen
-        .into_iter()
-        .skip(page.saturating_mul(size))
-        .take(size)
-        .map(UserRecord::for_others)
-        .collect();
+    let records: Vec<UserRecord> =
+        seen.into_iter().skip(page.saturating_mul(size)).take(size).map(UserRecord::for_others).collect();
     Ok(Answer::json(StatusCode::OK, &records))
 }
 
@@ -174,11 +158,7 @@ pub(super) fn user(exchange: &Exchange, id: &str) -> Answered {
         return Ok(Answer::not_modified(&etag));
     }
     let own = session.user_id == target;
-    let record = if own {
-        UserRecord::for_owner(account)
-    } else {
-        UserRecord::for_others(account)
-    };
+    let record = if own { UserRecord::for_owner(account) } else { UserRecord::for_others(account) };
     Ok(Answer::json(StatusCode::OK, &record).with("Etag", &etag))
 }
 
@@ -195,18 +175,11 @@ pub(super) async fn patch(exchange: &Exchange, id: &str, payload: &mut web::Payl
     let taken = patch.username.as_ref().and_then(|name| town.account(name));
     if taken.is_some_and(|account| account.resident.id != target) {
         let message = "An account with that username already exists.";
-        return Err(Answer::error(
-            StatusCode::BAD_REQUEST,
-            "app.user.save.username_exists.app_error",
-            message,
-        ));
+        return Err(Answer::error(StatusCode::BAD_REQUEST, "app.user.save.username_exists.app_error", message));
     }
     town.patch(&target, patch);
     let account = town.account(&target).ok_or_else(Answer::no_such_user)?;
-    Ok(Answer::json(
-        StatusCode::OK,
-        &UserRecord::for_owner(account),
-    ))
+    Ok(Answer::json(StatusCode::OK, &UserRecord::for_owner(account)))
 }
 
 /// `getTeamsForUser`: one's own, or anybody's for an administrator.
@@ -227,21 +200,16 @@ pub(super) fn team(exchange: &Exchange, id: &str) -> Answered {
     let id = exchange.id(id, "team_id")?;
     let town = exchange.town();
     let state = town.team(&id).ok_or_else(no_such_team)?;
-    if !state.team.open
-        && !town.is_member(&session.user_id, &id)
-        && !town.is_admin(&session.user_id)
-    {
+    if !state.team.open && !town.is_member(&session.user_id, &id) && !town.is_admin(&session.user_id) {
         return Err(Answer::forbidden());
     }
     Ok(Answer::json(StatusCode::OK, &TeamRecord::new(state)))
 }
 
 async fn json_body<T: DeserializeOwned>(payload: &mut web::Payload, name: &str) -> Answered<T> {
-    let chunks = collect(payload, LONGEST_JSON)
-        .await
-        .map_err(|error| match error {
-            BodyError::TooLong => Answer::too_large_body(),
-            BodyError::Broken => Answer::bad_body(name),
-        })?;
+    let chunks = collect(payload, LONGEST_JSON).await.map_err(|error| match error {
+        BodyError::TooLong => Answer::too_large_body(),
+        BodyError::Broken => Answer::bad_body(name),
+    })?;
     serde_json::from_slice(&chunks.concat()).map_err(|_| Answer::bad_body(name))
 }

@@ -1,26 +1,19 @@
 //! Answers as Go's server and Mattermost's handlers write them: header names and values, framing, gzip, errors.
 
-use std::io::Write;
-use std::time::Duration;
-
 use actix_web::body::SizedStream;
 use actix_web::http::{Method, StatusCode, Version};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use futures_util::stream::LocalBoxStream;
-use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
+use super::account::Shown;
+use super::delivery::{Delivery, allows_gzip, delivered, gzip};
 use super::faults::Fault;
 use super::ids::new_id;
 use super::json::AppError;
-use super::town::Shown;
 
 /// The version that the recorded server says it is.
-pub(super) const VERSION: &str =
-    "11.6.0.dev.10ccc139158137a46645a2e13e81db3ba93b2d8b2ddc97900709476a4cd69741.false";
+pub(super) const VERSION: &str = "11.6.0.dev.10ccc139158137a46645a2e13e81db3ba93b2d8b2ddc97900709476a4cd69741.false";
 
 /// Go writes a body up to this size with a length, a longer one in chunks (`bufferBeforeChunkingSize`).
 const LONGEST_WITH_LENGTH: usize = 2048;
@@ -30,9 +23,6 @@ const SHORTEST_GZIPPED: usize = 1024;
 
 /// What a dead session is answered with, so that browsers forget it.
 pub(super) const CLEARED_COOKIE: &str = "MMAUTHTOKEN=; Path=/; Max-Age=0; HttpOnly";
-
-/// Longer than any sane client waits; a stalled answer ends with its connection, or then.
-const STALL: Duration = Duration::from_secs(120);
 
 /// An answer before it is framed.
 pub(super) struct Answer {
@@ -54,21 +44,9 @@ enum Kind {
     Measured,
 }
 
-/// How the body goes out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Delivery {
-    Whole,
-    Aborted(usize),
-    Stalled(usize),
-    Trickle(Duration),
-}
-
 impl Answer {
     fn api(status: StatusCode) -> Self {
-        Self {
-            request_id: Some(new_id()),
-            ..Self::bare(status)
-        }
+        Self { request_id: Some(new_id()), ..Self::bare(status) }
     }
 
     /// An answer without any of the API's common headers.
@@ -85,9 +63,7 @@ impl Answer {
 
     pub(super) fn json(status: StatusCode, record: &impl Serialize) -> Self {
         let text = serde_json::to_vec(record).expect("a record always serialises");
-        Self::api(status)
-            .with("Content-Type", "application/json")
-            .written(text)
+        Self::api(status).with("Content-Type", "application/json").written(text)
     }
 
     /// `{"status":"OK"}`, what a change is answered with.
@@ -99,22 +75,15 @@ impl Answer {
     pub(super) fn error(status: StatusCode, id: &str, message: &str) -> Self {
         let answer = Self::api(status).with("Content-Type", "application/json");
         let request_id = answer.request_id.as_deref();
-        let error = AppError {
-            id,
-            message,
-            detailed_error: "",
-            request_id,
-            status_code: status.as_u16(),
-        };
+        let error = AppError { id, message, detailed_error: "", request_id, status_code: status.as_u16() };
         let text = serde_json::to_vec(&error).expect("an error always serialises");
         answer.written(text)
     }
 
     /// Plain text with the error JSON behind it: what the WebSocket upgrader leaves when it refuses.
     pub(super) fn upgrade_refused(status: StatusCode, word: &str, origin: &str) -> Self {
-        let answer = Self::api(status)
-            .with("Content-Type", "text/plain; charset=utf-8")
-            .with("Sec-Websocket-Version", "13");
+        let answer =
+            Self::api(status).with("Content-Type", "text/plain; charset=utf-8").with("Sec-Websocket-Version", "13");
         let error = AppError {
             id: "api.web_socket.connect.upgrade.app_error",
             message: &format!("URL Blocked because of CORS. Url: {origin}"),
@@ -128,55 +97,31 @@ impl Answer {
 
     pub(super) fn unauthorized() -> Self {
         let message = "Invalid or expired session, please login again.";
-        Self::error(
-            StatusCode::UNAUTHORIZED,
-            "api.context.session_expired.app_error",
-            message,
-        )
+        Self::error(StatusCode::UNAUTHORIZED, "api.context.session_expired.app_error", message)
     }
 
     pub(super) fn forbidden() -> Self {
         let message = "You do not have the appropriate permissions.";
-        Self::error(
-            StatusCode::FORBIDDEN,
-            "api.context.permissions.app_error",
-            message,
-        )
+        Self::error(StatusCode::FORBIDDEN, "api.context.permissions.app_error", message)
     }
 
     pub(super) fn bad_parameter(name: &str) -> Self {
         let message = format!("Invalid or missing {name} parameter in request URL.");
-        Self::error(
-            StatusCode::BAD_REQUEST,
-            "api.context.invalid_url_param.app_error",
-            &message,
-        )
+        Self::error(StatusCode::BAD_REQUEST, "api.context.invalid_url_param.app_error", &message)
     }
 
     pub(super) fn bad_body(name: &str) -> Self {
         let message = format!("Invalid or missing {name} in request body.");
-        Self::error(
-            StatusCode::BAD_REQUEST,
-            "api.context.invalid_body_param.app_error",
-            &message,
-        )
+        Self::error(StatusCode::BAD_REQUEST, "api.context.invalid_body_param.app_error", &message)
     }
 
     pub(super) fn too_large_body() -> Self {
         let message = "Unable to process request. Request body too large.";
-        Self::error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "api.context.request_body_too_large.app_error",
-            message,
-        )
+        Self::error(StatusCode::PAYLOAD_TOO_LARGE, "api.context.request_body_too_large.app_error", message)
     }
 
     pub(super) fn no_such_user() -> Self {
-        Self::error(
-            StatusCode::NOT_FOUND,
-            "app.user.missing_account.const",
-            "Unable to find the user.",
-        )
+        Self::error(StatusCode::NOT_FOUND, "app.user.missing_account.const", "Unable to find the user.")
     }
 
     /// The catch-all of the API (`web.Handle404`): no common headers, no request id, the path in the text.
@@ -213,9 +158,7 @@ impl Answer {
     }
 
     pub(super) fn plain(status: StatusCode, text: &'static str) -> Self {
-        Self::bare(status)
-            .with("Content-Type", "text/plain; charset=utf-8")
-            .measured(text.as_bytes().to_vec())
+        Self::bare(status).with("Content-Type", "text/plain; charset=utf-8").measured(text.as_bytes().to_vec())
     }
 
     /// No body, no `Cache-Control`.
@@ -226,35 +169,22 @@ impl Answer {
     /// A picture, or a 304 where the request's `If-None-Match` is the stamp, compared as raw text.
     pub(super) fn picture(shown: Shown, if_none_match: &[u8]) -> Self {
         let stamp = shown.stamp.map(|stamp| stamp.to_string());
-        if let Some(stamp) = stamp
-            .as_ref()
-            .filter(|stamp| stamp.as_bytes() == if_none_match)
-        {
+        if let Some(stamp) = stamp.as_ref().filter(|stamp| stamp.as_bytes() == if_none_match) {
             return Self::not_modified(stamp);
         }
         let answer = Self::api(StatusCode::OK)
             .with("Content-Type", &shown.file.content_type)
-            .with(
-                "Cache-Control",
-                &format!("max-age={}, private", shown.fresh),
-            );
+            .with("Cache-Control", &format!("max-age={}, private", shown.fresh));
         let answer = match stamp {
             Some(stamp) => answer.with("Etag", &stamp),
             None => answer,
         };
-        Self {
-            body: vec![shown.file.bytes],
-            kind: Kind::Written,
-            ..answer
-        }
+        Self { body: vec![shown.file.bytes], kind: Kind::Written, ..answer }
     }
 
     /// A file, its chunks as they are stored.
     pub(super) fn file(status: StatusCode, chunks: Vec<Bytes>) -> Self {
-        Self {
-            body: chunks,
-            ..Self::api(status)
-        }
+        Self { body: chunks, ..Self::api(status) }
     }
 
     #[must_use]
@@ -264,18 +194,11 @@ impl Answer {
     }
 
     pub(super) fn measured(self, body: Vec<u8>) -> Self {
-        Self {
-            body: vec![body.into()],
-            ..self
-        }
+        Self { body: vec![body.into()], ..self }
     }
 
     fn written(self, body: Vec<u8>) -> Self {
-        Self {
-            body: vec![body.into()],
-            kind: Kind::Written,
-            ..self
-        }
+        Self { body: vec![body.into()], kind: Kind::Written, ..self }
     }
 
     /// The bytes of the body before gzip.
@@ -287,10 +210,7 @@ impl Answer {
     #[must_use]
     pub(super) fn spoiled(mut self, fault: Fault) -> Self {
         let whole = self.body.concat();
-        let changed = |answer: Self, body: Vec<u8>| Self {
-            body: vec![body.into()],
-            ..answer
-        };
+        let changed = |answer: Self, body: Vec<u8>| Self { body: vec![body.into()], ..answer };
         match fault {
             Fault::Empty => changed(self, Vec::new()),
             Fault::CutOff(length) => changed(self, whole[..length.min(whole.len())].to_vec()),
@@ -299,11 +219,7 @@ impl Answer {
             Fault::Html => {
                 self.set("Content-Type", Some("text/html; charset=utf-8"));
                 self.set("Etag", None);
-                changed(
-                    self,
-                    b"<!doctype html><title>Sign in</title><p>Please sign in to this network."
-                        .to_vec(),
-                )
+                changed(self, b"<!doctype html><title>Sign in</title><p>Please sign in to this network.".to_vec())
             }
             Fault::WrongType(content_type) => {
                 self.set("Content-Type", Some(&content_type));
@@ -317,35 +233,17 @@ impl Answer {
                 self.set("Content-Encoding", Some("gzip"));
                 changed(self, gzip(&whole))
             }
-            Fault::Aborted(length) => Self {
-                delivery: Delivery::Aborted(length),
-                ..self
-            },
-            Fault::Stalled(length) => Self {
-                delivery: Delivery::Stalled(length),
-                ..self
-            },
-            Fault::Trickle(pause) => Self {
-                delivery: Delivery::Trickle(pause),
-                ..self
-            },
+            Fault::Aborted(length) => Self { delivery: Delivery::Aborted(length), ..self },
+            Fault::Stalled(length) => Self { delivery: Delivery::Stalled(length), ..self },
+            Fault::Trickle(pause) => Self { delivery: Delivery::Trickle(pause), ..self },
             Fault::Status(status, headers, body) => Self {
                 headers,
                 body: vec![body],
-                ..Self::bare(
-                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-                )
+                ..Self::bare(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
             },
             Fault::NotModified => {
-                let etag = self
-                    .headers
-                    .iter()
-                    .find(|(name, _)| name == "Etag")
-                    .cloned();
-                Self {
-                    headers: etag.into_iter().collect(),
-                    ..Self::api(StatusCode::NOT_MODIFIED)
-                }
+                let etag = self.headers.iter().find(|(name, _)| name == "Etag").cloned();
+                Self { headers: etag.into_iter().collect(), ..Self::api(StatusCode::NOT_MODIFIED) }
             }
             // Its whole point is that nothing is sent; the server sees to that before it gets here.
             Fault::Silent => self,
@@ -354,17 +252,11 @@ impl Answer {
 
     fn set(&mut self, name: &str, value: Option<&str>) {
         self.headers.retain(|(found, _)| found != name);
-        self.headers
-            .extend(value.map(|value| (name.to_owned(), value.to_owned())));
+        self.headers.extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
     /// Frames the answer.
-    pub(super) fn send(
-        mut self,
-        method: &Method,
-        version: Version,
-        accept_encoding: &str,
-    ) -> HttpResponse {
+    pub(super) fn send(mut self, method: &Method, version: Version, accept_encoding: &str) -> HttpResponse {
         if let Some(request_id) = self.request_id.take() {
             for (name, value) in [
                 ("Permissions-Policy", ""),
@@ -380,10 +272,7 @@ impl Answer {
                 self.headers.push(("Expires".to_owned(), "0".to_owned()));
             }
         }
-        if self.kind == Kind::Written
-            && self.body_len() >= SHORTEST_GZIPPED
-            && allows_gzip(accept_encoding)
-        {
+        if self.kind == Kind::Written && self.body_len() >= SHORTEST_GZIPPED && allows_gzip(accept_encoding) {
             self.set("Content-Encoding", Some("gzip"));
             self.body = vec![gzip(&self.body.concat()).into()];
         }
@@ -417,65 +306,9 @@ impl Answer {
             builder.streaming(body)
         } else {
             // Not `Bytes` as the body: a broken delivery announces more than it sends.
-            builder.body(SizedStream::new(
-                u64::try_from(length).unwrap_or(u64::MAX),
-                body,
-            ))
+            builder.body(SizedStream::new(u64::try_from(length).unwrap_or(u64::MAX), body))
         }
     }
-}
-
-type Chunk = Result<Bytes, std::io::Error>;
-
-/// The body as the wire will see it: whole, or broken on purpose.
-fn delivered(chunks: Vec<Bytes>, delivery: Delivery) -> LocalBoxStream<'static, Chunk> {
-    let first = |length: usize| {
-        let whole = Bytes::from(chunks.concat());
-        stream::iter([Ok(whole.slice(..length.min(whole.len())))])
-    };
-    match delivery {
-        Delivery::Whole => stream::iter(chunks.into_iter().map(Ok)).boxed_local(),
-        // A pause first: an error in the same turn would keep the bytes before it from being written.
-        Delivery::Aborted(length) => first(length)
-            .chain(broken_after(Duration::from_millis(20)))
-            .boxed_local(),
-        Delivery::Stalled(length) => first(length).chain(broken_after(STALL)).boxed_local(),
-        Delivery::Trickle(pause) => stream::iter(chunks.concat())
-            .then(move |byte| async move {
-                tokio::time::sleep(pause).await;
-                Ok(Bytes::copy_from_slice(&[byte]))
-            })
-            .boxed_local(),
-    }
-}
-
-fn broken_after(pause: Duration) -> impl Stream<Item = Chunk> {
-    stream::once(async move {
-        tokio::time::sleep(pause).await;
-        Err(std::io::Error::other("broken off on purpose"))
-    })
-}
-
-/// Whether `gzip` itself is named with a weight above zero; `*` does not count (gzhttp's `acceptsGzip`).
-fn allows_gzip(accept_encoding: &str) -> bool {
-    accept_encoding.split(',').any(|entry| {
-        let mut parts = entry.split(';').map(str::trim);
-        let named = parts
-            .next()
-            .is_some_and(|coding| coding.eq_ignore_ascii_case("gzip"));
-        let weight = parts
-            .find_map(|part| part.strip_prefix("q="))
-            .map_or(Ok(1.0), str::parse::<f32>);
-        named && weight.is_ok_and(|weight| weight > 0.0)
-    })
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder
-        .write_all(bytes)
-        .expect("writing to memory cannot fail");
-    encoder.finish().expect("writing to memory cannot fail")
 }
 
 #[cfg(test)]
@@ -483,71 +316,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_gzip_by_name_is_answered_with_gzip() {
-        for (accept, expected) in [
-            ("gzip", true),
-            ("gzip, deflate, br, zstd", true),
-            ("identity;q=0, gzip;q=0.5", true),
-            ("gzip;q=0", false),
-            ("*", false),
-            ("br", false),
-            ("", false),
-        ] {
-            assert_eq!(allows_gzip(accept), expected, "{accept}");
-        }
-    }
-
-    #[test]
     fn faults_change_what_they_say() {
         let picture = || {
-            let file = super::super::town::StoredFile::png(Bytes::from_static(b"picture"));
-            Answer::picture(
-                Shown {
-                    file,
-                    fresh: 86_400,
-                    stamp: Some(5),
-                },
-                b"",
-            )
+            let file = super::super::account::StoredFile::png(Bytes::from_static(b"picture"));
+            Answer::picture(Shown { file, fresh: 86_400, stamp: Some(5) }, b"")
         };
         let body = |fault| picture().spoiled(fault).body.concat();
         assert_eq!(body(Fault::Empty), b"");
         assert_eq!(body(Fault::CutOff(3)), b"pic");
         assert_eq!(body(Fault::CutOff(99)), b"picture");
-        assert_eq!(
-            body(Fault::TrailingBytes(Bytes::from_static(b"!"))),
-            b"picture!"
-        );
+        assert_eq!(body(Fault::TrailingBytes(Bytes::from_static(b"!"))), b"picture!");
         assert_ne!(body(Fault::Garbage), b"picture");
         let headers = picture().spoiled(Fault::NoValidator).headers;
         assert!(headers.iter().all(|(name, _)| name != "Etag"));
         let refused = picture().spoiled(Fault::Status(429, vec![], Bytes::new()));
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(
-            picture().spoiled(Fault::NotModified).status,
-            StatusCode::NOT_MODIFIED
-        );
+        assert_eq!(picture().spoiled(Fault::NotModified).status, StatusCode::NOT_MODIFIED);
     }
 
     #[test]
     fn the_validator_is_compared_as_raw_text() {
-        for (sent, expected) in [
-            ("5", 304),
-            ("\"5\"", 200),
-            ("W/5", 200),
-            ("*", 200),
-            ("5, 6", 200),
-            ("", 200),
-        ] {
-            let file = super::super::town::StoredFile::png(Bytes::new());
-            let answer = Answer::picture(
-                Shown {
-                    file,
-                    fresh: 1,
-                    stamp: Some(5),
-                },
-                sent.as_bytes(),
-            );
+        for (sent, expected) in [("5", 304), ("\"5\"", 200), ("W/5", 200), ("*", 200), ("5, 6", 200), ("", 200)] {
+            let file = super::super::account::StoredFile::png(Bytes::new());
+            let answer = Answer::picture(Shown { file, fresh: 1, stamp: Some(5) }, sent.as_bytes());
             assert_eq!(answer.status, expected, "{sent}");
         }
     }

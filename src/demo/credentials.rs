@@ -27,12 +27,7 @@ pub(super) fn presented(headers: &HeaderMap, query: &Query) -> Option<Presented>
     cookie(headers, "MMAUTHTOKEN")
         .map(from(Place::Cookie))
         .or_else(|| authorization(headers).map(from(Place::Header)))
-        .or_else(|| {
-            query
-                .get("access_token")
-                .map(str::to_owned)
-                .map(from(Place::Query))
-        })
+        .or_else(|| query.get("access_token").map(str::to_owned).map(from(Place::Query)))
 }
 
 /// Whether a changing request by cookie proves that it comes from the site itself.
@@ -42,10 +37,7 @@ pub(super) fn proves_origin(headers: &HeaderMap, csrf: &str) -> bool {
 
 /// The first line of a header as text, empty when absent or not text.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// The first cookie of this very name, over all lines, without the quotes around its value (Go's `readCookies`).
@@ -57,9 +49,7 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
         .filter_map(|pair| pair.trim().split_once('='))
         .find(|(found, _)| *found == name)
         .map(|(_, value)| {
-            let unquoted = value
-                .strip_prefix('"')
-                .and_then(|rest| rest.strip_suffix('"'));
+            let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
             unquoted.unwrap_or(value).to_owned()
         })
 }
@@ -69,9 +59,7 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 fn authorization(headers: &HeaderMap) -> Option<String> {
     let value = text(headers, "authorization");
     ["bearer", "token"].into_iter().find_map(|word| {
-        let named = value
-            .get(..word.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(word));
+        let named = value.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
         if named && value.len() > word.len() {
             Some(value.get(word.len() + 1..).unwrap_or_default().to_owned())
         } else {
@@ -92,15 +80,8 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
             headers.append(name, HeaderValue::from_str(value).expect("a header value"));
         }
-        let expected = expected.map(|(token, place)| Presented {
-            token: token.to_owned(),
-            place,
-        });
-        assert_eq!(
-            presented(&headers, &Query::parse(query)),
-            expected,
-            "{lines:?} {query}"
-        );
+        let expected = expected.map(|(token, place)| Presented { token: token.to_owned(), place });
+        assert_eq!(presented(&headers, &Query::parse(query)), expected, "{lines:?} {query}");
     }
 
     #[test]
@@ -109,41 +90,17 @@ mod tests {
         let header = |token| Some((token, Place::Header));
         check(&[], "", None);
         check(&[("cookie", "MMAUTHTOKEN=a; MMUSERID=b")], "", cookie("a"));
-        check(
-            &[("cookie", "MMAUTHTOKEN=a"), ("authorization", "Bearer b")],
-            "access_token=c",
-            cookie("a"),
-        );
-        check(
-            &[("cookie", "MMAUTHTOKEN="), ("authorization", "Bearer b")],
-            "",
-            cookie(""),
-        );
-        check(
-            &[("cookie", "MMAUTHTOKEN=a; MMAUTHTOKEN=b")],
-            "",
-            cookie("a"),
-        );
-        check(
-            &[("cookie", "MMAUTHTOKEN=a"), ("cookie", "MMAUTHTOKEN=b")],
-            "",
-            cookie("a"),
-        );
+        check(&[("cookie", "MMAUTHTOKEN=a"), ("authorization", "Bearer b")], "access_token=c", cookie("a"));
+        check(&[("cookie", "MMAUTHTOKEN="), ("authorization", "Bearer b")], "", cookie(""));
+        check(&[("cookie", "MMAUTHTOKEN=a; MMAUTHTOKEN=b")], "", cookie("a"));
+        check(&[("cookie", "MMAUTHTOKEN=a"), ("cookie", "MMAUTHTOKEN=b")], "", cookie("a"));
         check(&[("cookie", "MMAUTHTOKEN=\"a\"")], "", cookie("a"));
         check(&[("cookie", "mmauthtoken=a")], "", None);
-        check(
-            &[("authorization", "BEARER a")],
-            "access_token=c",
-            header("a"),
-        );
+        check(&[("authorization", "BEARER a")], "access_token=c", header("a"));
         check(&[("authorization", "Bearer:a")], "", header("a"));
         check(&[("authorization", "Bearer  a")], "", header(" a"));
         check(&[("authorization", "token a")], "", header("a"));
-        check(
-            &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
-            "",
-            header("a"),
-        );
+        check(&[("authorization", "Bearer a"), ("authorization", "Bearer b")], "", header("a"));
         check(&[("authorization", "Bearer")], "", None);
         check(&[("authorization", "Basic a")], "", None);
         check(&[("authorization", "a")], "", None);

@@ -42,11 +42,7 @@ impl Event {
             "omit_users": omitted, "user_id": user, "channel_id": "", "team_id": team,
             "connection_id": "", "omit_connection_id": "",
         });
-        Self {
-            name,
-            data,
-            broadcast,
-        }
+        Self { name, data, broadcast }
     }
 
     /// The frame's text.
@@ -58,12 +54,7 @@ impl Event {
             broadcast: &'a Value,
             seq: u64,
         }
-        let envelope = Envelope {
-            event: self.name,
-            data: &self.data,
-            broadcast: &self.broadcast,
-            seq: sequence,
-        };
+        let envelope = Envelope { event: self.name, data: &self.data, broadcast: &self.broadcast, seq: sequence };
         serde_json::to_string(&envelope).expect("strings and numbers always serialise")
     }
 }
@@ -88,19 +79,13 @@ impl Hub {
         if self.0.len() >= MOST {
             self.0.remove(0);
         }
-        self.0.push(Listener {
-            user_id: user_id.to_owned(),
-            token: token.to_owned(),
-            sender,
-        });
+        self.0.push(Listener { user_id: user_id.to_owned(), token: token.to_owned(), sender });
         receiver
     }
 
     /// Sends to every listener that `reaches` says yes to; a socket that does not keep up is dropped.
     pub(super) fn publish(&mut self, event: &Event, reaches: impl Fn(&Listener) -> bool) {
-        self.0.retain(|listener| {
-            !reaches(listener) || listener.sender.try_send(event.clone()).is_ok()
-        });
+        self.0.retain(|listener| !reaches(listener) || listener.sender.try_send(event.clone()).is_ok());
     }
 }
 
@@ -125,16 +110,9 @@ mod tests {
 
     #[test]
     fn the_envelope_is_mattermosts() {
-        let event = Event::new(
-            "user_updated",
-            json!({"user": {}}),
-            &Audience::Owner("x".to_owned()),
-        );
+        let event = Event::new("user_updated", json!({"user": {}}), &Audience::Owner("x".to_owned()));
         let text: Value = serde_json::from_str(&event.text(3)).expect("JSON");
-        assert_eq!(
-            (&text["event"], &text["seq"]),
-            (&json!("user_updated"), &json!(3))
-        );
+        assert_eq!((&text["event"], &text["seq"]), (&json!("user_updated"), &json!(3)));
         assert_eq!(text["broadcast"]["user_id"], "x");
         assert_eq!(text["broadcast"]["omit_users"], Value::Null);
     }

@@ -50,20 +50,8 @@ pub(super) fn take(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         return Err(FrameError::Protocol);
     }
     let (extra, announced) = match second & 0x7f {
-        126 => (
-            2,
-            buffer
-                .get(2..4)
-                .map(|bytes| u64::from(u16::from_be_bytes([bytes[0], bytes[1]]))),
-        ),
-        127 => (
-            8,
-            buffer.get(2..10).map(|bytes| {
-                bytes
-                    .iter()
-                    .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
-            }),
-        ),
+        126 => (2, buffer.get(2..4).map(|bytes| u64::from(u16::from_be_bytes([bytes[0], bytes[1]])))),
+        127 => (8, buffer.get(2..10).map(|bytes| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))),
         length => (0, Some(u64::from(length))),
     };
     let Some(announced) = announced else {
@@ -79,12 +67,7 @@ pub(super) fn take(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     }
     buffer.advance(2 + extra);
     let mask = buffer.split_to(4);
-    let payload = buffer
-        .split_to(length)
-        .iter()
-        .zip(mask.iter().cycle())
-        .map(|(byte, key)| byte ^ key)
-        .collect();
+    let payload = buffer.split_to(length).iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
     match first & 0x0f {
         1 => Ok(Some(Frame::Text(payload))),
         8 => Ok(Some(Frame::Close)),
@@ -130,10 +113,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
 
 /// What proves to the client that its key was read (RFC 6455, section 4.2.2).
 pub(super) fn accept_key(key: &[u8]) -> String {
-    let digest = Sha1::new()
-        .chain_update(key)
-        .chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11")
-        .finalize();
+    let digest = Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
     STANDARD.encode(digest)
 }
 
@@ -149,45 +129,35 @@ mod tests {
         bytes[1] |= 0x80;
         let body = bytes.split_off(bytes.len() - payload.len());
         bytes.extend([1, 2, 3, 4]);
-        bytes.extend(
-            body.iter()
-                .zip([1_u8, 2, 3, 4].iter().cycle())
-                .map(|(byte, key)| byte ^ key),
-        );
+        bytes.extend(body.iter().zip([1_u8, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
         bytes
     }
 
-    fn check(bytes: &[u8], expected: Result<Option<Frame>, FrameError>) {
-        assert_eq!(take(&mut BytesMut::from(bytes)), expected);
+    fn check(bytes: &[u8], expected: &Result<Option<Frame>, FrameError>) {
+        assert_eq!(&take(&mut BytesMut::from(bytes)), expected);
     }
 
     #[test]
     fn client_frames_are_read() {
         let long = vec![b'a'; 300];
-        check(&masked(0x81, b"hi"), Ok(Some(Frame::Text(b"hi".to_vec()))));
-        check(&masked(0x81, &long), Ok(Some(Frame::Text(long.clone()))));
-        check(&masked(0x89, b"x"), Ok(Some(Frame::Ping(b"x".to_vec()))));
-        check(&masked(0x8a, b""), Ok(Some(Frame::Pong)));
-        check(&masked(0x88, b""), Ok(Some(Frame::Close)));
-        check(&masked(0x81, b"hi")[..7], Ok(None));
-        check(b"", Ok(None));
-        check(&masked(0x81, &vec![b'a'; 9000]), Err(FrameError::TooLong));
-        check(
-            &[0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-            Err(FrameError::TooLong),
-        );
-        check(&frame(1, b"unmasked"), Err(FrameError::Protocol));
-        check(&masked(0x01, b"split"), Err(FrameError::Protocol));
-        check(&masked(0x83, b""), Err(FrameError::Protocol));
+        check(&masked(0x81, b"hi"), &Ok(Some(Frame::Text(b"hi".to_vec()))));
+        check(&masked(0x81, &long), &Ok(Some(Frame::Text(long.clone()))));
+        check(&masked(0x89, b"x"), &Ok(Some(Frame::Ping(b"x".to_vec()))));
+        check(&masked(0x8a, b""), &Ok(Some(Frame::Pong)));
+        check(&masked(0x88, b""), &Ok(Some(Frame::Close)));
+        check(&masked(0x81, b"hi")[..7], &Ok(None));
+        check(b"", &Ok(None));
+        check(&masked(0x81, &vec![b'a'; 9000]), &Err(FrameError::TooLong));
+        check(&[0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], &Err(FrameError::TooLong));
+        check(&frame(1, b"unmasked"), &Err(FrameError::Protocol));
+        check(&masked(0x01, b"split"), &Err(FrameError::Protocol));
+        check(&masked(0x83, b""), &Err(FrameError::Protocol));
     }
 
     /// The handshake of a recorded client.
     #[test]
     fn the_key_is_accepted_as_recorded() {
-        assert_eq!(
-            accept_key(b"rh5OcsBafacOXi03RvRqtg=="),
-            "RmxL2lgP89rPwgZd4M8C8GX7PpE="
-        );
+        assert_eq!(accept_key(b"rh5OcsBafacOXi03RvRqtg=="), "RmxL2lgP89rPwgZd4M8C8GX7PpE=");
     }
 
     proptest! {

@@ -18,14 +18,7 @@ pub(super) fn new_id() -> String {
 /// The id that always belongs to this name, so that two starts of the demo have the same people under the same paths.
 pub(super) fn id_of(name: &str) -> String {
     let digest = Sha1::digest(name.as_bytes());
-    spell(
-        &digest
-            .iter()
-            .chain(&digest)
-            .copied()
-            .take(LENGTH)
-            .collect::<Vec<u8>>(),
-    )
+    spell(&digest.iter().chain(&digest).copied().take(LENGTH).collect::<Vec<u8>>())
 }
 
 /// Whether Mattermost takes this for an id: 26 letters or digits, of any case.
@@ -34,10 +27,7 @@ pub(super) fn is_id(text: &str) -> bool {
 }
 
 fn spell(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
-        .collect()
+    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
 }
 
 #[cfg(test)]

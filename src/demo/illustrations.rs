@@ -63,8 +63,7 @@ pub(super) fn bot_picture() -> Bytes {
         let (x, y) = (span(column, SIDE), span(row, SIDE));
         let head = rounded_box(x - 0.5, y - 0.56, 0.3, 0.22, 0.09) < 0.0;
         let ears = rounded_box((x - 0.5).abs() - 0.335, y - 0.56, 0.03, 0.08, 0.03) < 0.0;
-        let antenna = rounded_box(x - 0.5, y - 0.27, 0.014, 0.08, 0.01) < 0.0
-            || circle(x - 0.5, y - 0.18, 0.045);
+        let antenna = rounded_box(x - 0.5, y - 0.27, 0.014, 0.08, 0.01) < 0.0 || circle(x - 0.5, y - 0.18, 0.045);
         let eyes = circle((x - 0.5).abs() - 0.13, y - 0.52, 0.055);
         let mouth = rounded_box(x - 0.5, y - 0.67, 0.13, 0.022, 0.02) < 0.0;
         // Few shades, mixed by a pattern: what a palette does to a gradient.
@@ -77,18 +76,12 @@ pub(super) fn bot_picture() -> Bytes {
             () => 3 + u8::try_from(shade).expect("below 16"),
         }
     };
-    let pixels: Vec<u8> = (0..SIDE)
-        .flat_map(|row| (0..SIDE).map(move |column| index(column, row)))
-        .collect();
+    let pixels: Vec<u8> = (0..SIDE).flat_map(|row| (0..SIDE).map(move |column| index(column, row))).collect();
     let mut palette = vec![[0; 3], [20, 28, 66], [226, 232, 255]];
-    palette.extend((0..=SHADES).map(|shade| {
-        mix(
-            [0.34, 0.5, 1.0],
-            [0.16, 0.2, 0.66],
-            f32::from(shade) / f32::from(SHADES),
-        )
-        .map(byte)
-    }));
+    palette.extend(
+        (0..=SHADES)
+            .map(|shade| mix([0.34, 0.5, 1.0], [0.16, 0.2, 0.66], f32::from(shade) / f32::from(SHADES)).map(byte)),
+    );
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, SIDE, SIDE);
     encoder.set_color(png::ColorType::Indexed);
@@ -110,11 +103,7 @@ pub(super) fn team_icon() -> Bytes {
         let jib = x < 0.49 && y > 0.3 && y < 0.62 && 0.49 - x < (y - 0.3) * 0.62;
         let hull = y > 0.66 && y < 0.78 && (x - 0.51).abs() < 0.34 - (y - 0.66) * 0.9;
         match () {
-            () if y > wave => mix(
-                [0.02, 0.42, 0.62],
-                [0.01, 0.22, 0.4],
-                (y - wave) / (1.0 - wave),
-            ),
+            () if y > wave => mix([0.02, 0.42, 0.62], [0.01, 0.22, 0.4], (y - wave) / (1.0 - wave)),
             () if hull => [0.93, 0.33, 0.24],
             () if sail => WHITE,
             () if jib => [1.0, 0.85, 0.45],
@@ -134,12 +123,7 @@ pub(super) fn still_emoji() -> Bytes {
         match () {
             () if eyes || smile => Rgba([74, 46, 8, 255]),
             // Outside the circle the same colour, only clear: no dark rim when it is scaled.
-            () => Rgba([
-                255,
-                byte(0.82 - 0.25 * (y + 0.5)),
-                61,
-                if radius < 0.48 { 255 } else { 0 },
-            ]),
+            () => Rgba([255, byte(0.82 - 0.25 * (y + 0.5)), 61, if radius < 0.48 { 255 } else { 0 }]),
         }
     });
     let picture = image::imageops::resize(&large, 64, 64, FilterType::Triangle);
@@ -151,9 +135,7 @@ pub(super) fn moving_emoji() -> Bytes {
     const FRAMES: u8 = 12;
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut bytes, 10);
-    encoder
-        .set_repeat(Repeat::Infinite)
-        .expect("writing to memory cannot fail");
+    encoder.set_repeat(Repeat::Infinite).expect("writing to memory cannot fail");
     for number in 0..FRAMES {
         let turn = TAU * f32::from(number) / f32::from(FRAMES) / 8.0;
         let picture = RgbaImage::from_fn(64, 64, |x, y| {
@@ -168,9 +150,7 @@ pub(super) fn moving_emoji() -> Bytes {
             })
         });
         let frame = Frame::from_parts(picture, 0, 0, Delay::from_numer_denom_ms(80, 1));
-        encoder
-            .encode_frame(frame)
-            .expect("writing a small GIF to memory cannot fail");
+        encoder.encode_frame(frame).expect("writing a small GIF to memory cannot fail");
     }
     drop(encoder);
     bytes.into()
@@ -179,26 +159,11 @@ pub(super) fn moving_emoji() -> Bytes {
 fn face(dice: &mut Dice) -> RgbImage {
     let base = dice.unit();
     let (sky, ground) = (hue(base, 0.7, 0.78), hue(base + 0.12, 0.65, 0.6));
-    let skin = dice.pick(&[
-        [1.0, 0.86, 0.74],
-        [0.96, 0.77, 0.6],
-        [0.84, 0.6, 0.42],
-        [0.62, 0.41, 0.27],
-        [0.42, 0.27, 0.18],
-    ]);
-    let hair = dice.pick(&[
-        [0.16, 0.11, 0.09],
-        [0.45, 0.26, 0.12],
-        [0.9, 0.72, 0.36],
-        [0.62, 0.22, 0.14],
-        [0.72; 3],
-    ]);
+    let skin =
+        dice.pick(&[[1.0, 0.86, 0.74], [0.96, 0.77, 0.6], [0.84, 0.6, 0.42], [0.62, 0.41, 0.27], [0.42, 0.27, 0.18]]);
+    let hair = dice.pick(&[[0.16, 0.11, 0.09], [0.45, 0.26, 0.12], [0.9, 0.72, 0.36], [0.62, 0.22, 0.14], [0.72; 3]]);
     let shirt = hue(base + 0.5, 0.6, 0.5);
-    let (fringe, long, glasses) = (
-        0.05 + 0.1 * dice.unit(),
-        dice.unit() < 0.5,
-        dice.unit() < 0.35,
-    );
+    let (fringe, long, glasses) = (0.05 + 0.1 * dice.unit(), dice.unit() < 0.5, dice.unit() < 0.35);
     let smile = 0.06 + 0.05 * dice.unit();
     paint(|x, y| {
         let side = (x - 0.5).abs();
@@ -223,36 +188,15 @@ fn face(dice: &mut Dice) -> RgbImage {
 fn hills(dice: &mut Dice) -> RgbImage {
     let base = dice.unit();
     let (top, bottom) = (hue(base, 0.55, 0.42), hue(base + 0.1, 0.85, 0.78));
-    let sun = (
-        0.25 + 0.5 * dice.unit(),
-        0.34 + 0.12 * dice.unit(),
-        0.1 + 0.05 * dice.unit(),
-    );
-    let ridges: Vec<(f32, f32, f32)> = (0..4_u8)
-        .map(|row| {
-            (
-                0.5 + 0.13 * f32::from(row),
-                1.0 + 2.0 * dice.unit(),
-                TAU * dice.unit(),
-            )
-        })
-        .collect();
+    let sun = (0.25 + 0.5 * dice.unit(), 0.34 + 0.12 * dice.unit(), 0.1 + 0.05 * dice.unit());
+    let ridges: Vec<(f32, f32, f32)> =
+        (0..4_u8).map(|row| (0.5 + 0.13 * f32::from(row), 1.0 + 2.0 * dice.unit(), TAU * dice.unit())).collect();
     paint(|x, y| {
-        let covered = ridges
-            .iter()
-            .zip(0..4_u8)
-            .rev()
-            .find(|((height, waves, phase), _)| {
-                y > height
-                    + 0.05 * (x * PI * waves + phase).sin()
-                    + 0.02 * (x * TAU * waves * 1.7 + phase).cos()
-            });
+        let covered = ridges.iter().zip(0..4_u8).rev().find(|((height, waves, phase), _)| {
+            y > height + 0.05 * (x * PI * waves + phase).sin() + 0.02 * (x * TAU * waves * 1.7 + phase).cos()
+        });
         match covered {
-            Some((_, row)) => hue(
-                base + 0.05 + 0.02 * f32::from(row),
-                0.45,
-                0.44 - 0.09 * f32::from(row),
-            ),
+            Some((_, row)) => hue(base + 0.05 + 0.02 * f32::from(row), 0.45, 0.44 - 0.09 * f32::from(row)),
             None if circle(x - sun.0, y - sun.1, sun.2) => mix(bottom, WHITE, 0.7),
             None => mix(top, bottom, (y * 1.5).min(1.0)),
         }
@@ -261,15 +205,9 @@ fn hills(dice: &mut Dice) -> RgbImage {
 
 fn arcs(dice: &mut Dice) -> RgbImage {
     let base = dice.unit();
-    let colors = [
-        hue(base, 0.6, 0.3),
-        hue(base + 0.08, 0.7, 0.55),
-        hue(base + 0.5, 0.75, 0.6),
-        [0.97, 0.94, 0.88],
-    ];
-    let tiles: Vec<(Color, Color, u32)> = (0..16)
-        .map(|_| (dice.pick(&colors), dice.pick(&colors), dice.below(4)))
-        .collect();
+    let colors = [hue(base, 0.6, 0.3), hue(base + 0.08, 0.7, 0.55), hue(base + 0.5, 0.75, 0.6), [0.97, 0.94, 0.88]];
+    let tiles: Vec<(Color, Color, u32)> =
+        (0..16).map(|_| (dice.pick(&colors), dice.pick(&colors), dice.below(4))).collect();
     paint(|x, y| {
         let (column, row) = ((x * 4.0).floor().min(3.0), (y * 4.0).floor().min(3.0));
         let (ground, shape, corner) = tiles[cell(row * 4.0 + column)];
@@ -292,11 +230,7 @@ fn identicon(dice: &mut Dice) -> RgbImage {
         let (column, row) = ((x * 6.0 - 0.5).floor(), (y * 6.0 - 0.5).floor());
         let inside = (0.0..5.0).contains(&column) && (0.0..5.0).contains(&row);
         let half = 2.0 - (column - 2.0).abs();
-        if inside && filled[cell(row * 3.0 + half)] {
-            ink
-        } else {
-            ground
-        }
+        if inside && filled[cell(row * 3.0 + half)] { ink } else { ground }
     })
 }
 
@@ -342,8 +276,7 @@ fn paint(color: impl Fn(f32, f32) -> Color) -> RgbImage {
 
 /// The middle of pixel `place` of `edge`, as a part of the whole.
 fn span(place: u32, edge: u32) -> f32 {
-    let exact =
-        |number: u32| f32::from(u16::try_from(number).expect("pictures here are at most 256 wide"));
+    let exact = |number: u32| f32::from(u16::try_from(number).expect("pictures here are at most 256 wide"));
     (exact(place) + 0.5) / exact(edge)
 }
 
@@ -375,20 +308,12 @@ fn hue(turn: f32, saturation: f32, lightness: f32) -> Color {
     })
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to what a byte holds"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what a byte holds")]
 fn byte(part: f32) -> u8 {
     (part.clamp(0.0, 1.0) * 255.0).round() as u8
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a whole number between 0 and 15"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number between 0 and 15")]
 fn cell(place: f32) -> usize {
     place.clamp(0.0, 15.0) as usize
 }
@@ -406,11 +331,7 @@ mod tests {
         for style in [Style::Face, Style::Hills, Style::Arcs, Style::Identicon] {
             let bytes = portrait(style, 7);
             let picture = image::load_from_memory(&bytes).expect("a PNG");
-            assert_eq!(
-                (picture.width(), picture.color()),
-                (EDGE, image::ColorType::Rgb8),
-                "{style:?}"
-            );
+            assert_eq!((picture.width(), picture.color()), (EDGE, image::ColorType::Rgb8), "{style:?}");
             assert_eq!(bytes, portrait(style, 7), "{style:?}");
             assert_ne!(bytes, portrait(style, 8), "{style:?}");
         }
@@ -419,33 +340,18 @@ mod tests {
     #[test]
     fn the_bot_picture_has_a_palette_with_transparency() {
         let bytes = bot_picture();
-        let reader = png::Decoder::new(Cursor::new(&bytes))
-            .read_info()
-            .expect("a PNG");
+        let reader = png::Decoder::new(Cursor::new(&bytes)).read_info().expect("a PNG");
         let info = reader.info();
-        assert_eq!(
-            (info.width, info.height, info.color_type),
-            (256, 256, png::ColorType::Indexed)
-        );
+        assert_eq!((info.width, info.height, info.color_type), (256, 256, png::ColorType::Indexed));
         assert!(info.trns.is_some());
     }
 
     #[test]
     fn emoji_and_icon_decode() {
-        let still =
-            image::load_from_memory_with_format(&still_emoji(), ImageFormat::Png).expect("a PNG");
-        assert_eq!(
-            (still.width(), still.color()),
-            (64, image::ColorType::Rgba8)
-        );
-        let moving =
-            image::codecs::gif::GifDecoder::new(Cursor::new(moving_emoji())).expect("a GIF");
+        let still = image::load_from_memory_with_format(&still_emoji(), ImageFormat::Png).expect("a PNG");
+        assert_eq!((still.width(), still.color()), (64, image::ColorType::Rgba8));
+        let moving = image::codecs::gif::GifDecoder::new(Cursor::new(moving_emoji())).expect("a GIF");
         assert_eq!(moving.into_frames().count(), 12);
-        assert_eq!(
-            image::load_from_memory(&team_icon())
-                .expect("a PNG")
-                .width(),
-            EDGE
-        );
+        assert_eq!(image::load_from_memory(&team_icon()).expect("a PNG").width(), EDGE);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::town::{Account, TeamState};
+use super::account::{Account, TeamState};
 
 /// `model.AppError`.
 #[derive(Serialize)]
@@ -90,11 +90,7 @@ const NOTIFY_PROPS: NotifyProps = NotifyProps {
     push_threads: "all",
 };
 
-const TIMEZONE: Timezone = Timezone {
-    automatic: "",
-    manual: "",
-    use_automatic: "true",
-};
+const TIMEZONE: Timezone = Timezone { automatic: "", manual: "", use_automatic: "true" };
 
 impl UserRecord {
     /// What anybody who may see the user is told.
@@ -129,11 +125,7 @@ impl UserRecord {
 
     /// What administrators are told of a change.
     pub(super) fn for_admins(account: &Account) -> Self {
-        Self {
-            auth_data: None,
-            notify_props: Some(NOTIFY_PROPS),
-            ..Self::for_others(account)
-        }
+        Self { auth_data: None, notify_props: Some(NOTIFY_PROPS), ..Self::for_others(account) }
     }
 
     /// What the user is told.
@@ -222,10 +214,7 @@ impl<'a> EmojiRecord<'a> {
     }
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde calls"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 fn is_zero(number: &i64) -> bool {
     *number == 0
 }

@@ -52,10 +52,7 @@ impl Received {
     /// The first line of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(found, _)| found == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -76,19 +73,11 @@ impl Ledger {
         self.received.push_back(Received {
             method: method.to_owned(),
             target: target.to_owned(),
-            headers: headers
-                .iter()
-                .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
-                .collect(),
+            headers: headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect(),
         });
     }
 
-    pub(super) fn note_answer(
-        &mut self,
-        endpoint: Option<&Endpoint>,
-        status: StatusCode,
-        body: usize,
-    ) {
+    pub(super) fn note_answer(&mut self, endpoint: Option<&Endpoint>, status: StatusCode, body: usize) {
         let counts = &mut self.counts;
         let picture = endpoint.is_some_and(Endpoint::is_picture);
         counts.picture_requests += u64::from(picture);
@@ -156,9 +145,6 @@ mod tests {
             ledger.note_request("GET", &format!("/{number}"), &HeaderMap::new());
         }
         let received = ledger.received();
-        assert_eq!(
-            (received.len(), received[0].target.as_str()),
-            (REMEMBERED, "/1")
-        );
+        assert_eq!((received.len(), received[0].target.as_str()), (REMEMBERED, "/1"));
     }
 }

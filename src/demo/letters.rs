@@ -22,9 +22,7 @@ const COLORS: [[u8; 3]; 8] = [
 ];
 
 /// Mattermost's list of 26: it starts with five, then repeats the whole set in this order.
-const PALETTE: [usize; 26] = [
-    0, 1, 2, 3, 4, 0, 5, 6, 1, 7, 2, 3, 4, 0, 5, 6, 1, 7, 2, 3, 4, 0, 5, 6, 1, 7,
-];
+const PALETTE: [usize; 26] = [0, 1, 2, 3, 4, 0, 5, 6, 1, 7, 2, 3, 4, 0, 5, 6, 1, 7, 2, 3, 4, 0, 5, 6, 1, 7];
 
 /// A row of the 26 letters, white on black, rendered once from Nunito Bold at 64 px (see `assets/SOURCES.md`).
 const SHEET: &[u8] = include_bytes!("assets/letters.png");
@@ -42,11 +40,7 @@ pub(super) fn draw(user_id: &str, username: &str) -> Bytes {
         for y in 0..CELL.1 {
             for x in 0..CELL.0 {
                 let ink = sheet.get_pixel(index * CELL.0 + x, y).0[0];
-                picture.put_pixel(
-                    ORIGIN.0 + x,
-                    ORIGIN.1 + y,
-                    Rgb(background.map(|channel| blend(channel, ink))),
-                );
+                picture.put_pixel(ORIGIN.0 + x, ORIGIN.1 + y, Rgb(background.map(|channel| blend(channel, ink))));
             }
         }
     }
@@ -60,9 +54,7 @@ fn color_of(user_id: &str) -> [u8; 3] {
 }
 
 pub(super) fn fnv1a(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Only letters are on the sheet; Mattermost's usernames begin with one.
@@ -72,9 +64,7 @@ fn letter_index(username: &str) -> Option<u32> {
 }
 
 fn sheet() -> GrayImage {
-    image::load_from_memory(SHEET)
-        .expect("the embedded sheet is a PNG")
-        .into_luma8()
+    image::load_from_memory(SHEET).expect("the embedded sheet is a PNG").into_luma8()
 }
 
 /// White over `channel` with `ink` of 255 parts.
@@ -114,9 +104,7 @@ mod tests {
 
     #[test]
     fn every_letter_differs_and_odd_names_are_a_plain_tile() {
-        let mut seen: Vec<Bytes> = ('a'..='z')
-            .map(|letter| draw("x", &letter.to_string()))
-            .collect();
+        let mut seen: Vec<Bytes> = ('a'..='z').map(|letter| draw("x", &letter.to_string())).collect();
         seen.push(draw("x", "9"));
         seen.sort();
         seen.dedup();

@@ -6,9 +6,11 @@
 //! in. Not imitated: posts and channels, translated error texts, rate limits, a `SiteURL` with a path,
 //! CORS, the image proxy, brand images, licences.
 
+mod account;
 mod accounts;
 mod answers;
 mod credentials;
+mod delivery;
 mod events;
 mod faults;
 mod files;
@@ -48,8 +50,9 @@ pub use options::{Emoji, Options, Portrait, Resident, Role, Team};
 pub use sessions::Session;
 pub use town::PASSWORD;
 
+use account::StoredFile;
 use server::{Shared, lock};
-use town::{StoredFile, Town};
+use town::Town;
 
 /// A running stand-in on a thread of its own. Dropping it stops it; nothing of it is left.
 ///
@@ -74,26 +77,17 @@ impl StandIn {
         let shared = Arc::new(Shared::new(options));
         let (started, starting) = mpsc::channel();
         let data = web::Data::from(Arc::clone(&shared));
-        let thread = std::thread::Builder::new()
-            .name("stand-in".to_owned())
-            .spawn(move || {
-                actix_web::rt::System::new().block_on(async move {
-                    let server = listen(listener, data)?;
-                    // `start` waits for exactly this, so it is there.
-                    let _ = started.send(server.handle());
-                    server.await
-                })
-            })?;
+        let thread = std::thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let server = listen(listener, data)?;
+                // `start` waits for exactly this, so it is there.
+                let _ = started.send(server.handle());
+                server.await
+            })
+        })?;
         match starting.recv() {
-            Ok(handle) => Ok(Self {
-                address,
-                shared,
-                handle,
-                thread: Some(thread),
-            }),
-            Err(_) => Err(join(thread)
-                .err()
-                .unwrap_or_else(|| io::Error::other("the stand-in did not start"))),
+            Ok(handle) => Ok(Self { address, shared, handle, thread: Some(thread) }),
+            Err(_) => Err(join(thread).err().unwrap_or_else(|| io::Error::other("the stand-in did not start"))),
         }
     }
 
@@ -176,13 +170,7 @@ impl StandIn {
     /// When nobody has that name.
     pub fn show_raw(&self, user: &str, bytes: impl Into<Bytes>, content_type: &str) {
         self.change(user, |town, id| {
-            town.replace(
-                id,
-                StoredFile {
-                    bytes: bytes.into(),
-                    content_type: content_type.to_owned(),
-                },
-            );
+            town.replace(id, StoredFile { bytes: bytes.into(), content_type: content_type.to_owned() });
         });
     }
 
@@ -290,29 +278,21 @@ impl Drop for StandIn {
 }
 
 fn listen(listener: TcpListener, data: web::Data<Shared>) -> io::Result<actix_web::dev::Server> {
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(data.clone())
-            .default_service(web::to(server::serve))
-    })
-    .workers(1)
-    .worker_max_blocking_threads(2)
-    .keep_alive(Duration::from_secs(60))
-    .tcp_nodelay(true)
-    .disable_signals()
-    .listen(listener)?;
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(server::serve)))
+        .workers(1)
+        .worker_max_blocking_threads(2)
+        .keep_alive(Duration::from_secs(60))
+        .tcp_nodelay(true)
+        .disable_signals()
+        .listen(listener)?;
     Ok(server.run())
 }
 
 fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
-    thread
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("the stand-in's thread panicked")))
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the stand-in's thread panicked")))
 }
 
 fn resolve(town: &Town, user: &str) -> String {
-    let account = town
-        .account(user)
-        .unwrap_or_else(|| panic!("nobody here is called {user:?}"));
+    let account = town.account(user).unwrap_or_else(|| panic!("nobody here is called {user:?}"));
     account.resident.id.clone()
 }

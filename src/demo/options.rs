@@ -28,10 +28,7 @@ const MAX_FILE_SIZE: usize = 104_857_600;
 
 impl Default for Options {
     fn default() -> Self {
-        let team = Team {
-            icon: Some((illustrations::team_icon(), 1_700_000_000_000)),
-            ..Team::new("harbour")
-        };
+        let team = Team { icon: Some((illustrations::team_icon(), 1_700_000_000_000)), ..Team::new("harbour") };
         Self {
             residents: residents::cast(),
             emoji: vec![
@@ -145,11 +142,7 @@ impl Resident {
             position: String::new(),
             role,
             portrait,
-            stamp: if default {
-                0
-            } else {
-                1_710_000_000_000 + i64::from(super::letters::fnv1a(username))
-            },
+            stamp: if default { 0 } else { 1_710_000_000_000 + i64::from(super::letters::fnv1a(username)) },
             teams: None,
             deactivated: false,
         }
@@ -173,12 +166,7 @@ impl Team {
     /// An open team without an icon.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self {
-            id: ids::id_of(&format!("team {name}")),
-            name: name.to_owned(),
-            open: true,
-            icon: None,
-        }
+        Self { id: ids::id_of(&format!("team {name}")), name: name.to_owned(), open: true, icon: None }
     }
 }
 

@@ -17,15 +17,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// The page; whoever comes without a living session is signed in as the visitor.
 pub(super) fn page(exchange: &Exchange) -> Answer {
-    let mut answer =
-        asset("text/html; charset=utf-8", PAGE).with("Content-Security-Policy", POLICY);
+    let mut answer = asset("text/html; charset=utf-8", PAGE).with("Content-Security-Policy", POLICY);
     let mut town = exchange.town();
-    let known = credentials::cookie(&exchange.headers, "MMAUTHTOKEN")
-        .is_some_and(|token| town.sessions.get(&token).is_some());
+    let known =
+        credentials::cookie(&exchange.headers, "MMAUTHTOKEN").is_some_and(|token| town.sessions.get(&token).is_some());
     let visitor = exchange.shared.options.visitor.as_ref().filter(|_| !known);
-    let visitor = visitor
-        .and_then(|name| town.account(name))
-        .map(|account| account.resident.id.clone());
+    let visitor = visitor.and_then(|name| town.account(name)).map(|account| account.resident.id.clone());
     if let Some(id) = visitor {
         let session = town.sign_in(&id);
         for cookie in accounts::cookies(&session, false) {

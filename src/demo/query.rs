@@ -10,29 +10,21 @@ impl Query {
     /// Reads the part behind the `?`.
     pub(super) fn parse(raw: &str) -> Self {
         let decode = |text: &str| routes::decode(&text.replace('+', " "));
-        let pairs = raw
-            .split('&')
-            .filter(|pair| !pair.contains(';'))
-            .filter_map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                Some((decode(name)?, decode(value)?))
-            });
+        let pairs = raw.split('&').filter(|pair| !pair.contains(';')).filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decode(name)?, decode(value)?))
+        });
         Self(pairs.collect())
     }
 
     /// The first value of a parameter.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(found, _)| found == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     /// A whole number, or what stands for it when the parameter is absent or none.
     pub(super) fn number(&self, name: &str, otherwise: usize) -> usize {
-        self.get(name)
-            .and_then(|value| value.parse().ok())
-            .unwrap_or(otherwise)
+        self.get(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise)
     }
 }
 

@@ -37,10 +37,7 @@ pub(super) enum Endpoint {
 impl Endpoint {
     /// Whether this answers with a picture: what delays, holds and scripted faults act on.
     pub(super) const fn is_picture(&self) -> bool {
-        matches!(
-            self,
-            Self::UserImage(_) | Self::DefaultImage(_) | Self::TeamImage(_) | Self::EmojiImage(_)
-        )
+        matches!(self, Self::UserImage(_) | Self::DefaultImage(_) | Self::TeamImage(_) | Self::EmojiImage(_))
     }
 }
 
@@ -61,11 +58,7 @@ pub(super) fn read_path(raw: &str) -> Reading {
         return Reading::Malformed;
     };
     let clean = clean(&decoded);
-    if clean == decoded {
-        Reading::Clean(decoded)
-    } else {
-        Reading::Moved(encode(&clean))
-    }
+    if clean == decoded { Reading::Clean(decoded) } else { Reading::Moved(encode(&clean)) }
 }
 
 /// The handler for a method and a clean, decoded path; `None` falls to the catch-all.
@@ -93,23 +86,13 @@ pub(super) fn endpoint(method: &str, path: &str) -> Option<Endpoint> {
             Endpoint::RevokeSessions((*id).to_owned())
         }
         ("GET", ["users", id, "image"]) if is_word(id) => Endpoint::UserImage((*id).to_owned()),
-        ("GET", ["users", id, "image", "default"]) if is_word(id) => {
-            Endpoint::DefaultImage((*id).to_owned())
-        }
-        ("POST", ["users", id, "image"]) if is_word(id) => {
-            Endpoint::ChangeUserImage((*id).to_owned())
-        }
-        ("DELETE", ["users", id, "image"]) if is_word(id) => {
-            Endpoint::ResetUserImage((*id).to_owned())
-        }
+        ("GET", ["users", id, "image", "default"]) if is_word(id) => Endpoint::DefaultImage((*id).to_owned()),
+        ("POST", ["users", id, "image"]) if is_word(id) => Endpoint::ChangeUserImage((*id).to_owned()),
+        ("DELETE", ["users", id, "image"]) if is_word(id) => Endpoint::ResetUserImage((*id).to_owned()),
         ("GET", ["teams", id]) if is_word(id) => Endpoint::Team((*id).to_owned()),
         ("GET", ["teams", id, "image"]) if is_word(id) => Endpoint::TeamImage((*id).to_owned()),
-        ("POST", ["teams", id, "image"]) if is_word(id) => {
-            Endpoint::ChangeTeamImage((*id).to_owned())
-        }
-        ("DELETE", ["teams", id, "image"]) if is_word(id) => {
-            Endpoint::RemoveTeamImage((*id).to_owned())
-        }
+        ("POST", ["teams", id, "image"]) if is_word(id) => Endpoint::ChangeTeamImage((*id).to_owned()),
+        ("DELETE", ["teams", id, "image"]) if is_word(id) => Endpoint::RemoveTeamImage((*id).to_owned()),
         ("GET", ["emoji"]) => Endpoint::ListEmoji,
         ("POST", ["emoji"]) => Endpoint::CreateEmoji,
         ("DELETE", ["emoji", id]) if is_word(id) => Endpoint::DeleteEmoji((*id).to_owned()),
@@ -195,34 +178,13 @@ mod tests {
         let moved = |path: &str| Reading::Moved(path.to_owned());
         for (raw, expected) in [
             (IMAGE, clean(IMAGE)),
-            (
-                "/api/v4/users/%67e45wmpse3g8umtziei4q749th/image",
-                clean(IMAGE),
-            ),
-            (
-                "/api/v4/users/ge45wmpse3g8umtziei4q749th%2Fimage",
-                clean(IMAGE),
-            ),
-            (
-                "/api/v4/users/ge45wmpse3g8umtziei4q749th/imag%65",
-                clean(IMAGE),
-            ),
-            (
-                "/api/v4//users/ge45wmpse3g8umtziei4q749th/image",
-                moved(IMAGE),
-            ),
-            (
-                "//api/v4/users/ge45wmpse3g8umtziei4q749th/image",
-                moved(IMAGE),
-            ),
-            (
-                "/api/v4/users/ge45wmpse3g8umtziei4q749th/./image",
-                moved(IMAGE),
-            ),
-            (
-                "/api/v4/users/x/%2e%2e/ge45wmpse3g8umtziei4q749th/image",
-                moved(IMAGE),
-            ),
+            ("/api/v4/users/%67e45wmpse3g8umtziei4q749th/image", clean(IMAGE)),
+            ("/api/v4/users/ge45wmpse3g8umtziei4q749th%2Fimage", clean(IMAGE)),
+            ("/api/v4/users/ge45wmpse3g8umtziei4q749th/imag%65", clean(IMAGE)),
+            ("/api/v4//users/ge45wmpse3g8umtziei4q749th/image", moved(IMAGE)),
+            ("//api/v4/users/ge45wmpse3g8umtziei4q749th/image", moved(IMAGE)),
+            ("/api/v4/users/ge45wmpse3g8umtziei4q749th/./image", moved(IMAGE)),
+            ("/api/v4/users/x/%2e%2e/ge45wmpse3g8umtziei4q749th/image", moved(IMAGE)),
             ("/a b/../%C3%A4", moved("/%C3%A4")),
             ("/a/", clean("/a/")),
             ("/", clean("/")),
@@ -244,19 +206,11 @@ mod tests {
             ("HEAD", IMAGE, None),
             ("OPTIONS", IMAGE, None),
             ("PUT", IMAGE, None),
-            (
-                "GET",
-                "/api/v4/users/me/image",
-                Some(Endpoint::UserImage("me".to_owned())),
-            ),
+            ("GET", "/api/v4/users/me/image", Some(Endpoint::UserImage("me".to_owned()))),
             ("GET", "/api/v4/users/me/image/", None),
             ("GET", "/api/v4/users/a_b/image", None),
             ("GET", "/api/v4/users//image", None),
-            (
-                "GET",
-                "/api/v4/users/websocket",
-                Some(Endpoint::User("websocket".to_owned())),
-            ),
+            ("GET", "/api/v4/users/websocket", Some(Endpoint::User("websocket".to_owned()))),
             ("GET", "/api/v4/websocket/", Some(Endpoint::WebSocket)),
             ("POST", "/api/v4/users/login", Some(Endpoint::Login)),
             ("GET", "/API/v4/users", None),

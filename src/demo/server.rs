@@ -101,11 +101,7 @@ impl Exchange {
         match session.filter(proven) {
             Some(_) if presented.place == Place::Query => {
                 let message = "Session is not OAuth but token was provided in the query string.";
-                Err(Answer::error(
-                    StatusCode::UNAUTHORIZED,
-                    "api.context.token_provided.app_error",
-                    message,
-                ))
+                Err(Answer::error(StatusCode::UNAUTHORIZED, "api.context.token_provided.app_error", message))
             }
             Some(session) => Ok(session),
             None => Err(Answer::unauthorized().with("Set-Cookie", CLEARED_COOKIE)),
@@ -114,46 +110,25 @@ impl Exchange {
 
     /// A user id of a path: `me` is the caller, anything that is none is a 400.
     pub(super) fn user_id(&self, segment: &str, session: &Session) -> Result<String, Answer> {
-        if segment == "me" {
-            Ok(session.user_id.clone())
-        } else {
-            self.id(segment, "user_id")
-        }
+        if segment == "me" { Ok(session.user_id.clone()) } else { self.id(segment, "user_id") }
     }
 
     /// An id of a path.
     #[expect(clippy::unused_self, reason = "reads beside `user_id`")]
     pub(super) fn id(&self, segment: &str, name: &str) -> Result<String, Answer> {
-        if is_id(segment) {
-            Ok(segment.to_owned())
-        } else {
-            Err(Answer::bad_parameter(name))
-        }
+        if is_id(segment) { Ok(segment.to_owned()) } else { Err(Answer::bad_parameter(name)) }
     }
 
     pub(super) fn if_none_match(&self) -> &[u8] {
-        self.headers
-            .get("if-none-match")
-            .map(actix_web::http::header::HeaderValue::as_bytes)
-            .unwrap_or_default()
+        self.headers.get("if-none-match").map(actix_web::http::header::HeaderValue::as_bytes).unwrap_or_default()
     }
 }
 
 /// Answers one request.
-pub(super) async fn serve(
-    request: HttpRequest,
-    mut payload: web::Payload,
-    shared: web::Data<Shared>,
-) -> HttpResponse {
+pub(super) async fn serve(request: HttpRequest, mut payload: web::Payload, shared: web::Data<Shared>) -> HttpResponse {
     let method = request.method().clone();
-    let target = request
-        .uri()
-        .path_and_query()
-        .map_or("", |target| target.as_str())
-        .to_owned();
-    shared
-        .ledger()
-        .note_request(method.as_str(), &target, request.headers());
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str()).to_owned();
+    shared.ledger().note_request(method.as_str(), &target, request.headers());
     let exchange = Exchange {
         method: method.clone(),
         headers: request.headers().clone(),
@@ -165,9 +140,7 @@ pub(super) async fn serve(
         Err(answer) => (None, answer),
         Ok(Endpoint::WebSocket) => match socket::open(&exchange.headers, payload, shared.clone()) {
             Ok(response) => {
-                shared
-                    .ledger()
-                    .note_answer(Some(&Endpoint::WebSocket), response.status(), 0);
+                shared.ledger().note_answer(Some(&Endpoint::WebSocket), response.status(), 0);
                 return response;
             }
             Err(answer) => return answer.send(&method, request.version(), &accept_encoding),
@@ -189,9 +162,7 @@ pub(super) async fn serve(
         Some(endpoint) if endpoint.is_picture() => interfere(answer, &shared).await,
         _ => answer,
     };
-    shared
-        .ledger()
-        .note_answer(endpoint.as_ref(), answer.status, answer.body_len());
+    shared.ledger().note_answer(endpoint.as_ref(), answer.status, answer.body_len());
     answer.send(&method, request.version(), &accept_encoding)
 }
 
@@ -278,10 +249,7 @@ pub(super) enum BodyError {
 }
 
 /// Reads a body up to `limit` bytes, as the chunks it comes in.
-pub(super) async fn collect(
-    payload: &mut web::Payload,
-    limit: usize,
-) -> Result<Vec<Bytes>, BodyError> {
+pub(super) async fn collect(payload: &mut web::Payload, limit: usize) -> Result<Vec<Bytes>, BodyError> {
     let mut chunks = Vec::new();
     let mut length = 0;
     while let Some(chunk) = payload.next().await {

@@ -27,17 +27,11 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn open(&mut self, user_id: &str) -> Session {
-        let session = Session {
-            token: new_id(),
-            csrf: new_id(),
-            user_id: user_id.to_owned(),
-        };
+        let session = Session { token: new_id(), csrf: new_id(), user_id: user_id.to_owned() };
         self.by_token.insert(session.token.clone(), session.clone());
         self.by_age.push_back(session.token.clone());
         if self.by_age.len() > MOST {
-            self.by_age
-                .pop_front()
-                .and_then(|oldest| self.by_token.remove(&oldest));
+            self.by_age.pop_front().and_then(|oldest| self.by_token.remove(&oldest));
         }
         session
     }
@@ -48,10 +42,7 @@ impl Sessions {
 
     /// The oldest open session of a user.
     pub(super) fn of(&self, user_id: &str) -> Option<&Session> {
-        let mut sessions = self
-            .by_age
-            .iter()
-            .filter_map(|token| self.by_token.get(token));
+        let mut sessions = self.by_age.iter().filter_map(|token| self.by_token.get(token));
         sessions.find(|session| session.user_id == user_id)
     }
 
@@ -61,10 +52,8 @@ impl Sessions {
     }
 
     pub(super) fn end_all_of(&mut self, user_id: &str) {
-        self.by_token
-            .retain(|_, session| session.user_id != user_id);
-        self.by_age
-            .retain(|token| self.by_token.contains_key(token));
+        self.by_token.retain(|_, session| session.user_id != user_id);
+        self.by_age.retain(|token| self.by_token.contains_key(token));
     }
 }
 
@@ -78,15 +67,9 @@ mod tests {
         let [first, second, other] = ["a", "a", "b"].map(|user| sessions.open(user));
         assert_eq!(sessions.of("a"), Some(&first));
         sessions.end(&first.token);
-        assert_eq!(
-            (sessions.get(&first.token), sessions.of("a")),
-            (None, Some(&second))
-        );
+        assert_eq!((sessions.get(&first.token), sessions.of("a")), (None, Some(&second)));
         sessions.end_all_of("a");
-        assert_eq!(
-            (sessions.of("a"), sessions.get(&other.token)),
-            (None, Some(&other))
-        );
+        assert_eq!((sessions.of("a"), sessions.get(&other.token)), (None, Some(&other)));
     }
 
     #[test]

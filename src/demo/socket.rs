@@ -40,37 +40,21 @@ pub(super) fn open(
     let upgrade = credentials::text(headers, "upgrade").eq_ignore_ascii_case("websocket");
     let key = headers.get("sec-websocket-key");
     let (true, Some(key)) = (upgrade, key) else {
-        return Err(Answer::upgrade_refused(
-            StatusCode::BAD_REQUEST,
-            "Bad Request",
-            "",
-        ));
+        return Err(Answer::upgrade_refused(StatusCode::BAD_REQUEST, "Bad Request", ""));
     };
     if let Some(origin) = foreign_origin(headers, shared.options.site_url.as_deref()) {
-        return Err(Answer::upgrade_refused(
-            StatusCode::FORBIDDEN,
-            "Forbidden",
-            &origin,
-        ));
+        return Err(Answer::upgrade_refused(StatusCode::FORBIDDEN, "Forbidden", &origin));
     }
     // An unknown token does not refuse the upgrade: the socket just stays signed out.
     let session = credentials::presented(headers, &Query::default())
         .and_then(|presented| shared.town().sessions.get(&presented.token).cloned());
     let (sender, receiver) = mpsc::channel(WAITING);
     actix_web::rt::spawn(async move {
-        let mut conversation = Conversation {
-            shared,
-            sender,
-            sequence: 0,
-            events: None,
-        };
+        let mut conversation = Conversation { shared, sender, sequence: 0, events: None };
         conversation.hold(payload, session).await;
     });
     let outgoing = stream::unfold(receiver, |mut receiver: mpsc::Receiver<Bytes>| async move {
-        receiver
-            .recv()
-            .await
-            .map(|frame| (Ok::<_, std::io::Error>(frame), receiver))
+        receiver.recv().await.map(|frame| (Ok::<_, std::io::Error>(frame), receiver))
     });
     let mut response = HttpResponse::build(StatusCode::SWITCHING_PROTOCOLS)
         .upgrade("websocket")
@@ -83,15 +67,10 @@ pub(super) fn open(
 
 /// An `Origin` that is not the site's; none at all passes (`OriginChecker` in `app/server.go`).
 fn foreign_origin(headers: &HeaderMap, site_url: Option<&str>) -> Option<String> {
-    let origin = headers
-        .get("origin")
-        .and_then(|origin| origin.to_str().ok())
-        .filter(|origin| !origin.is_empty())?;
+    let origin = headers.get("origin").and_then(|origin| origin.to_str().ok()).filter(|origin| !origin.is_empty())?;
     let same = match site_url {
         Some(site) => origin == site,
-        None => origin
-            .split_once("://")
-            .is_some_and(|(_, host)| host == credentials::text(headers, "host")),
+        None => origin.split_once("://").is_some_and(|(_, host)| host == credentials::text(headers, "host")),
     };
     (!same).then(|| origin.to_owned())
 }
@@ -148,12 +127,7 @@ impl Conversation {
     async fn greet(&mut self, session: &Session) -> Result<(), Over> {
         self.events = Some(self.shared.town().listen(&session.user_id, &session.token));
         let data = json!({"connection_id": new_id(), "server_hostname": "stand-in", "server_version": VERSION});
-        self.tell(&Event::new(
-            "hello",
-            data,
-            &Audience::Owner(session.user_id.clone()),
-        ))
-        .await
+        self.tell(&Event::new("hello", data, &Audience::Owner(session.user_id.clone()))).await
     }
 
     async fn tell(&mut self, event: &Event) -> Result<(), Over> {
@@ -194,13 +168,7 @@ impl Conversation {
         let reply = match message["action"].as_str() {
             Some("authentication_challenge") => {
                 let token = message["data"]["token"].as_str().unwrap_or_default();
-                let session = self
-                    .shared
-                    .town()
-                    .sessions
-                    .get(token)
-                    .cloned()
-                    .ok_or(Over)?;
+                let session = self.shared.town().sessions.get(token).cloned().ok_or(Over)?;
                 if self.events.is_none() {
                     self.greet(&session).await?;
                 }

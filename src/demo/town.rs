@@ -8,121 +8,16 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::account::{Account, Patch, Shown, Stored, StoredFile, TeamState, Verdict};
 use super::events::{Audience, Event, Hub};
 use super::files::Files;
 use super::ids::new_id;
 use super::json::{EmojiRecord, TeamRecord, UserRecord};
 use super::options::{Emoji, Options, Portrait, Resident, Role, Team};
 use super::sessions::{Session, Sessions};
-use super::{illustrations, letters};
 
 /// Custom emoji beyond this push out the oldest.
 const MOST_EMOJI: usize = 1_000;
-
-/// A stored picture.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct StoredFile {
-    pub(super) bytes: Bytes,
-    pub(super) content_type: String,
-}
-
-impl StoredFile {
-    pub(super) fn png(bytes: Bytes) -> Self {
-        Self {
-            bytes,
-            content_type: "image/png".to_owned(),
-        }
-    }
-}
-
-/// A picture as one answer shows it.
-pub(super) struct Shown {
-    pub(super) file: StoredFile,
-    /// Seconds of `max-age`.
-    pub(super) fresh: u32,
-    /// Absent where the server has none: a missing file, a default drawn for this answer, an emoji.
-    pub(super) stamp: Option<i64>,
-}
-
-/// An account with what changes about it.
-pub(super) struct Account {
-    pub(super) resident: Resident,
-    /// Keeps the first username: a rename does not touch it.
-    pub(super) email: String,
-    pub(super) nickname: String,
-    pub(super) create_at: i64,
-    pub(super) update_at: i64,
-    pub(super) delete_at: i64,
-    pub(super) failed_attempts: i64,
-    /// `LastPictureUpdate`.
-    pub(super) stamp: i64,
-    portrait: Stored,
-}
-
-/// What is in the file store for an account.
-enum Stored {
-    Nothing,
-    /// Drawn when it is first asked for.
-    Later(Portrait),
-    File(StoredFile),
-}
-
-impl Account {
-    pub(super) fn is_bot(&self) -> bool {
-        self.resident.role == Role::Bot
-    }
-
-    /// The picture of an account that has none of its own.
-    pub(super) fn default_picture(&self) -> StoredFile {
-        StoredFile::png(if self.is_bot() {
-            illustrations::bot_picture()
-        } else {
-            letters::draw(&self.resident.id, &self.resident.username)
-        })
-    }
-
-    fn stored(&mut self) -> Option<StoredFile> {
-        let file = match &self.portrait {
-            Stored::Nothing | Stored::Later(Portrait::Undrawn) => return None,
-            Stored::File(file) => return Some(file.clone()),
-            Stored::Later(Portrait::Default) => self.default_picture(),
-            Stored::Later(Portrait::Illustration(style, seed)) => {
-                StoredFile::png(illustrations::portrait(*style, *seed))
-            }
-            Stored::Later(Portrait::Png(bytes)) => StoredFile::png(bytes.clone()),
-        };
-        self.portrait = Stored::File(file.clone());
-        Some(file)
-    }
-}
-
-/// A team with what changes about it.
-pub(super) struct TeamState {
-    pub(super) team: Team,
-    pub(super) create_at: i64,
-    pub(super) update_at: i64,
-    /// `LastTeamIconUpdate`; 0 after a removal, though the file stays.
-    pub(super) stamp: i64,
-    icon: Option<Bytes>,
-}
-
-/// What a `PUT …/patch` may change here.
-#[derive(serde::Deserialize, Default)]
-#[serde(default)]
-pub(super) struct Patch {
-    pub(super) username: Option<String>,
-    pub(super) nickname: Option<String>,
-    pub(super) first_name: Option<String>,
-    pub(super) last_name: Option<String>,
-    pub(super) position: Option<String>,
-}
-
-/// What became of a password.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
-    Right,
-    Wrong,
-}
 
 /// Everything the stand-in knows.
 pub(super) struct Town {
@@ -139,21 +34,12 @@ pub(super) struct Town {
 
 impl Town {
     pub(super) fn new(options: &Options) -> Self {
-        let home: Vec<String> = options
-            .teams
-            .iter()
-            .take(1)
-            .map(|team| team.id.clone())
-            .collect();
+        let home: Vec<String> = options.teams.iter().take(1).map(|team| team.id.clone()).collect();
         let born = 1_700_000_000_000;
         let account = |resident: &Resident| {
             let mut resident = resident.clone();
             resident.teams.get_or_insert_with(|| home.clone());
-            let domain = if resident.role == Role::Bot {
-                "localhost"
-            } else {
-                "example.test"
-            };
+            let domain = if resident.role == Role::Bot { "localhost" } else { "example.test" };
             let account = Account {
                 email: format!("{}@{domain}", resident.username),
                 nickname: String::new(),
@@ -170,13 +56,7 @@ impl Town {
         let team = |team: &Team| {
             let (icon, stamp) = team.icon.clone().unzip();
             let stamp = stamp.unwrap_or_default();
-            let state = TeamState {
-                team: team.clone(),
-                create_at: born,
-                update_at: born.max(stamp),
-                stamp,
-                icon,
-            };
+            let state = TeamState { team: team.clone(), create_at: born, update_at: born.max(stamp), stamp, icon };
             (team.id.clone(), state)
         };
         Self {
@@ -193,11 +73,7 @@ impl Town {
 
     /// An account by id or username.
     pub(super) fn account(&self, name: &str) -> Option<&Account> {
-        self.accounts.get(name).or_else(|| {
-            self.accounts
-                .values()
-                .find(|account| account.resident.username == name)
-        })
+        self.accounts.get(name).or_else(|| self.accounts.values().find(|account| account.resident.username == name))
     }
 
     /// The accounts that a viewer is told of, sorted by username.
@@ -211,20 +87,13 @@ impl Town {
     /// `UserCanSeeOtherUser`: does not ask whether the target exists.
     pub(super) fn can_see(&self, viewer: &str, target: &str) -> bool {
         viewer == target
-            || self
-                .sight
-                .get(&(viewer.to_owned(), target.to_owned()))
-                .copied()
-                .unwrap_or_else(|| {
-                    self.accounts
-                        .get(viewer)
-                        .is_some_and(|account| account.resident.role.sees_everybody())
-                })
+            || self.sight.get(&(viewer.to_owned(), target.to_owned())).copied().unwrap_or_else(|| {
+                self.accounts.get(viewer).is_some_and(|account| account.resident.role.sees_everybody())
+            })
     }
 
     pub(super) fn set_sight(&mut self, viewer: &str, target: &str, sees: bool) {
-        self.sight
-            .insert((viewer.to_owned(), target.to_owned()), sees);
+        self.sight.insert((viewer.to_owned(), target.to_owned()), sees);
     }
 
     /// Oneself, or anybody for an administrator.
@@ -233,9 +102,7 @@ impl Town {
     }
 
     pub(super) fn is_admin(&self, viewer: &str) -> bool {
-        self.accounts
-            .get(viewer)
-            .is_some_and(|account| account.resident.role == Role::Admin)
+        self.accounts.get(viewer).is_some_and(|account| account.resident.role == Role::Admin)
     }
 
     /// What a GET of a user's picture shows (`GetProfileImage`): a missing file is drawn for this answer, and for a
@@ -243,30 +110,19 @@ impl Town {
     pub(super) fn show(&mut self, id: &str) -> Option<Shown> {
         let account = self.accounts.get_mut(id)?;
         if let Some(file) = account.stored() {
-            return Some(Shown {
-                file,
-                fresh: 86_400,
-                stamp: Some(account.stamp),
-            });
+            return Some(Shown { file, fresh: 86_400, stamp: Some(account.stamp) });
         }
         let file = account.default_picture();
         if account.stamp == 0 {
             account.portrait = Stored::File(file.clone());
         }
-        Some(Shown {
-            file,
-            fresh: 300,
-            stamp: None,
-        })
+        Some(Shown { file, fresh: 300, stamp: None })
     }
 
     /// Stores an uploaded picture. The very same bytes change nothing and tell nobody.
     pub(super) fn upload(&mut self, id: &str, png: Bytes) {
         let file = StoredFile::png(png);
-        let same = self
-            .accounts
-            .get_mut(id)
-            .is_some_and(|account| account.stored().as_ref() == Some(&file));
+        let same = self.accounts.get_mut(id).is_some_and(|account| account.stored().as_ref() == Some(&file));
         if !same {
             self.replace(id, file);
         }
@@ -314,10 +170,7 @@ impl Town {
             return;
         };
         let resident = &mut account.resident;
-        let renamed = patch
-            .username
-            .as_ref()
-            .is_some_and(|name| *name != resident.username);
+        let renamed = patch.username.as_ref().is_some_and(|name| *name != resident.username);
         for (field, value) in [
             (&mut resident.username, patch.username),
             (&mut account.nickname, patch.nickname),
@@ -335,26 +188,12 @@ impl Town {
             account.stamp = -now;
         }
         let variants = [
-            (
-                UserRecord::for_owner(account),
-                Audience::Owner(id.to_owned()),
-            ),
-            (
-                UserRecord::for_admins(account),
-                Audience::Admins(id.to_owned()),
-            ),
-            (
-                UserRecord::for_others(account),
-                Audience::Others(id.to_owned()),
-            ),
+            (UserRecord::for_owner(account), Audience::Owner(id.to_owned())),
+            (UserRecord::for_admins(account), Audience::Admins(id.to_owned())),
+            (UserRecord::for_others(account), Audience::Others(id.to_owned())),
         ];
         for (record, audience) in variants {
-            self.publish(
-                "user_updated",
-                json!({ "user": record }),
-                &audience,
-                Some(id),
-            );
+            self.publish("user_updated", json!({ "user": record }), &audience, Some(id));
         }
     }
 
@@ -378,16 +217,11 @@ impl Town {
     }
 
     pub(super) fn teams_of(&self, user: &str) -> impl Iterator<Item = &TeamState> {
-        self.teams
-            .values()
-            .filter(move |state| self.is_member(user, &state.team.id))
+        self.teams.values().filter(move |state| self.is_member(user, &state.team.id))
     }
 
     pub(super) fn is_member(&self, viewer: &str, team: &str) -> bool {
-        let teams = self
-            .accounts
-            .get(viewer)
-            .and_then(|account| account.resident.teams.as_ref());
+        let teams = self.accounts.get(viewer).and_then(|account| account.resident.teams.as_ref());
         teams.is_some_and(|teams| teams.iter().any(|id| id == team))
     }
 
@@ -395,11 +229,7 @@ impl Town {
     pub(super) fn show_icon(&self, id: &str) -> Option<Shown> {
         let state = self.teams.get(id)?;
         let file = StoredFile::png(state.icon.clone()?);
-        Some(Shown {
-            file,
-            fresh: 86_400,
-            stamp: Some(state.stamp),
-        })
+        Some(Shown { file, fresh: 86_400, stamp: Some(state.stamp) })
     }
 
     /// A new icon, or with `None` its removal: that only sets the stamp to 0.
@@ -411,14 +241,8 @@ impl Town {
         state.stamp = if icon.is_some() { now } else { 0 };
         state.update_at = state.stamp;
         state.icon = icon.or(state.icon.take());
-        let record =
-            serde_json::to_string(&TeamRecord::new(state)).expect("a record always serialises");
-        self.publish(
-            "update_team",
-            json!({ "team": record }),
-            &Audience::Team(id.to_owned()),
-            None,
-        );
+        let record = serde_json::to_string(&TeamRecord::new(state)).expect("a record always serialises");
+        self.publish("update_team", json!({ "team": record }), &Audience::Team(id.to_owned()), None);
     }
 
     pub(super) fn all_emoji(&self) -> impl Iterator<Item = &Emoji> {
@@ -443,15 +267,9 @@ impl Town {
             content_type: file.content_type,
         };
         let id = emoji.id.clone();
-        let record =
-            serde_json::to_string(&EmojiRecord::new(&emoji)).expect("a record always serialises");
+        let record = serde_json::to_string(&EmojiRecord::new(&emoji)).expect("a record always serialises");
         self.emoji.push_back(emoji);
-        self.publish(
-            "emoji_added",
-            json!({ "emoji": record }),
-            &Audience::Everybody,
-            None,
-        );
+        self.publish("emoji_added", json!({ "emoji": record }), &Audience::Everybody, None);
         id
     }
 
@@ -474,30 +292,16 @@ impl Town {
     fn tell_of_user(&mut self, id: &str) {
         if let Some(account) = self.accounts.get(id) {
             let record = UserRecord::for_others(account);
-            self.publish(
-                "user_updated",
-                json!({ "user": record }),
-                &Audience::Everybody,
-                Some(id),
-            );
+            self.publish("user_updated", json!({ "user": record }), &Audience::Everybody, Some(id));
         }
     }
 
     /// Guests hear only of users they can see; outsiders hear of everybody, as on the real server.
-    fn publish(
-        &mut self,
-        name: &'static str,
-        data: serde_json::Value,
-        audience: &Audience,
-        about: Option<&str>,
-    ) {
+    fn publish(&mut self, name: &'static str, data: serde_json::Value, audience: &Audience, about: Option<&str>) {
         let mut hub = std::mem::take(&mut self.hub);
         hub.publish(&Event::new(name, data, audience), |listener| {
             let listening = &listener.user_id;
-            let guest = self
-                .accounts
-                .get(listening)
-                .is_some_and(|account| account.resident.role == Role::Guest);
+            let guest = self.accounts.get(listening).is_some_and(|account| account.resident.role == Role::Guest);
             let addressed = match audience {
                 Audience::Everybody => true,
                 Audience::Owner(id) => id == listening,
@@ -514,9 +318,7 @@ impl Town {
 
 /// Now, in milliseconds since 1970.
 pub(super) fn now() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -526,6 +328,7 @@ pub const PASSWORD: &str = "avatar-proxy";
 #[cfg(test)]
 mod tests {
     use super::super::ids::id_of;
+    use super::super::illustrations::{Style, portrait};
     use super::*;
 
     fn town() -> (Town, String) {
@@ -535,14 +338,9 @@ mod tests {
     #[test]
     fn the_first_look_at_an_undrawn_picture_has_no_validator() {
         let mut options = Options::empty();
-        options
-            .residents
-            .push(Resident::new("new", Role::Member, Portrait::Undrawn));
+        options.residents.push(Resident::new("new", Role::Member, Portrait::Undrawn));
         let mut town = Town::new(&options);
-        let mut look = || {
-            town.show(&id_of("new"))
-                .map(|shown| (shown.fresh, shown.stamp))
-        };
+        let mut look = || town.show(&id_of("new")).map(|shown| (shown.fresh, shown.stamp));
         assert_eq!(look(), Some((300, None)));
         assert_eq!(look(), Some((86_400, Some(0))));
     }
@@ -552,22 +350,15 @@ mod tests {
         let (mut town, alice) = town();
         town.lose_file(&alice);
         for _ in 0..2 {
-            assert_eq!(
-                town.show(&alice).map(|shown| (shown.fresh, shown.stamp)),
-                Some((300, None))
-            );
+            assert_eq!(town.show(&alice).map(|shown| (shown.fresh, shown.stamp)), Some((300, None)));
         }
     }
 
     #[test]
     fn only_other_bytes_move_the_stamp_and_resets_always_do() {
         let (mut town, alice) = town();
-        let png = illustrations::portrait(super::super::Style::Hills, 99);
-        let stamp = |town: &mut Town| {
-            town.show(&alice)
-                .and_then(|shown| shown.stamp)
-                .expect("a stamp")
-        };
+        let png = portrait(Style::Hills, 99);
+        let stamp = |town: &mut Town| town.show(&alice).and_then(|shown| shown.stamp).expect("a stamp");
         let before = stamp(&mut town);
         town.upload(&alice, png.clone());
         let first = stamp(&mut town);
@@ -577,25 +368,15 @@ mod tests {
         let third = stamp(&mut town);
         town.reset(&alice);
         let fourth = stamp(&mut town);
-        assert!(
-            first > before && second == first,
-            "{before} {first} {second}"
-        );
+        assert!(first > before && second == first, "{before} {first} {second}");
         assert!(third < 0 && fourth < third, "{third} {fourth}");
     }
 
     #[test]
     fn a_rename_redraws_only_a_default_picture() {
         let (mut town, alice) = town();
-        let rename = |name: &str| Patch {
-            username: Some(name.to_owned()),
-            ..Patch::default()
-        };
-        let look = |town: &mut Town| {
-            town.show(&alice)
-                .map(|shown| (shown.file, shown.stamp))
-                .expect("a picture")
-        };
+        let rename = |name: &str| Patch { username: Some(name.to_owned()), ..Patch::default() };
+        let look = |town: &mut Town| town.show(&alice).map(|shown| (shown.file, shown.stamp)).expect("a picture");
         let own = look(&mut town);
         town.patch(&alice, rename("zalice"));
         assert_eq!(look(&mut town), own);
@@ -611,12 +392,7 @@ mod tests {
     fn roles_and_exceptions_decide_who_sees_whom() {
         let (mut town, alice) = town();
         let [bob, gus, mallory] = ["bob", "gus", "mallory"].map(id_of);
-        for (viewer, expected) in [
-            (&alice, true),
-            (&bob, true),
-            (&gus, false),
-            (&mallory, false),
-        ] {
+        for (viewer, expected) in [(&alice, true), (&bob, true), (&gus, false), (&mallory, false)] {
             assert_eq!(town.can_see(viewer, &alice), expected, "{viewer}");
         }
         town.set_sight(&gus, &alice, true);
@@ -638,10 +414,7 @@ mod tests {
         let carols = sockets[3].1.clone();
         town.sessions.end(&carols);
         town.reset(&alice);
-        let heard: Vec<bool> = sockets
-            .iter_mut()
-            .map(|(socket, _)| socket.try_recv().is_ok())
-            .collect();
+        let heard: Vec<bool> = sockets.iter_mut().map(|(socket, _)| socket.try_recv().is_ok()).collect();
         assert_eq!(heard, [true, false, true, false]);
     }
 }

@@ -24,33 +24,19 @@ pub(super) async fn upload(exchange: &Exchange, payload: &mut web::Payload) -> A
     let limit = exchange.shared.options.max_file_size;
     let chunks = collect(payload, limit + 512).await.map_err(|_| {
         let message = "Unable to upload file. File is too large.";
-        Answer::error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "api.file.upload_file.too_large_detailed.app_error",
-            message,
-        )
+        Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "api.file.upload_file.too_large_detailed.app_error", message)
     })?;
     let content_type = credentials::text(&exchange.headers, "content-type");
     let is_form = content_type.starts_with("multipart/");
     let files: Vec<(String, Vec<Bytes>)> = if is_form {
-        let parts =
-            upload::parts(content_type, &Bytes::from(chunks.concat())).ok_or_else(|| {
-                let message = "Failed to read the form.";
-                Answer::error(
-                    StatusCode::BAD_REQUEST,
-                    "api.file.upload_file.read_form_value.app_error",
-                    message,
-                )
-            })?;
+        let parts = upload::parts(content_type, &Bytes::from(chunks.concat())).ok_or_else(|| {
+            let message = "Failed to read the form.";
+            Answer::error(StatusCode::BAD_REQUEST, "api.file.upload_file.read_form_value.app_error", message)
+        })?;
         let named = parts.into_iter().filter(|part| !part.file_name.is_empty());
-        named
-            .map(|part| (part.file_name, vec![part.bytes]))
-            .collect()
+        named.map(|part| (part.file_name, vec![part.bytes])).collect()
     } else {
-        let name = exchange
-            .query
-            .get("filename")
-            .ok_or_else(|| Answer::bad_parameter("filename"))?;
+        let name = exchange.query.get("filename").ok_or_else(|| Answer::bad_parameter("filename"))?;
         vec![(name.to_owned(), chunks)]
     };
     let mut town = exchange.town();
@@ -58,21 +44,12 @@ pub(super) async fn upload(exchange: &Exchange, payload: &mut web::Payload) -> A
     let mut infos = Vec::new();
     for (name, chunks) in files {
         let create_at = town.next_stamp();
-        let file = StoredUpload {
-            id: new_id(),
-            user_id: session.user_id.clone(),
-            name,
-            create_at,
-            chunks,
-        };
+        let file = StoredUpload { id: new_id(), user_id: session.user_id.clone(), name, create_at, chunks };
         infos.push(info(&file, channel));
         town.files.add(file);
     }
     let client_ids = if is_form { json!([]) } else { Value::Null };
-    Ok(Answer::json(
-        StatusCode::CREATED,
-        &json!({"file_infos": infos, "client_ids": client_ids}),
-    ))
+    Ok(Answer::json(StatusCode::CREATED, &json!({"file_infos": infos, "client_ids": client_ids})))
 }
 
 /// `model.FileInfo`.
@@ -92,11 +69,7 @@ pub(super) fn download(exchange: &Exchange, id: &str) -> Answered {
     let id = exchange.id(id, "file_id")?;
     let town = exchange.town();
     let file = town.files.get(&id).ok_or_else(|| {
-        Answer::error(
-            StatusCode::NOT_FOUND,
-            "app.file_info.get.app_error",
-            "Unable to get the file info.",
-        )
+        Answer::error(StatusCode::NOT_FOUND, "app.file_info.get.app_error", "Unable to get the file info.")
     })?;
     if file.user_id != session.user_id {
         return Err(Answer::forbidden());
@@ -106,30 +79,20 @@ pub(super) fn download(exchange: &Exchange, id: &str) -> Answered {
     let answer = match range {
         Some(range) => {
             let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-            Answer::file(StatusCode::PARTIAL_CONTENT, file.slice(range))
-                .with("Content-Range", &content_range)
+            Answer::file(StatusCode::PARTIAL_CONTENT, file.slice(range)).with("Content-Range", &content_range)
         }
         None => Answer::file(StatusCode::OK, file.slice(0..size)),
     };
-    let name: String = file
-        .name
-        .chars()
-        .filter(|letter| letter.is_ascii_alphanumeric() || ".-_".contains(*letter))
-        .collect();
+    let name: String =
+        file.name.chars().filter(|letter| letter.is_ascii_alphanumeric() || ".-_".contains(*letter)).collect();
     let made = UNIX_EPOCH + Duration::from_millis(file.create_at.unsigned_abs());
     Ok(answer
         .with("Accept-Ranges", "bytes")
         .with("Cache-Control", "private, max-age=86400")
-        .with(
-            "Content-Disposition",
-            &format!("attachment;filename=\"{name}\"; filename*=UTF-8''{name}"),
-        )
+        .with("Content-Disposition", &format!("attachment;filename=\"{name}\"; filename*=UTF-8''{name}"))
         .with("Content-Security-Policy", "Frame-ancestors 'none'")
         .with("Content-Type", "application/octet-stream")
-        .with(
-            "Last-Modified",
-            &HttpDate::from(made.min(SystemTime::now())).to_string(),
-        )
+        .with("Last-Modified", &HttpDate::from(made.min(SystemTime::now())).to_string())
         .with("X-Frame-Options", "DENY")
         .with("X-Uncompressed-Content-Length", &size.to_string()))
 }

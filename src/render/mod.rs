@@ -16,11 +16,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            edge: 4096,
-            pixels: 8_000_000,
-            decoder_memory: 32 << 20,
-        }
+        Self { edge: 4096, pixels: 8_000_000, decoder_memory: 32 << 20 }
     }
 }
 
@@ -62,10 +58,6 @@ pub fn decode(_bytes: &[u8], _limits: &Limits) -> Result<Pixels, DecodeError> {
 ///
 /// # Errors
 /// When the encoder refuses.
-pub fn render(
-    _pixels: &Pixels,
-    _recipe: &Recipe,
-    _source_len: usize,
-) -> Result<Variant, EncodeError> {
+pub fn render(_pixels: &Pixels, _recipe: &Recipe, _source_len: usize) -> Result<Variant, EncodeError> {
     unimplemented!()
 }

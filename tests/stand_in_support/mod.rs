@@ -12,12 +12,8 @@ use serde_json::{Value, json};
 
 /// One of the recorded bodies.
 pub(crate) fn recording_body(file: &str) -> Bytes {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/recordings/bodies")
-        .join(file);
-    std::fs::read(path)
-        .expect("the recorded bodies are in the repository")
-        .into()
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/bodies").join(file);
+    std::fs::read(path).expect("the recorded bodies are in the repository").into()
 }
 
 /// A request as it goes over the wire.
@@ -32,12 +28,7 @@ pub(crate) struct Wire {
 impl Wire {
     /// A recorded request, with the body that stands for the recorded one.
     pub(crate) fn new(request: &Value, body: Option<Vec<u8>>) -> Self {
-        let text = |field: &str| {
-            request[field]
-                .as_str()
-                .expect("a recorded request")
-                .to_owned()
-        };
+        let text = |field: &str| request[field].as_str().expect("a recorded request").to_owned();
         Self {
             method: text("method"),
             target: text("path"),
@@ -62,28 +53,15 @@ impl Wire {
     }
 
     /// A plain request of somebody.
-    pub(crate) fn act(
-        token: &str,
-        method: &str,
-        path: &str,
-        body: Option<(&str, Vec<u8>)>,
-    ) -> Self {
-        let mut headers = vec![
-            ("Host".to_owned(), "127.0.0.1".to_owned()),
-            ("Authorization".to_owned(), format!("Bearer {token}")),
-        ];
+    pub(crate) fn act(token: &str, method: &str, path: &str, body: Option<(&str, Vec<u8>)>) -> Self {
+        let mut headers =
+            vec![("Host".to_owned(), "127.0.0.1".to_owned()), ("Authorization".to_owned(), format!("Bearer {token}"))];
         let (content_type, body) = body.unwrap_or_default();
         if !content_type.is_empty() {
             headers.push(("Content-Type".to_owned(), content_type.to_owned()));
             headers.push(("Content-Length".to_owned(), String::new()));
         }
-        Self {
-            method: method.to_owned(),
-            target: path.to_owned(),
-            version: "HTTP/1.1".to_owned(),
-            headers,
-            body,
-        }
+        Self { method: method.to_owned(), target: path.to_owned(), version: "HTTP/1.1".to_owned(), headers, body }
     }
 
     /// Replaces placeholders in the target, the headers and a JSON body.
@@ -95,16 +73,11 @@ impl Wire {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut bytes =
-            format!("{} {} {}\r\n", self.method, self.target, self.version).into_bytes();
+        let mut bytes = format!("{} {} {}\r\n", self.method, self.target, self.version).into_bytes();
         let mut chunked = false;
         for (name, value) in &self.headers {
             let length = self.body.len().to_string();
-            let value = if name == "Content-Length" {
-                &length
-            } else {
-                value
-            };
+            let value = if name == "Content-Length" { &length } else { value };
             chunked |= name == "Transfer-Encoding";
             bytes.extend(format!("{name}: {value}\r\n").into_bytes());
         }
@@ -139,9 +112,7 @@ impl Response {
         let text = |field: &str| response[field].as_str().map(str::to_owned);
         let picture = text("body_file").and_then(|file| {
             // A gzipped body is kept under the name of its gzipped form; the plain one is kept as well.
-            let plain = response["decoded_sha256"]
-                .as_str()
-                .map(|hash| format!("{}.png", &hash[..16]));
+            let plain = response["decoded_sha256"].as_str().map(|hash| format!("{}.png", &hash[..16]));
             let file = file.strip_prefix("bodies/").unwrap_or(&file).to_owned();
             let file = plain.unwrap_or(file);
             (!file.contains(".gz")).then(|| recording_body(&file))
@@ -160,10 +131,7 @@ impl Response {
 
     /// The lines of a header; the name in any case.
     pub(crate) fn values(&self, name: &str) -> Vec<&str> {
-        let named = self
-            .headers
-            .iter()
-            .filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        let named = self.headers.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str()).collect()
     }
 
@@ -174,12 +142,7 @@ impl Response {
 
 fn header_list(headers: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().expect("a header is text").to_owned();
-    headers
-        .as_array()
-        .expect("a list of headers")
-        .iter()
-        .map(|pair| (text(&pair[0]), text(&pair[1])))
-        .collect()
+    headers.as_array().expect("a list of headers").iter().map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
 }
 
 /// Sends one request on a connection of its own and reads the answer.
@@ -193,9 +156,7 @@ pub(crate) fn exchange(address: SocketAddr, wire: &Wire) -> Result<Response, Str
 fn connect(address: SocketAddr, wire: &Wire) -> Result<BufReader<TcpStream>, String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect(address).map_err(text)?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .map_err(text)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(text)?;
     stream.write_all(&wire.bytes()).map_err(text)?;
     Ok(BufReader::new(stream))
 }
@@ -205,23 +166,16 @@ fn head(reader: &mut BufReader<TcpStream>) -> Result<Response, String> {
     loop {
         let status_line = line(reader)?;
         let mut parts = status_line.splitn(3, ' ').skip(1);
-        let status = parts
-            .next()
-            .and_then(|code| code.parse().ok())
-            .ok_or_else(|| format!("no status: {status_line:?}"))?;
-        let mut response = Response {
-            status,
-            reason: parts.next().unwrap_or_default().to_owned(),
-            ..Response::default()
-        };
+        let status =
+            parts.next().and_then(|code| code.parse().ok()).ok_or_else(|| format!("no status: {status_line:?}"))?;
+        let mut response =
+            Response { status, reason: parts.next().unwrap_or_default().to_owned(), ..Response::default() };
         loop {
             let header = line(reader)?;
             let Some((name, value)) = header.split_once(':') else {
                 break;
             };
-            response
-                .headers
-                .push((name.to_owned(), value.trim().to_owned()));
+            response.headers.push((name.to_owned(), value.trim().to_owned()));
         }
         if status != 100 {
             return Ok(response);
@@ -231,9 +185,7 @@ fn head(reader: &mut BufReader<TcpStream>) -> Result<Response, String> {
 
 fn line(reader: &mut impl BufRead) -> Result<String, String> {
     let mut line = String::new();
-    reader
-        .read_line(&mut line)
-        .map_err(|error| error.to_string())?;
+    reader.read_line(&mut line).map_err(|error| error.to_string())?;
     if line.is_empty() {
         Err("the connection ended".to_owned())
     } else {
@@ -241,19 +193,14 @@ fn line(reader: &mut impl BufRead) -> Result<String, String> {
     }
 }
 
-fn read_body(
-    reader: &mut BufReader<TcpStream>,
-    wire: &Wire,
-    response: &mut Response,
-) -> Result<(), String> {
+fn read_body(reader: &mut BufReader<TcpStream>, wire: &Wire, response: &mut Response) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut body = Vec::new();
     let framing = if wire.method == "HEAD" || [101, 204, 304].contains(&response.status) {
         "none"
     } else if response.value("Transfer-Encoding") == Some("chunked") {
         loop {
-            let length =
-                usize::from_str_radix(&line(reader)?, 16).map_err(|error| error.to_string())?;
+            let length = usize::from_str_radix(&line(reader)?, 16).map_err(|error| error.to_string())?;
             let mut chunk = vec![0; length + 2];
             reader.read_exact(&mut chunk).map_err(text)?;
             body.extend(&chunk[..length]);
@@ -262,12 +209,7 @@ fn read_body(
             }
         }
     } else if let Some(length) = response.value("Content-Length").map(str::to_owned) {
-        body.resize(
-            length
-                .parse()
-                .map_err(|_| format!("a length of {length:?}"))?,
-            0,
-        );
+        body.resize(length.parse().map_err(|_| format!("a length of {length:?}"))?, 0);
         reader.read_exact(&mut body).map_err(text)?;
         "content-length"
     } else {
@@ -277,9 +219,7 @@ fn read_body(
     framing.clone_into(&mut response.framing);
     if response.value("Content-Encoding") == Some("gzip") {
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(body.as_slice())
-            .read_to_end(&mut plain)
-            .map_err(text)?;
+        flate2::read::GzDecoder::new(body.as_slice()).read_to_end(&mut plain).map_err(text)?;
         body = plain;
     }
     response.body = body;
@@ -319,19 +259,13 @@ impl Socket {
         // A mask of zeros leaves the payload as it is.
         frame.extend([0; 4]);
         frame.extend(payload);
-        self.reader
-            .get_mut()
-            .write_all(&frame)
-            .map_err(|error| error.to_string())
+        self.reader.get_mut().write_all(&frame).map_err(|error| error.to_string())
     }
 
     /// The next frame, in the form of the recordings.
     pub(crate) fn hear(&mut self, patience: Duration) -> Result<Value, String> {
         let text = |error: std::io::Error| error.to_string();
-        self.reader
-            .get_mut()
-            .set_read_timeout(Some(patience))
-            .map_err(text)?;
+        self.reader.get_mut().set_read_timeout(Some(patience)).map_err(text)?;
         if self.reader.fill_buf().map_err(text)?.is_empty() {
             return Ok(json!({"opcode": "closed"}));
         }
