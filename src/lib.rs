@@ -26,6 +26,7 @@ pub mod avatar;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod identity;
 pub mod render;
 pub mod server;

@@ -1,0 +1,85 @@
+//! Who is signed in: tokens, and the secret against cross-site requests that belongs to each.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::ids::new_id;
+
+/// More sessions than any test or demo needs; beyond it the oldest ends.
+const MOST: usize = 10_000;
+
+/// A session as its owner knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Session {
+    /// What goes into `MMAUTHTOKEN` or `Authorization: Bearer`.
+    pub token: String,
+    /// What goes into `X-CSRF-Token`.
+    pub csrf: String,
+    /// Whose session it is.
+    pub user_id: String,
+}
+
+/// Every open session.
+#[derive(Default, Debug)]
+pub(super) struct Sessions {
+    by_token: HashMap<String, Session>,
+    by_age: VecDeque<String>,
+}
+
+impl Sessions {
+    pub(super) fn open(&mut self, user_id: &str) -> Session {
+        let session = Session { token: new_id(), csrf: new_id(), user_id: user_id.to_owned() };
+        self.by_token.insert(session.token.clone(), session.clone());
+        self.by_age.push_back(session.token.clone());
+        if self.by_age.len() > MOST {
+            self.by_age.pop_front().and_then(|oldest| self.by_token.remove(&oldest));
+        }
+        session
+    }
+
+    pub(super) fn get(&self, token: &str) -> Option<&Session> {
+        self.by_token.get(token)
+    }
+
+    /// The oldest open session of a user.
+    pub(super) fn of(&self, user_id: &str) -> Option<&Session> {
+        let mut sessions = self.by_age.iter().filter_map(|token| self.by_token.get(token));
+        sessions.find(|session| session.user_id == user_id)
+    }
+
+    pub(super) fn end(&mut self, token: &str) {
+        self.by_token.remove(token);
+        self.by_age.retain(|kept| kept != token);
+    }
+
+    pub(super) fn end_all_of(&mut self, user_id: &str) {
+        self.by_token.retain(|_, session| session.user_id != user_id);
+        self.by_age.retain(|token| self.by_token.contains_key(token));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_end_one_by_one_or_all_of_a_user() {
+        let mut sessions = Sessions::default();
+        let [first, second, other] = ["a", "a", "b"].map(|user| sessions.open(user));
+        assert_eq!(sessions.of("a"), Some(&first));
+        sessions.end(&first.token);
+        assert_eq!((sessions.get(&first.token), sessions.of("a")), (None, Some(&second)));
+        sessions.end_all_of("a");
+        assert_eq!((sessions.of("a"), sessions.get(&other.token)), (None, Some(&other)));
+    }
+
+    #[test]
+    fn the_oldest_makes_room() {
+        let mut sessions = Sessions::default();
+        let first = sessions.open("a");
+        for _ in 0..MOST {
+            sessions.open("b");
+        }
+        assert_eq!(sessions.get(&first.token), None);
+        assert_eq!(sessions.by_token.len(), MOST);
+    }
+}
