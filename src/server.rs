@@ -4,7 +4,7 @@ use crate::admin::{self, AdminState, NotReady, Readiness, ReadinessSettings};
 use crate::avatar::{self, Avatars};
 use crate::config::{Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
-use crate::upstream::{self, Upstream, UpstreamError};
+use crate::upstream::{self, Gateway, Upstream, UpstreamError};
 use crate::variant::negotiation;
 use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front};
@@ -12,16 +12,20 @@ use crate::{cache, render};
 use actix_web::dev::{Extensions, Server, ServerHandle};
 use actix_web::{App, HttpRequest, HttpServer};
 use http::HeaderValue;
+use socket2::{Domain, Socket, Type};
 use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How many connections may wait to be accepted.
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 /// How long a client may take to hang up after our last word.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the caches are told to let go of what nobody asks for.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +58,31 @@ pub enum StartError {
 pub struct Bound {
     public: TcpListener,
     admin: Option<TcpListener>,
-    front: Arc<Front>,
+    parts: Parts,
     readiness: Readiness,
     config: Config,
+}
+
+/// What is built once; each worker makes its front door of it.
+#[derive(Clone)]
+struct Parts {
+    settings: Arc<web::Settings>,
+    gateway: Gateway,
+    avatars: Arc<Avatars>,
+    telemetry: Arc<Telemetry>,
+    hop: HeaderValue,
+}
+
+impl Parts {
+    fn front(&self) -> Front {
+        Front {
+            settings: self.settings.clone(),
+            upstream: Upstream::new(&self.gateway).expect("the clients could be built at start"),
+            avatars: self.avatars.clone(),
+            telemetry: self.telemetry.clone(),
+            hop: self.hop.clone(),
+        }
+    }
 }
 
 impl Bound {
@@ -67,13 +93,13 @@ impl Bound {
     pub fn bind(config: Config, telemetry: Arc<Telemetry>) -> Result<Self, StartError> {
         let public = listen("server.listen", config.server.listen)?;
         let admin = config.admin.listen.map(|address| listen("admin.listen", address)).transpose()?;
-        let upstream = Arc::new(Upstream::new(upstream_settings(&config))?);
-        let avatars = Arc::new(Avatars::new(avatar_settings(&config), upstream.clone(), telemetry.clone()));
+        let gateway = Gateway::new(upstream_settings(&config))?;
+        let avatars = Arc::new(Avatars::new(avatar_settings(&config), telemetry.clone()));
         let drawn = getrandom::u64().map_err(StartError::Random)?;
         let hop = HeaderValue::try_from(format!("avatar-proxy;id={drawn:016x}")).expect("hex digits");
-        let readiness = readiness(&upstream, config.server.base_path.prefix());
-        let front = Arc::new(Front { settings: web_settings(&config)?, upstream, avatars, telemetry, hop });
-        Ok(Self { public, admin, front, readiness, config })
+        let readiness = readiness(&Arc::new(Upstream::new(&gateway)?), config.server.base_path.prefix());
+        let parts = Parts { settings: Arc::new(web_settings(&config)?), gateway, avatars, telemetry, hop };
+        Ok(Self { public, admin, parts, readiness, config })
     }
 
     /// Where clients connect.
@@ -104,72 +130,88 @@ impl Bound {
     /// # Errors
     /// The servers fail.
     pub async fn serve(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> io::Result<()> {
-        let (public, admin) = self.start()?;
+        let Self { public, admin, parts, readiness, config } = self;
+        let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
+        let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
+        let public = start_public(public, parts, &config)?;
         let handle = public.handle();
-        let running = actix_web::rt::spawn(public);
-        tokio::pin!(running);
+        let mut running = actix_web::rt::spawn(public);
         tokio::select! {
             ended = &mut running => return ended.map_err(io::Error::other)?,
             () = stop => {}
         }
         tracing::info!("draining");
-        self.readiness.drain();
+        readiness.drain();
         tokio::select! {
-            () = handle.stop(true) => {}
-            () = at_once => handle.stop(false).await,
+            () = handle.stop(true) => running.await.map_err(io::Error::other)??,
+            // A server that drains reads no further order; one that is let go tells its workers to end.
+            () = at_once => running.abort(),
         }
         if let Some(admin) = admin {
             admin.stop(false).await;
         }
-        running.await.map_err(io::Error::other)?
+        tidying.abort();
+        Ok(())
     }
+}
 
-    fn start(&self) -> io::Result<(Server, Option<ServerHandle>)> {
-        let server = &self.config.server;
-        let (front, telemetry) = (self.front.clone(), self.front.telemetry.clone());
-        let answer = move || {
-            let front = front.clone();
-            App::new().default_service(actix_web::web::to(move |request: HttpRequest, payload: actix_web::web::Payload| {
-                web::handle(front.clone(), request, payload.into_inner())
-            }))
-        };
-        let mut public = HttpServer::new(answer)
-            .on_connect(move |_: &dyn Any, connection: &mut Extensions| _ = connection.insert(telemetry.connection()))
-            .backlog(BACKLOG)
-            .tcp_nodelay(true)
-            .keep_alive(server.keep_alive)
-            .client_request_timeout(server.head_timeout)
-            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            .shutdown_timeout(server.shutdown_timeout.as_secs())
-            .disable_signals();
-        if server.workers > 0 {
-            public = public.workers(server.workers);
-        }
-        let public = public.listen(self.public.try_clone()?)?.run();
-        let admin = self.admin.as_ref().map(|listener| self.start_admin(listener)).transpose()?;
-        Ok((public, admin))
+fn start_public(listener: TcpListener, parts: Parts, config: &Config) -> io::Result<Server> {
+    let server = &config.server;
+    let telemetry = parts.telemetry.clone();
+    let answer = move || {
+        let front = Rc::new(parts.front());
+        App::new().default_service(actix_web::web::to(move |request: HttpRequest, payload: actix_web::web::Payload| {
+            web::handle(front.clone(), request, payload.into_inner())
+        }))
+    };
+    let mut public = HttpServer::new(answer)
+        .on_connect(move |_: &dyn Any, connection: &mut Extensions| _ = connection.insert(telemetry.connection()))
+        .tcp_nodelay(true)
+        .keep_alive(server.keep_alive)
+        .client_request_timeout(server.head_timeout)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        // actix counts whole seconds; none at all would be no grace.
+        .shutdown_timeout(server.shutdown_timeout.as_secs() + u64::from(server.shutdown_timeout.subsec_nanos() > 0))
+        .disable_signals();
+    if server.workers > 0 {
+        public = public.workers(server.workers);
     }
+    Ok(public.listen(listener)?.run())
+}
 
-    fn start_admin(&self, listener: &TcpListener) -> io::Result<ServerHandle> {
-        let avatars = self.front.avatars.clone();
-        let state = AdminState {
-            telemetry: self.front.telemetry.clone(),
-            cache_levels: Arc::new(move || cache_levels(&avatars)),
-            readiness: self.readiness.clone(),
-        };
-        let server = HttpServer::new(move || App::new().configure(|service| admin::configure(service, state.clone())))
-            .workers(1)
-            .disable_signals()
-            .listen(listener.try_clone()?)?
-            .run();
-        let handle = server.handle();
-        actix_web::rt::spawn(server);
-        Ok(handle)
+fn start_admin(listener: TcpListener, parts: &Parts, readiness: Readiness) -> io::Result<ServerHandle> {
+    let avatars = parts.avatars.clone();
+    let cache_levels: Arc<dyn Fn() -> CacheLevels + Send + Sync> = Arc::new(move || cache_levels(&avatars));
+    let state = AdminState { telemetry: parts.telemetry.clone(), cache_levels, readiness };
+    let server = HttpServer::new(move || App::new().configure(|service| admin::configure(service, state.clone())))
+        .workers(1)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    Ok(handle)
+}
+
+/// The caches do their bookkeeping when they are used; this does it when they are not.
+async fn tidy(avatars: Arc<Avatars>) {
+    let mut every = actix_web::rt::time::interval(TIDY_EVERY);
+    loop {
+        every.tick().await;
+        avatars.tidy().await;
     }
 }
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).map_err(|cause| StartError::Bind { key, address, cause })
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // A restart must not wait for the connections of the process before it.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    bound().map_err(|cause| StartError::Bind { key, address, cause })
 }
 
 fn readiness(upstream: &Arc<Upstream>, base_path: &str) -> Readiness {

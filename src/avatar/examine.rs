@@ -1,6 +1,7 @@
 //! Upstream's answer to our own fetch, taken apart: a picture that decodes, one that is broken, or nothing of ours.
 
-use super::{Avatars, Granted, RenderError};
+use super::render_pool::PoolError;
+use super::{Avatars, Granted, Keep, Relayed, RenderError};
 use crate::cache::{Record, Rejection};
 use crate::render::{DecodeError, Pixels};
 use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
@@ -17,19 +18,19 @@ pub(super) enum Examined {
     /// A picture cut off, damaged or empty: worth asking for once more.
     Broken(Answer),
     /// A refusal, a redirect, another kind of content, a picture that we leave alone.
-    Relay(Answer),
+    Relay(Relayed),
 }
 
 impl Avatars {
     /// Reads the answer and, if it is a picture whose bytes were not seen before, proves that it decodes.
     pub(super) async fn examine_once(&self, answer: Answer) -> Result<Examined, UpstreamError> {
         if !is_plain_picture(answer.status, &answer.headers) {
-            return Ok(Examined::Relay(answer));
+            return Ok(relay(answer));
         }
         let answer = answer.read_up_to(self.settings.max_source).await?;
         let AnswerBody::Complete(bytes) = &answer.body else {
             self.telemetry.fault(Fault::OverLimit);
-            return Ok(Examined::Relay(answer));
+            return Ok(relay(answer));
         };
         let bytes = bytes.clone();
         let hash = ContentHash::of(&bytes);
@@ -38,7 +39,7 @@ impl Avatars {
         }
         match self.sources.rejection(&hash).await {
             Some(Rejection::Broken) => return Ok(Examined::Broken(answer)),
-            Some(Rejection::LeftAlone | Rejection::Quarantined) => return Ok(Examined::Relay(answer)),
+            Some(Rejection::LeftAlone | Rejection::Quarantined) => return Ok(relay(answer)),
             None => {}
         }
         match self.prove(hash, &bytes).await {
@@ -65,15 +66,21 @@ impl Avatars {
             RenderError::Pool(_) | RenderError::Encode(_) => {
                 // No verdict on the bytes: a busy moment is none, and a panic has quarantined them already.
                 self.count_render_fault(error);
-                return Examined::Relay(answer);
+                let busy = *error != RenderError::Pool(PoolError::Panicked);
+                let keep = if busy { Keep::StopGap } else { Keep::AsUpstreamSays };
+                return Examined::Relay(Relayed { answer, keep });
             }
         };
         self.telemetry.fault(fault);
         if let Some(verdict) = verdict {
             self.sources.reject(hash, verdict).await;
         }
-        if verdict == Some(Rejection::Broken) { Examined::Broken(answer) } else { Examined::Relay(answer) }
+        if verdict == Some(Rejection::Broken) { Examined::Broken(answer) } else { relay(answer) }
     }
+}
+
+fn relay(answer: Answer) -> Examined {
+    Examined::Relay(Relayed { answer, keep: Keep::AsUpstreamSays })
 }
 
 fn granted(headers: HeaderMap, image: Arc<SourceImage>) -> Box<Granted> {
@@ -94,7 +101,9 @@ fn is_plain_picture(status: StatusCode, headers: &HeaderMap) -> bool {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(test)
     };
     status == StatusCode::OK
-        && says(header::CONTENT_TYPE, |kind| kind.trim_start().get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("image/")))
+        && says(header::CONTENT_TYPE, |kind| {
+            kind.trim_start().get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("image/"))
+        })
         && !says(header::CONTENT_ENCODING, |encoding| !encoding.trim().eq_ignore_ascii_case("identity"))
         && !says(header::CACHE_CONTROL, |directives| {
             let directives = directives.to_ascii_lowercase();
@@ -122,9 +131,9 @@ mod tests {
             (206, &[("content-type", "image/png")], false),
             (404, &[("content-type", "image/png")], false),
         ] {
-            let headers = fields.iter().map(|(name, value)| {
-                (header::HeaderName::from_static(name), HeaderValue::from_static(value))
-            });
+            let headers = fields
+                .iter()
+                .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
             let status = StatusCode::from_u16(status).expect("a status");
             assert_eq!(is_plain_picture(status, &headers.collect()), expected, "{status} {fields:?}");
         }

@@ -98,8 +98,19 @@ pub struct PictureOutcome {
 pub struct Relayed {
     /// The answer.
     pub answer: Answer,
-    /// It is a picture that does not decode, and still did not when asked for once more: no browser may keep it.
-    pub broken: bool,
+    /// Whether a browser may keep it.
+    pub keep: Keep,
+}
+
+/// Whether an answer that is relayed may be kept by a browser.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// As upstream says.
+    AsUpstreamSays,
+    /// Not: a picture that does not decode, and still did not when asked for once more.
+    Broken,
+    /// Not: a picture that there was no capacity to look at.
+    StopGap,
 }
 
 /// Why there is nothing to send.
@@ -132,6 +143,40 @@ enum Admission {
     Relayed(Relayed),
 }
 
+/// How many fetches of others a request waits for before it asks for itself.
+const FLIGHTS_TO_JOIN: usize = 2;
+
+/// A request on its way to upstream by one worker's connections.
+#[derive(Clone, Copy)]
+struct Errand<'a> {
+    upstream: &'a Upstream,
+    request: &'a AvatarRequest,
+}
+
+impl Errand<'_> {
+    /// A picture that trickles in would keep every other time-out from firing (F11).
+    async fn within_time<T>(&self, asked: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
+        let whole = tokio::time::timeout(self.upstream.picture_timeout(), asked);
+        whole.await.unwrap_or(Err(UpstreamError::TimedOut))
+    }
+}
+
+/// What those who waited for another's fetch are told when it brought no record.
+#[derive(Clone)]
+enum Flight {
+    NoAnswer(UpstreamError),
+    NothingToKeep,
+}
+
+/// What a fetch brings those who waited for it: a record under which each can ask for itself.
+fn landing(admission: &Result<Admission, UpstreamError>) -> Result<Arc<Record>, Flight> {
+    match admission {
+        Ok(Admission::Granted(granted)) if granted.record.validator.is_some() => Ok(granted.record.clone()),
+        Ok(_) => Err(Flight::NothingToKeep),
+        Err(error) => Err(Flight::NoAnswer(error.clone())),
+    }
+}
+
 /// What upstream has just shown this caller.
 struct Granted {
     record: Arc<Record>,
@@ -142,7 +187,6 @@ struct Granted {
 
 /// Serves and forgets pictures. Built once, shared by every worker.
 pub struct Avatars {
-    upstream: Arc<Upstream>,
     telemetry: Arc<Telemetry>,
     sources: Sources,
     variants: Variants,
@@ -163,11 +207,10 @@ pub struct CacheUsage {
 }
 
 impl Avatars {
-    /// Empty caches before `upstream`.
+    /// Empty caches.
     #[must_use]
-    pub fn new(settings: Settings, upstream: Arc<Upstream>, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Self {
         Self {
-            upstream,
             sources: Sources::new(&settings.cache, evictions(&telemetry, CacheName::Sources)),
             variants: Variants::new(&settings.cache, evictions(&telemetry, CacheName::Variants)),
             pixels: PixelCache::new(&settings.cache, Pixels::memory, evictions(&telemetry, CacheName::Pixels)),
@@ -177,14 +220,15 @@ impl Avatars {
         }
     }
 
-    /// Answers a request for a picture.
+    /// Answers a request for a picture, asking upstream by this worker's connections.
     ///
     /// # Errors
     /// Upstream could not be asked, or there is no capacity.
-    pub async fn serve(&self, request: &AvatarRequest) -> Result<Served, AvatarError> {
-        let granted = match self.within_time(self.admit(request)).await? {
+    pub async fn serve(&self, upstream: &Upstream, request: &AvatarRequest) -> Result<Served, AvatarError> {
+        let errand = Errand { upstream, request };
+        let granted = match self.admit(errand).await? {
             Admission::Granted(granted) => granted,
-            Admission::Relayed(relayed) => return Ok(Served::Relayed(relayed)),
+            Admission::Relayed(relayed) => return relayed.shown_to(request).map(Served::Relayed),
         };
         if let Some(served) = self.compose(request, *granted).await? {
             return Ok(Served::Picture(served));
@@ -192,12 +236,12 @@ impl Avatars {
         // Upstream said "not modified", but the bytes were let go in between: ask for them.
         self.telemetry.fault(Fault::EvictedRefetch);
         let key = request.picture.map(|picture| self.sources.key(picture));
-        match self.within_time(self.fetch(request, key)).await? {
+        match self.fetch(errand, key).await? {
             Admission::Granted(granted) => {
                 let served = self.compose(request, *granted).await?;
                 Ok(Served::Picture(served.expect("a fetched picture has its bytes")))
             }
-            Admission::Relayed(relayed) => Ok(Served::Relayed(relayed)),
+            Admission::Relayed(relayed) => relayed.shown_to(request).map(Served::Relayed),
         }
     }
 
@@ -214,93 +258,114 @@ impl Avatars {
     /// What each cache holds now.
     #[must_use]
     pub fn usage(&self) -> CacheUsage {
-        CacheUsage {
-            sources: self.sources.usage(),
-            variants: self.variants.usage(),
-            pixels: self.pixels.usage(),
-        }
+        CacheUsage { sources: self.sources.usage(), variants: self.variants.usage(), pixels: self.pixels.usage() }
     }
 
-    /// A picture that trickles in would keep every other time-out from firing (F11).
-    async fn within_time<T>(&self, asked: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
-        let whole = tokio::time::timeout(self.upstream.picture_timeout(), asked);
-        whole.await.unwrap_or(Err(UpstreamError::TimedOut))
+    /// Does the bookkeeping that the caches leave to the next access; to be called now and then.
+    pub async fn tidy(&self) {
+        self.sources.tidy().await;
+        self.variants.tidy().await;
+        self.pixels.tidy().await;
     }
 
     /// Asks upstream whether this caller may see this picture.
-    async fn admit(&self, request: &AvatarRequest) -> Result<Admission, UpstreamError> {
-        let Some(picture) = request.picture.filter(|picture| picture.kind.has_validator()) else {
-            return self.fetch(request, None).await;
+    async fn admit(&self, errand: Errand<'_>) -> Result<Admission, UpstreamError> {
+        let Some(picture) = errand.request.picture.filter(|picture| picture.kind.has_validator()) else {
+            return self.fetch(errand, None).await;
         };
-        // Taken before upstream is asked: what is fetched under it is found only while nothing was forgotten since.
+        for _ in 0..FLIGHTS_TO_JOIN {
+            // Taken before upstream is asked: what is fetched under it is found only while nothing was forgotten since.
+            let key = self.sources.key(picture);
+            if let Some(record) = self.sources.record(&key).await {
+                return self.revalidate(errand, key, record).await;
+            }
+            let mut ours = None;
+            let fetch = async {
+                let admission = self.fetch(errand, None).await;
+                let landed = landing(&admission);
+                ours = Some(admission);
+                landed
+            };
+            let joined = self.sources.join_fetch(key, fetch).await;
+            if let Some(ours) = ours {
+                return ours;
+            }
+            match joined {
+                // Another caller's fetch brought the validator: now upstream is asked about this one.
+                Ok(record) => return self.revalidate(errand, key, record).await,
+                // There is no permission in it, and asking after one another would take as long for each (F02).
+                Err(Flight::NoAnswer(error)) => return Err(error),
+                // Another caller was refused, or there was nothing to keep: that says nothing about this one.
+                Err(Flight::NothingToKeep) => {}
+            }
+        }
         let key = self.sources.key(picture);
-        if let Some(record) = self.sources.record(&key).await {
-            return self.revalidate(request, key, record).await;
+        self.fetch(errand, Some(key)).await
+    }
+
+    async fn revalidate(
+        &self,
+        errand: Errand<'_>,
+        key: RecordKey,
+        record: Arc<Record>,
+    ) -> Result<Admission, UpstreamError> {
+        let asked = errand.within_time(async {
+            let answer = self.ask(errand, record.validator.as_ref()).await?;
+            if answer.status != http::StatusCode::NOT_MODIFIED {
+                return self.examine(errand, Some(key), answer).await.map(Some);
+            }
+            let named = answer.headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()));
+            if named.is_some() && named != record.validator {
+                return Ok(None);
+            }
+            let granted = Granted { record, body: None, headers: answer.headers, upstream_bytes: 0 };
+            Ok(Some(Admission::Granted(Box::new(granted))))
+        });
+        if let Some(admission) = asked.await? {
+            return Ok(admission);
         }
-        let mut ours = None;
-        let fetch = async {
-            let admission = self.fetch(request, None).await;
-            let record = admission.as_ref().ok().and_then(Admission::record);
-            ours = Some(admission);
-            record
+        self.telemetry.fault(Fault::ValidatorMismatch);
+        self.fetch(errand, Some(key)).await
+    }
+
+    async fn fetch(&self, errand: Errand<'_>, key: Option<RecordKey>) -> Result<Admission, UpstreamError> {
+        let asked = async {
+            let answer = self.ask(errand, None).await?;
+            self.examine(errand, key, answer).await
         };
-        let joined = self.sources.join_fetch(key, fetch).await;
-        match (ours, joined) {
-            (Some(ours), _) => ours,
-            // Another caller's fetch brought the validator: now upstream is asked about this one.
-            (None, Some(record)) => self.revalidate(request, key, record).await,
-            (None, None) => self.fetch(request, Some(key)).await,
-        }
+        errand.within_time(asked).await
     }
 
-    async fn revalidate(&self, request: &AvatarRequest, key: RecordKey, record: Arc<Record>) -> Result<Admission, UpstreamError> {
-        let answer = self.ask(request, record.validator.as_ref()).await?;
-        if answer.status != http::StatusCode::NOT_MODIFIED {
-            return self.examine(request, Some(key), answer).await;
-        }
-        let named = answer.headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()));
-        if named.is_some() && named != record.validator {
-            self.telemetry.fault(Fault::ValidatorMismatch);
-            return self.fetch(request, Some(key)).await;
-        }
-        Ok(Admission::Granted(Box::new(Granted {
-            record,
-            body: None,
-            headers: answer.headers,
-            upstream_bytes: 0,
-        })))
-    }
-
-    async fn fetch(&self, request: &AvatarRequest, key: Option<RecordKey>) -> Result<Admission, UpstreamError> {
-        let answer = self.ask(request, None).await?;
-        self.examine(request, key, answer).await
-    }
-
-    async fn ask(&self, request: &AvatarRequest, validator: Option<&Validator>) -> Result<Answer, UpstreamError> {
+    async fn ask(&self, errand: Errand<'_>, validator: Option<&Validator>) -> Result<Answer, UpstreamError> {
         let asked = Instant::now();
-        let answer = self.upstream.picture(&request.upstream, validator).await?;
+        let answer = errand.upstream.picture(&errand.request.upstream, validator).await?;
         self.telemetry.upstream_answered(UpstreamKind::Picture, answer.status, asked.elapsed());
         Ok(answer)
     }
 
     /// Takes upstream's answer apart. A picture that does not decode is asked for once more: a real server sends empty
     /// and cut-off bodies while a picture changes (mattermost.md, fact 13).
-    async fn examine(&self, request: &AvatarRequest, key: Option<RecordKey>, answer: Answer) -> Result<Admission, UpstreamError> {
+    async fn examine(
+        &self,
+        errand: Errand<'_>,
+        key: Option<RecordKey>,
+        answer: Answer,
+    ) -> Result<Admission, UpstreamError> {
         let first = match self.examine_once(answer).await? {
             Examined::Picture(granted) => return Ok(self.keep(key, granted).await),
-            Examined::Relay(answer) => return Ok(Admission::Relayed(Relayed { answer, broken: false })),
+            Examined::Relay(relayed) => return Ok(Admission::Relayed(relayed)),
             Examined::Broken(answer) => answer,
         };
         self.telemetry.fault(Fault::Retried);
-        let again = match self.ask(request, None).await {
+        let again = match self.ask(errand, None).await {
             Ok(answer) => self.examine_once(answer).await,
             Err(error) => Err(error),
         };
         Ok(match again {
             Ok(Examined::Picture(granted)) => self.keep(key, granted).await,
-            Ok(Examined::Relay(answer)) => Admission::Relayed(Relayed { answer, broken: false }),
-            Ok(Examined::Broken(answer)) => Admission::Relayed(Relayed { answer, broken: true }),
-            Err(_) => Admission::Relayed(Relayed { answer: first, broken: true }),
+            Ok(Examined::Relay(relayed)) => Admission::Relayed(relayed),
+            Ok(Examined::Broken(answer)) => Admission::Relayed(Relayed { answer, keep: Keep::Broken }),
+            Err(_) => Admission::Relayed(Relayed { answer: first, keep: Keep::Broken }),
         })
     }
 
@@ -432,14 +497,17 @@ fn evictions(telemetry: &Arc<Telemetry>, cache: CacheName) -> OnEviction {
 
 /// Whether a client to whom `offer` may be made shows a source of this format as it is.
 const fn shows(offer: OfferKind, source: SourceFormat) -> bool {
-    !matches!(source, SourceFormat::Webp) || matches!(offer, OfferKind::Webp | OfferKind::Original | OfferKind::Only(Format::Webp))
+    !matches!(source, SourceFormat::Webp)
+        || matches!(offer, OfferKind::Webp | OfferKind::Original | OfferKind::Only(Format::Webp))
 }
 
-impl Admission {
-    fn record(&self) -> Option<Arc<Record>> {
-        match self {
-            Self::Granted(granted) => granted.record.validator.is_some().then(|| granted.record.clone()),
-            Self::Relayed(_) => None,
+impl Relayed {
+    /// A picture that nobody looked at may be of a format that this client cannot show.
+    fn shown_to(self, request: &AvatarRequest) -> Result<Self, AvatarError> {
+        let webp = self.answer.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"image/webp");
+        if self.keep == Keep::StopGap && webp && !shows(request.offer, SourceFormat::Webp) {
+            return Err(AvatarError::Overloaded);
         }
+        Ok(self)
     }
 }

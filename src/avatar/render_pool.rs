@@ -60,7 +60,10 @@ impl RenderPool {
     ///
     /// # Errors
     /// The queue is full, the wait was too long, or `work` panicked; the permit is free again in every case.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<(T, Duration), PoolError> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(T, Duration), PoolError> {
         let asked = Instant::now();
         let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,

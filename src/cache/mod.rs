@@ -52,9 +52,7 @@ fn listener<K, V>(evicted: OnEviction) -> impl Fn(Arc<K>, V, RemovalCause) + Sen
     }
 }
 
-/// The weight that moka is told: `bytes` and the bookkeeping, or more than any budget holds for an entry that is too
-/// long to be kept.
-fn weight(bytes: usize, max_entry: u64) -> u32 {
-    let bytes = bytes as u64;
-    if bytes > max_entry { u32::MAX } else { u32::try_from(bytes + ENTRY_OVERHEAD).unwrap_or(u32::MAX) }
+/// The weight that moka is told: `bytes` and the bookkeeping.
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes as u64 + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
 }

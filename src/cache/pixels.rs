@@ -12,6 +12,8 @@ const MOMENT: Duration = Duration::from_secs(5);
 /// Decoded pictures by the hash of their source. What they are made of is the caller's business.
 pub struct PixelCache<P> {
     cache: Cache<ContentHash, Arc<P>>,
+    size: fn(&P) -> usize,
+    capacity: u64,
 }
 
 impl<P: Send + Sync + 'static> PixelCache<P> {
@@ -20,11 +22,11 @@ impl<P: Send + Sync + 'static> PixelCache<P> {
     pub fn new(settings: &Settings, size: fn(&P) -> usize, evicted: OnEviction) -> Self {
         let cache = Cache::builder()
             .max_capacity(settings.pixels)
-            .weigher(move |_, pixels: &Arc<P>| weight(size(pixels), u64::MAX))
+            .weigher(move |_, pixels: &Arc<P>| weight(size(pixels)))
             .time_to_idle(MOMENT)
             .eviction_listener(listener(evicted))
             .build();
-        Self { cache }
+        Self { cache, size, capacity: settings.pixels }
     }
 
     /// The pixels of that source; `decode` runs once for all who ask at the same time.
@@ -36,7 +38,17 @@ impl<P: Send + Sync + 'static> PixelCache<P> {
         source: ContentHash,
         decode: impl Future<Output = Result<Arc<P>, E>>,
     ) -> Result<Arc<P>, E> {
-        self.cache.try_get_with(source, decode).await.map_err(|error| E::clone(&error))
+        let pixels = self.cache.try_get_with(source, decode).await.map_err(|error| E::clone(&error))?;
+        // moka would let go of it too, but only in its own time.
+        if (self.size)(&pixels) as u64 > self.capacity {
+            self.cache.invalidate(&source).await;
+        }
+        Ok(pixels)
+    }
+
+    /// Does the bookkeeping that moka leaves to the next access, letting go of what nobody asked for.
+    pub async fn tidy(&self) {
+        self.cache.run_pending_tasks().await;
     }
 
     /// What the pixels take.

@@ -62,29 +62,30 @@ pub struct Sources {
     generations: Box<[AtomicU64]>,
     epoch: AtomicU64,
     slot_hasher: RandomState,
+    max_entry: u64,
 }
 
 impl Sources {
     /// Empty caches within `settings.sources` bytes.
     #[must_use]
     pub fn new(settings: &Settings, evicted: OnEviction) -> Self {
-        let max_entry = settings.max_entry;
         let for_records = settings.sources / RECORDS_SHARE;
         Self {
             records: Cache::builder()
                 .max_capacity(for_records)
-                .weigher(|_, record: &Arc<Record>| weight(size_of::<RecordKey>() + record.bytes(), u64::MAX))
+                .weigher(|_, record: &Arc<Record>| weight(size_of::<RecordKey>() + record.bytes()))
                 .eviction_listener(listener(evicted.clone()))
                 .build(),
             bodies: Cache::builder()
                 .max_capacity(settings.sources - for_records)
-                .weigher(move |_, image: &Arc<SourceImage>| weight(size_of::<SourceImage>() + image.bytes.len(), max_entry))
+                .weigher(|_, image: &Arc<SourceImage>| weight(size_of::<SourceImage>() + image.bytes.len()))
                 .eviction_listener(listener(evicted))
                 .build(),
             rejections: Cache::new(REJECTIONS),
             generations: (0..GENERATION_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             epoch: AtomicU64::new(0),
             slot_hasher: RandomState::new(),
+            max_entry: settings.max_entry,
         }
     }
 
@@ -101,10 +102,16 @@ impl Sources {
         self.records.get(key).await
     }
 
-    /// Runs `fetch` unless a fetch for the same key is under way already, and waits for whichever it is. `None` when
-    /// it brought nothing that can be kept; a waiter then has to ask for itself.
-    pub async fn join_fetch(&self, key: RecordKey, fetch: impl Future<Output = Option<Arc<Record>>>) -> Option<Arc<Record>> {
-        self.records.optionally_get_with(key, fetch).await
+    /// Runs `fetch` unless a fetch for the same key is under way already, and waits for whichever it is.
+    ///
+    /// # Errors
+    /// Why the fetch brought nothing that can be kept, to all who waited for it.
+    pub async fn join_fetch<E: Clone + Send + Sync + 'static>(
+        &self,
+        key: RecordKey,
+        fetch: impl Future<Output = Result<Arc<Record>, E>>,
+    ) -> Result<Arc<Record>, E> {
+        self.records.try_get_with(key, fetch).await.map_err(|error| E::clone(&error))
     }
 
     /// Keeps `record`.
@@ -117,9 +124,11 @@ impl Sources {
         self.bodies.get(hash).await
     }
 
-    /// Keeps `image` under its name.
+    /// Keeps `image` under its name, unless it is too long to be kept at all.
     pub async fn keep_body(&self, image: Arc<SourceImage>) {
-        self.bodies.insert(image.hash, image).await;
+        if image.bytes.len() as u64 <= self.max_entry {
+            self.bodies.insert(image.hash, image).await;
+        }
     }
 
     /// Whether the body of that name is not to be decoded.
@@ -151,6 +160,12 @@ impl Sources {
         }
     }
 
+    /// Does the bookkeeping that moka leaves to the next access.
+    pub async fn tidy(&self) {
+        self.records.run_pending_tasks().await;
+        self.bodies.run_pending_tasks().await;
+    }
+
     fn slot(&self, picture: PictureId) -> &AtomicU64 {
         // The low bits of a keyed hash: nobody outside can aim a write at another picture's slot.
         let hash = usize::try_from(self.slot_hasher.hash_one(picture) & (GENERATION_SLOTS as u64 - 1));
@@ -160,7 +175,9 @@ impl Sources {
 
 impl Record {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.validator.as_ref().map_or(0, |validator| validator.as_bytes().len()) + self.cache_control.as_ref().map_or(0, http::HeaderValue::len)
+        size_of::<Self>()
+            + self.validator.as_ref().map_or(0, |validator| validator.as_bytes().len())
+            + self.cache_control.as_ref().map_or(0, http::HeaderValue::len)
     }
 }
 
@@ -187,7 +204,13 @@ mod tests {
 
     fn record(stamp: &str) -> Arc<Record> {
         let validator = Validator::new(stamp.as_bytes());
-        Arc::new(Record { validator, source: ContentHash::of(stamp.as_bytes()), info: info(), source_len: 1, cache_control: None })
+        Arc::new(Record {
+            validator,
+            source: ContentHash::of(stamp.as_bytes()),
+            info: info(),
+            source_len: 1,
+            cache_control: None,
+        })
     }
 
     fn sources(budget: u64) -> Sources {
@@ -230,9 +253,9 @@ mod tests {
                 let fetch = async {
                     runs.fetch_add(1, Ordering::Relaxed);
                     tokio::task::yield_now().await;
-                    Some(record("7"))
+                    Ok::<_, ()>(record("7"))
                 };
-                sources.join_fetch(key, fetch).await.is_some()
+                sources.join_fetch(key, fetch).await.is_ok()
             })
         });
         for task in tasks.collect::<Vec<_>>() {
@@ -240,8 +263,8 @@ mod tests {
         }
         assert_eq!(runs.load(Ordering::Relaxed), 1);
         let other = sources.key(picture(2));
-        assert!(sources.join_fetch(other, async { None }).await.is_none());
-        assert!(sources.join_fetch(other, async { Some(record("8")) }).await.is_some());
+        assert!(matches!(sources.join_fetch(other, async { Err("refused") }).await, Err("refused")));
+        assert!(sources.join_fetch(other, async { Ok::<_, &str>(record("8")) }).await.is_ok());
     }
 
     #[actix_web::test]
@@ -251,7 +274,9 @@ mod tests {
         sources.keep_body(huge.clone()).await;
         for n in 0..200_u16 {
             let bytes = Bytes::from(vec![u8::try_from(n % 256).expect("a byte"); 32 << 10]);
-            sources.keep_body(Arc::new(SourceImage { hash: ContentHash::of(&n.to_le_bytes()), bytes, info: info() })).await;
+            sources
+                .keep_body(Arc::new(SourceImage { hash: ContentHash::of(&n.to_le_bytes()), bytes, info: info() }))
+                .await;
         }
         sources.bodies.run_pending_tasks().await;
         let usage = sources.usage();

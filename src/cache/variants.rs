@@ -20,25 +20,29 @@ pub enum Lookup {
 /// Encoded variants.
 pub struct Variants {
     cache: Cache<VariantKey, Arc<Variant>>,
+    max_entry: u64,
+}
+
+fn content_len(variant: &Variant) -> usize {
+    match variant {
+        Variant::Encoded(encoded) => encoded.bytes.len() + encoded.etag.len(),
+        Variant::SourceIsBest => 0,
+    }
 }
 
 impl Variants {
     /// An empty cache within `settings.variants` bytes.
     #[must_use]
     pub fn new(settings: &Settings, evicted: OnEviction) -> Self {
-        let max_entry = settings.max_entry;
         let cache = Cache::builder()
             .max_capacity(settings.variants)
-            .weigher(move |_, variant: &Arc<Variant>| {
-                let content = match &**variant {
-                    Variant::Encoded(encoded) => encoded.bytes.len() + encoded.etag.len(),
-                    Variant::SourceIsBest => 0,
-                };
-                weight(size_of::<VariantKey>() + size_of::<Variant>() + content, max_entry)
+            .weigher(|_, variant: &Arc<Variant>| {
+                let content = content_len(variant);
+                weight(size_of::<VariantKey>() + size_of::<Variant>() + content)
             })
             .eviction_listener(listener(evicted))
             .build();
-        Self { cache }
+        Self { cache, max_entry: settings.max_entry }
     }
 
     /// The variant of that name, if it is here.
@@ -57,7 +61,16 @@ impl Variants {
     ) -> Result<(Arc<Variant>, Lookup), E> {
         let entry = self.cache.entry(key).or_try_insert_with(render).await.map_err(|error| E::clone(&error))?;
         let lookup = if entry.is_fresh() { Lookup::Rendered } else { Lookup::Coalesced };
-        Ok((entry.into_value(), lookup))
+        let variant = entry.into_value();
+        if content_len(&variant) as u64 > self.max_entry {
+            self.cache.invalidate(&key).await;
+        }
+        Ok((variant, lookup))
+    }
+
+    /// Does the bookkeeping that moka leaves to the next access.
+    pub async fn tidy(&self) {
+        self.cache.run_pending_tasks().await;
     }
 
     /// What the variants take.

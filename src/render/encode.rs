@@ -30,9 +30,7 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
         // PNG has nothing to add: its palette pictures are always the larger ones.
         Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp(raster, content, quality)?)),
         Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
-        Offer::Only(Format::Jpeg) => {
-            Ok((Format::Jpeg, jpeg::encode(&raster.flattened(recipe.background), quality)?))
-        }
+        Offer::Only(Format::Jpeg) => Ok((Format::Jpeg, jpeg::encode(&raster.flattened(recipe.background), quality)?)),
         Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Basic => basic(raster, content, quality),
     }

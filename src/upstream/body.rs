@@ -19,30 +19,45 @@ const CHUNKS_IN_FLIGHT: usize = 4;
 #[error("the client's body broke off")]
 pub struct Aborted;
 
+/// What goes from the client's side to upstream's.
+enum Part {
+    Chunk(Bytes),
+    /// The body is whole. Without this its end counts as broken off, however it came about.
+    End,
+}
+
 /// A request body that upstream's connection draws from.
 pub struct RequestBody {
-    chunks: Option<mpsc::Receiver<Result<Bytes, Aborted>>>,
+    parts: Option<mpsc::Receiver<Part>>,
     remaining: Option<u64>,
     progress: Arc<AtomicU64>,
 }
 
 /// The end of a [`RequestBody`] that the client's side fills.
+///
+/// Dropped without [`BodySender::finish`], it aborts the request: nothing that goes wrong on the way can make half a
+/// body look whole.
 pub struct BodySender {
-    chunks: mpsc::Sender<Result<Bytes, Aborted>>,
+    parts: mpsc::Sender<Part>,
 }
 
 impl RequestBody {
     /// No body at all.
     #[must_use]
     pub fn empty() -> Self {
-        Self { chunks: None, remaining: Some(0), progress: Arc::default() }
+        Self { parts: None, remaining: Some(0), progress: Arc::default() }
     }
 
     /// A body of `length` bytes where that is known, chunked where it is not.
     #[must_use]
     pub fn channel(length: Option<u64>) -> (BodySender, Self) {
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        (BodySender { chunks: sender }, Self { chunks: Some(receiver), remaining: length, progress: Arc::default() })
+        (BodySender { parts: sender }, Self { parts: Some(receiver), remaining: length, progress: Arc::default() })
+    }
+
+    /// How many bytes it has, where that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.remaining
     }
 
     /// Counts the chunks that upstream has taken so far: a time-out for the answer starts anew with each.
@@ -54,13 +69,13 @@ impl RequestBody {
 impl BodySender {
     /// Hands `chunk` over as soon as upstream has room for it; `false` when upstream takes no more.
     pub async fn send(&self, chunk: Bytes) -> bool {
-        self.chunks.send(Ok(chunk)).await.is_ok()
+        self.parts.send(Part::Chunk(chunk)).await.is_ok()
     }
 
-    /// Ends the body as broken off.
-    pub async fn abort(self) {
+    /// Ends the body: it is whole.
+    pub async fn finish(self) {
         // When upstream has hung up already there is nobody left to tell.
-        let _ = self.chunks.send(Err(Aborted)).await;
+        let _ = self.parts.send(Part::End).await;
     }
 }
 
@@ -69,27 +84,27 @@ impl http_body::Body for RequestBody {
     type Error = Aborted;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let Some(chunks) = &mut self.chunks else {
+        let Some(parts) = &mut self.parts else {
             return Poll::Ready(None);
         };
-        match std::task::ready!(chunks.poll_recv(context)) {
-            Some(Ok(chunk)) => {
+        match std::task::ready!(parts.poll_recv(context)) {
+            Some(Part::Chunk(chunk)) => {
                 self.progress.fetch_add(1, Ordering::Relaxed);
                 if let Some(remaining) = &mut self.remaining {
                     *remaining = remaining.saturating_sub(chunk.len() as u64);
                 }
                 Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
-            Some(Err(aborted)) => Poll::Ready(Some(Err(aborted))),
-            None => {
-                self.chunks = None;
+            Some(Part::End) => {
+                self.parts = None;
                 Poll::Ready(None)
             }
+            None => Poll::Ready(Some(Err(Aborted))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.chunks.is_none()
+        self.parts.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -99,9 +99,15 @@ pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Opti
         }
     }
     let chain = headers.get_all(&X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
-    let chain = if chain.is_empty() { peer.clone() } else { joined(&chain, peer.as_bytes()) };
+    // The address that the outer proxy added itself, which is the last: those before it may be the client's invention.
+    let last = chain.last().and_then(|line| line.split(|byte| *byte == b',').next_back()).map(<[u8]>::trim_ascii);
+    let client = last.filter(|last| !last.is_empty()).map_or_else(
+        || peer.clone(),
+        |last| HeaderValue::from_bytes(last).expect("a part of a field value is a field value"),
+    );
+    let chain = if chain.is_empty() { peer } else { joined(&chain, peer.as_bytes()) };
     headers.insert(X_FORWARDED_FOR, chain);
-    headers.entry(X_REAL_IP).or_insert(peer);
+    headers.entry(X_REAL_IP).or_insert(client);
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     if let Some(host) = client_host {
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
@@ -204,7 +210,9 @@ mod tests {
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         fields
             .iter()
-            .map(|(name, value)| (HeaderName::try_from(*name).expect("name"), HeaderValue::from_str(value).expect("value")))
+            .map(|(name, value)| {
+                (HeaderName::try_from(*name).expect("name"), HeaderValue::from_str(value).expect("value"))
+            })
             .collect::<Vec<_>>()
             .into_iter()
             .fold(HeaderMap::new(), |mut headers, (name, value)| {
@@ -244,7 +252,12 @@ mod tests {
     #[test]
     fn a_strangers_forwarding_fields_are_replaced_and_a_trusted_ones_extended() {
         let peer = "192.0.2.7".parse().expect("address");
-        let given = [("x-forwarded-for", "10.1.1.1"), ("x-forwarded-proto", "https"), ("x-real-ip", "10.1.1.1"), ("forwarded", "for=x")];
+        let given = [
+            ("x-forwarded-for", "10.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "10.1.1.1"),
+            ("forwarded", "for=x"),
+        ];
         let host = HeaderValue::from_static("chat.example");
 
         let mut headers = map(&given);
@@ -261,6 +274,10 @@ mod tests {
         assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
         assert_eq!(text(&headers, "forwarded"), ["for=x"]);
+
+        let mut headers = map(&[("x-forwarded-for", "6.6.6.6, 10.1.1.1")]);
+        set_forwarding(&mut headers, Origin { peer, trusted: true }, None);
+        assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
     }
 
     #[test]

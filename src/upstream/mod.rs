@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Below Mattermost's own 60 s, so that a pooled connection is not closed under a request (mattermost.md section 6).
@@ -125,7 +125,7 @@ pub struct PictureRequest {
     pub headers: HeaderMap,
 }
 
-/// Upstream's answer to a picture request.
+/// Upstream's answer to a picture request. It occupies one of the slots for such requests until it is dropped.
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
@@ -133,6 +133,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, not yet read.
     pub body: AnswerBody,
+    _slot: OwnedSemaphorePermit,
 }
 
 /// The body of an [`Answer`].
@@ -185,9 +186,41 @@ pub enum UpgradeAnswer {
     Declined(http::Response<BodyStream>),
 }
 
-/// The one way to upstream. Built once, shared by every worker.
+/// What all workers share of the way to upstream.
+#[derive(Clone)]
+pub struct Gateway {
+    settings: Arc<Settings>,
+    tls: rustls::ClientConfig,
+    picture_slots: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// Prepares the way to upstream.
+    ///
+    /// # Errors
+    /// Upstream is `https` and the platform's certificates cannot be used.
+    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+        // A second call in one process finds the provider installed; it is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let tls = tls(&settings.scheme)?;
+        let picture_slots = Arc::new(Semaphore::new(settings.max_picture_requests));
+        Ok(Self { settings: Arc::new(settings), tls, picture_slots })
+    }
+}
+
+/// A machine without certificates is no obstacle while upstream is plain `http`.
+fn tls(scheme: &Scheme) -> Result<rustls::ClientConfig, BuildError> {
+    use rustls_platform_verifier::ConfigVerifierExt;
+    if *scheme == Scheme::HTTPS {
+        return rustls::ClientConfig::with_platform_verifier().map_err(|error| BuildError(error.to_string()));
+    }
+    Ok(rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
+}
+
+/// One worker's way to upstream. Its connections live and end with the worker: those of a shared pool would end with
+/// whichever worker happened to open them, under the requests of the others.
 pub struct Upstream {
-    settings: Settings,
+    settings: Arc<Settings>,
     pictures: reqwest::Client,
     passthrough: Client<HttpsConnector<HttpConnector>, RequestBody>,
     picture_slots: Arc<Semaphore>,
@@ -197,12 +230,9 @@ impl Upstream {
     /// Builds both clients on one TLS configuration.
     ///
     /// # Errors
-    /// The platform's certificate store cannot be used, which only matters for `https`, but is said at start.
-    pub fn new(settings: Settings) -> Result<Self, BuildError> {
-        use rustls_platform_verifier::ConfigVerifierExt;
-        // A second call in one process finds the provider installed; it is the same one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let tls = rustls::ClientConfig::with_platform_verifier().map_err(|error| BuildError(error.to_string()))?;
+    /// The clients refuse their settings.
+    pub fn new(gateway: &Gateway) -> Result<Self, BuildError> {
+        let Gateway { settings, tls, picture_slots } = gateway.clone();
         let pictures = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .redirect(reqwest::redirect::Policy::none())
@@ -218,14 +248,16 @@ impl Upstream {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(settings.connect_timeout));
-        let connector =
-            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let passthrough = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_SIZE)
             .build(connector);
-        let picture_slots = Arc::new(Semaphore::new(settings.max_picture_requests));
         Ok(Self { settings, pictures, passthrough, picture_slots })
     }
 
@@ -240,6 +272,12 @@ impl Upstream {
         HeaderValue::from_str(self.settings.authority.as_str()).expect("an authority is a field value")
     }
 
+    /// The time that any body may pause.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        self.settings.idle_timeout
+    }
+
     /// The time that a whole picture may take.
     #[must_use]
     pub fn picture_timeout(&self) -> Duration {
@@ -250,30 +288,40 @@ impl Upstream {
     ///
     /// # Errors
     /// No answer, or not in time.
-    pub async fn picture(&self, request: &PictureRequest, validator: Option<&Validator>) -> Result<Answer, UpstreamError> {
-        let slot = timeout(self.settings.picture_timeout, self.picture_slots.clone().acquire_owned());
-        let slot = slot.await.map_err(|_| UpstreamError::Overloaded)?.expect("the slots are never closed");
-        let uri = self.uri(&request.path, request.query.as_deref())?;
+    pub async fn picture(
+        &self,
+        request: &PictureRequest,
+        validator: Option<&Validator>,
+    ) -> Result<Answer, UpstreamError> {
+        let slot = timeout(self.settings.head_timeout, self.picture_slots.clone().acquire_owned()).await;
+        let slot = slot.map_err(|_| UpstreamError::Overloaded)?.expect("the slots are never closed");
+        let uri = self.uri(&request.path, request.query.as_deref())?.to_string();
         let mut headers = request.headers.clone();
         if let Some(validator) = validator {
             let raw = HeaderValue::from_bytes(validator.as_bytes()).expect("it came as a field value");
             headers.insert(header::IF_NONE_MATCH, raw);
         }
-        let sent = self.pictures.get(uri.to_string()).headers(headers).send();
-        let response = timeout(self.settings.head_timeout, sent).await.map_err(|_| UpstreamError::TimedOut)??;
+        let sent = || timeout(self.settings.head_timeout, self.pictures.get(&uri).headers(headers.clone()).send());
+        let response = match sent().await.map_err(|_| UpstreamError::TimedOut)?.map_err(UpstreamError::from) {
+            // Upstream may have closed the kept connection just as this went out (F21).
+            Err(UpstreamError::Broken(_)) => sent().await.map_err(|_| UpstreamError::TimedOut)??,
+            response => response?,
+        };
         let status = response.status();
+        if status == StatusCode::NOT_MODIFIED && validator.is_none() {
+            return Err(UpstreamError::Broken("a 304 to an unconditional request".to_owned()));
+        }
         let mut headers = response.headers().clone();
         headers::strip_response_hop_by_hop(&mut headers);
-        // The slot lives as long as the body: a picture under way is a picture request under way.
-        let chunks = stream::unfold((response, slot), |(mut response, slot)| async move {
+        let chunks = stream::unfold(response, |mut response| async move {
             match response.chunk().await {
-                Ok(Some(chunk)) => Some((Ok(chunk), (response, slot))),
+                Ok(Some(chunk)) => Some((Ok(chunk), response)),
                 Ok(None) => None,
-                Err(error) => Some((Err(UpstreamError::from(error)), (response, slot))),
+                Err(error) => Some((Err(UpstreamError::from(error)), response)),
             }
         });
         let rest = with_idle_timeout(Box::pin(chunks), self.settings.idle_timeout);
-        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest) })
+        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), _slot: slot })
     }
 
     /// Forwards a request whose path and query are sent byte for byte.
@@ -287,7 +335,17 @@ impl Upstream {
         headers: HeaderMap,
         body: RequestBody,
     ) -> Result<http::Response<BodyStream>, UpstreamError> {
-        let response = self.send(method, target, headers, body).await?;
+        let repeatable = body.length() == Some(0) && (method == Method::GET || method == Method::HEAD);
+        let response = match self.send(method.clone(), target.clone(), headers.clone(), body).await {
+            // Upstream may have closed the kept connection just as this went out (F21).
+            Err(UpstreamError::Broken(_)) if repeatable => {
+                self.send(method, target, headers, RequestBody::empty()).await?
+            }
+            response => response?,
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
+        }
         Ok(self.streamed(response))
     }
 
@@ -326,10 +384,11 @@ impl Upstream {
         &self,
         method: Method,
         target: PathAndQuery,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: RequestBody,
     ) -> Result<http::Response<Incoming>, UpstreamError> {
         let progress = body.progress();
+        frame(&method, &mut headers, body.length());
         let mut request = http::Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = self.uri_of(target)?;
@@ -371,6 +430,18 @@ impl Upstream {
             .path_and_query(target)
             .build()
             .map_err(|error| UpstreamError::Broken(error.to_string()))
+    }
+}
+
+/// Frames a request anew by what really follows its head. The client's own `Content-Length` is not believed: hyper would
+/// send it beside a body of another length, and the next request on that connection would be read as part of this one.
+fn frame(method: &Method, headers: &mut HeaderMap, length: Option<u64>) {
+    headers.remove(header::CONTENT_LENGTH);
+    let expects_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
+    match length {
+        Some(0) if !expects_body => {}
+        Some(length) => _ = headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
+        None => _ = headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
     }
 }
 

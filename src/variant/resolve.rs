@@ -269,7 +269,7 @@ mod tests {
         ] {
             for query in ["f=original&size=32", "f=original&q=50"] {
                 let recipe = recipe(query, OfferKind::Original, SourceInfo { format, ..STILL });
-assert_eq!((recipe.offer, recipe.source_may_serve), (Offer::Only(own), true), "{query}");
+                assert_eq!((recipe.offer, recipe.source_may_serve), (Offer::Only(own), true), "{query}");
             }
         }
     }

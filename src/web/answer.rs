@@ -64,10 +64,13 @@ impl Ledger {
 
     /// Ties the account to the answer: it closes with the body's last byte.
     pub(super) fn close_with(mut self, response: HttpResponse) -> HttpResponse {
-        self.status = UpstreamStatus::from_u16(response.status().as_u16()).expect("a status in one crate is one in the other");
+        self.status =
+            UpstreamStatus::from_u16(response.status().as_u16()).expect("a status in one crate is one in the other");
         match response.body().size() {
             BodySize::None | BodySize::Sized(0) => response,
-            BodySize::Sized(_) | BodySize::Stream => response.map_body(|_, body| BoxBody::new(CountedBody { body, ledger: self })),
+            BodySize::Sized(_) | BodySize::Stream => {
+                response.map_body(|_, body| BoxBody::new(CountedBody { body, ledger: self }))
+            }
         }
     }
 }
@@ -136,7 +139,8 @@ pub(super) fn streamed(method: &Method, status: UpstreamStatus, headers: &Header
         };
         return match len {
             Some(len) => response.map_body(|_, _| no_body(len)),
-            None => response,
+            // Not "empty": that would be said to be nothing long.
+            None => response.map_body(|_, _| BoxBody::new(actix_web::body::None::new())),
         };
     }
     response.map_body(|_, _| match body {

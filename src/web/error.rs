@@ -29,6 +29,9 @@ pub enum WebError {
     /// A `Connection` field that would strip credentials.
     #[error(transparent)]
     Connection(#[from] ConnectionNamesCredential),
+    /// A WebSocket handshake that is none.
+    #[error("a WebSocket handshake is a GET without a body")]
+    Handshake,
     /// The request has been here before.
     #[error(transparent)]
     Loop(#[from] LoopDetected),
@@ -55,6 +58,7 @@ impl WebError {
             Self::Connection(ConnectionNamesCredential) => {
                 (StatusCode::BAD_REQUEST, "avatar_proxy.header.connection", Reason::Header)
             }
+            Self::Handshake => (StatusCode::BAD_REQUEST, "avatar_proxy.header.upgrade", Reason::Header),
             Self::Loop(LoopDetected) => (StatusCode::LOOP_DETECTED, "avatar_proxy.loop", Reason::Loop),
             Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, "avatar_proxy.only_if_cached", Reason::OnlyIfCached),
             Self::Avatar(AvatarError::Overloaded) => {
@@ -64,10 +68,18 @@ impl WebError {
                 UpstreamError::Unreachable(_) => {
                     (StatusCode::BAD_GATEWAY, "avatar_proxy.upstream.unreachable", Reason::UpstreamUnreachable)
                 }
-                UpstreamError::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "avatar_proxy.upstream.timeout", Reason::UpstreamTimeout),
-                UpstreamError::Broken(_) => (StatusCode::BAD_GATEWAY, "avatar_proxy.upstream.broken", Reason::UpstreamBroken),
-                UpstreamError::ClientAborted => (StatusCode::BAD_REQUEST, "avatar_proxy.request.aborted", Reason::ClientAborted),
-                UpstreamError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "avatar_proxy.overloaded", Reason::Overloaded),
+                UpstreamError::TimedOut => {
+                    (StatusCode::GATEWAY_TIMEOUT, "avatar_proxy.upstream.timeout", Reason::UpstreamTimeout)
+                }
+                UpstreamError::Broken(_) => {
+                    (StatusCode::BAD_GATEWAY, "avatar_proxy.upstream.broken", Reason::UpstreamBroken)
+                }
+                UpstreamError::ClientAborted => {
+                    (StatusCode::BAD_REQUEST, "avatar_proxy.request.aborted", Reason::ClientAborted)
+                }
+                UpstreamError::Overloaded => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "avatar_proxy.overloaded", Reason::Overloaded)
+                }
             },
         }
     }
@@ -92,7 +104,7 @@ impl WebError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.insert_header((header::RETRY_AFTER, RETRY_AFTER));
         }
-        if matches!(self, Self::Method | Self::Loop(_)) {
+        if matches!(self, Self::Method | Self::Handshake | Self::Loop(_)) {
             answer.force_close();
         }
         answer.body(body.to_string())

@@ -23,7 +23,7 @@ use crate::upstream::headers::{self, Origin};
 use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
 use actix_web::dev::Payload;
-use actix_web::http::{ConnectionType, header as actix_header};
+use actix_web::http::header as actix_header;
 use actix_web::{HttpRequest, HttpResponse};
 use answer::Ledger;
 use http::Method;
@@ -32,6 +32,7 @@ use http::uri::PathAndQuery;
 use ipnet::IpNet;
 use route::Route;
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What the front door needs to know.
@@ -68,12 +69,12 @@ pub struct Pictures {
     pub emoji: bool,
 }
 
-/// Everything that a request is answered with. Built once, shared by every worker.
+/// Everything that a request is answered with: one for each worker, of parts that all share but for the way to upstream.
 pub struct Front {
     /// What the front door needs to know.
-    pub settings: Settings,
-    /// The back door.
-    pub upstream: Arc<Upstream>,
+    pub settings: Arc<Settings>,
+    /// This worker's back door.
+    pub upstream: Upstream,
     /// The decisions.
     pub avatars: Arc<Avatars>,
     /// Counters and logs.
@@ -101,13 +102,12 @@ enum ClientBody {
     Some(Option<u64>, Payload),
     /// Whatever the client sends once the connection is a WebSocket's.
     WebSocket(Payload),
-    /// An upgrade to something else, which is not offered: the connection ends with the answer.
-    OtherUpgrade,
 }
 
 /// Answers any request.
-pub async fn handle(front: Arc<Front>, request: HttpRequest, payload: Payload) -> HttpResponse {
-    let method = Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
+pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    let method =
+        Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
     let route = Route::of(&method, request.path(), &front.settings.base_path);
     let origin = origin_of(&front, &request);
     let ledger = Ledger::open(&front.telemetry, front.settings.log_requests, method, origin.peer, class(&route));
@@ -115,21 +115,17 @@ pub async fn handle(front: Arc<Front>, request: HttpRequest, payload: Payload) -
         Ok(inbound) => inbound,
         Err((error, ledger)) => return fail(&front, &error, ledger, &route),
     };
-    let ends = matches!(inbound.body, ClientBody::OtherUpgrade);
     match dispatch(&front, &mut inbound, &route).await {
-        Ok(mut response) => {
-            if ends {
-                response.head_mut().set_connection_type(ConnectionType::Close);
-            }
-            inbound.ledger.close_with(response)
-        }
+        Ok(response) => inbound.ledger.close_with(response),
         Err(error) => fail(&front, &error, inbound.ledger, &route),
     }
 }
 
-async fn dispatch(front: &Front, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
+async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     match route {
-        Route::Picture(kind, who) if picture::is_ours(front, inbound, *kind) => picture::serve(front, inbound, *kind, *who).await,
+        Route::Picture(kind, who) if picture::is_ours(front, inbound, *kind) => {
+            picture::serve(front, inbound, *kind, *who).await
+        }
         Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
         Route::Picture(..) | Route::Passthrough => {
             inbound.ledger.route = RouteClass::Passthrough;
@@ -181,9 +177,12 @@ fn read(
 ) -> Result<Inbound, (WebError, Ledger)> {
     let mut headers = wire::from_client(request.headers());
     let body = body_of(&ledger.method, &headers, payload);
-    let prepared = prepare(front, &mut headers, origin).and_then(|()| target_of(request));
+    let prepared = body.and_then(|body| {
+        prepare(front, &mut headers, origin)?;
+        Ok((body, target_of(request)?))
+    });
     match prepared {
-        Ok(target) => Ok(Inbound {
+        Ok((body, target)) => Ok(Inbound {
             path: request.path().to_owned(),
             query: request.query_string().to_owned(),
             method: ledger.method.clone(),
@@ -214,20 +213,26 @@ fn target_of(request: &HttpRequest) -> Result<PathAndQuery, WebError> {
     if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
 }
 
-fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> ClientBody {
-    if let Some(upgrade) = headers.get(header::UPGRADE) {
-        // actix takes whatever follows such a head for an endless body, so it is only ever read as a tunnel.
-        let websocket = upgrade.as_bytes().eq_ignore_ascii_case(b"websocket") && method == Method::GET;
-        return if websocket { ClientBody::WebSocket(payload) } else { ClientBody::OtherUpgrade };
+/// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake;
+/// any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
+fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
+    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
+    // The very test by which actix decides to hand over whatever follows as it comes.
+    let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
+    if headers.get_all(header::UPGRADE).iter().any(websocket) {
+        return if *method == Method::GET && !chunked && length == 0 {
+            Ok(ClientBody::WebSocket(payload))
+        } else {
+            Err(WebError::Handshake)
+        };
     }
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return ClientBody::Some(None, payload);
-    }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
-    match length {
-        None | Some(0) => ClientBody::None,
-        Some(length) => ClientBody::Some(Some(length), payload),
-    }
+    Ok(match (chunked, length) {
+        (true, _) => ClientBody::Some(None, payload),
+        (false, 0) => ClientBody::None,
+        (false, length) => ClientBody::Some(Some(length), payload),
+    })
 }
 
 fn origin_of(front: &Front, request: &HttpRequest) -> Origin {

@@ -3,17 +3,19 @@
 use super::answer::streamed;
 use super::{ClientBody, Front, Inbound, WebError};
 use crate::telemetry::{Outcome, UpstreamKind};
-use crate::upstream::{AnswerBody, BodySender, BodyStream, RequestBody};
+use crate::upstream::{AnswerBody, BodySender, BodyStream, RequestBody, UpstreamError};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::header;
-use std::time::Instant;
+use http::Method;
+use http::header::{self, HeaderMap};
+use http::uri::PathAndQuery;
+use std::time::{Duration, Instant};
 
 /// Forwards the request and streams the answer.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
-    let answer = forward(front, inbound).await?;
+    let answer = Outbound::of(front, inbound).forward(front).await?;
     Ok(relay(inbound, answer))
 }
 
@@ -24,34 +26,52 @@ pub(super) fn relay(inbound: &mut Inbound, answer: http::Response<BodyStream>) -
     streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body))
 }
 
-/// Forwards the request, its body chunk by chunk as upstream takes it.
-pub(super) async fn forward(front: &Front, inbound: &mut Inbound) -> Result<http::Response<BodyStream>, WebError> {
-    let mut headers = inbound.headers.clone();
-    headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
-    let body = match std::mem::replace(&mut inbound.body, ClientBody::None) {
-        ClientBody::Some(length, payload) => {
-            let (sender, body) = RequestBody::channel(length);
-            actix_web::rt::spawn(pump(payload, sender));
-            body
-        }
-        ClientBody::None | ClientBody::WebSocket(_) | ClientBody::OtherUpgrade => RequestBody::empty(),
-    };
-    let asked = Instant::now();
-    let answer = front.upstream.forward(inbound.method.clone(), inbound.target.clone(), headers, body).await?;
-    front.telemetry.upstream_answered(UpstreamKind::Passthrough, answer.status(), asked.elapsed());
-    Ok(answer)
+/// A request as it goes upstream, holding nothing of the client's connection but the body that comes over it.
+pub(super) struct Outbound {
+    method: Method,
+    target: PathAndQuery,
+    headers: HeaderMap,
+    body: ClientBody,
 }
 
-/// Hands the client's body over. One that breaks off is aborted upstream too: a short body must never look whole.
-async fn pump(mut payload: Payload, sender: BodySender) {
-    while let Some(chunk) = payload.next().await {
-        match chunk {
-            Ok(chunk) => {
+impl Outbound {
+    /// Takes the body out of `inbound`.
+    pub(super) fn of(front: &Front, inbound: &mut Inbound) -> Self {
+        let mut headers = inbound.headers.clone();
+        headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+        let body = std::mem::replace(&mut inbound.body, ClientBody::None);
+        Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body }
+    }
+
+    /// Forwards the request, its body chunk by chunk as upstream takes it.
+    pub(super) async fn forward(self, front: &Front) -> Result<http::Response<BodyStream>, UpstreamError> {
+        let body = match self.body {
+            ClientBody::Some(length, payload) => {
+                let (sender, body) = RequestBody::channel(length);
+                actix_web::rt::spawn(pump(payload, sender, front.upstream.idle_timeout()));
+                body
+            }
+            ClientBody::None | ClientBody::WebSocket(_) => RequestBody::empty(),
+        };
+        let asked = Instant::now();
+        let answer = front.upstream.forward(self.method, self.target, self.headers, body).await?;
+        front.telemetry.upstream_answered(UpstreamKind::Passthrough, answer.status(), asked.elapsed());
+        Ok(answer)
+    }
+}
+
+/// Hands the client's body over. One that breaks off or stalls is aborted upstream too, by letting the sender go without
+/// an end: a short body must never look whole.
+async fn pump(mut payload: Payload, sender: BodySender, idle: Duration) {
+    while let Ok(next) = tokio::time::timeout(idle, payload.next()).await {
+        match next {
+            Some(Ok(chunk)) => {
                 if !sender.send(chunk).await {
                     return;
                 }
             }
-            Err(_) => return sender.abort().await,
+            Some(Err(_)) => return,
+            None => return sender.finish().await,
         }
     }
 }

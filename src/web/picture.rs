@@ -1,10 +1,10 @@
 //! GET and HEAD of a picture: request in, response or 304 out (RFC 9110 sections 12.5, 13.1.2 and 15.4.5).
 
-use super::route::Who;
 use super::answer::{no_body, streamed};
+use super::route::Who;
 use super::wire;
 use super::{Front, Inbound, WebError};
-use crate::avatar::{AvatarRequest, Picture, PictureBody, Relayed, Served};
+use crate::avatar::{AvatarRequest, Keep, Picture, PictureBody, Relayed, Served};
 use crate::cache::Lookup;
 use crate::identity::{PictureId, PictureKind, Site};
 use crate::source::{ContentHash, Validator};
@@ -36,7 +36,8 @@ pub(super) fn is_ours(front: &Front, inbound: &Inbound, kind: PictureKind) -> bo
         PictureKind::Team => front.settings.pictures.teams,
         PictureKind::Emoji => front.settings.pictures.emoji,
     };
-    let server_to_server = headers.keys().any(|name| name.as_str().starts_with("x-remotecluster-") || name == "x-cloud-token");
+    let server_to_server =
+        headers.keys().any(|name| name.as_str().starts_with("x-remotecluster-") || name == "x-cloud-token");
     switched_on
         && !server_to_server
         && headers::has_credentials(headers)
@@ -81,7 +82,7 @@ pub(super) async fn serve(
         transform: parsed.transform,
         offer: negotiated.offer,
     };
-    Ok(match front.avatars.serve(&request).await? {
+    Ok(match front.avatars.serve(&front.upstream, &request).await? {
         Served::Picture(picture) => {
             let answer = PictureAnswer { front, inbound, picture: &picture, negotiated, stamp: parsed.stamp };
             let response = answer.response(started);
@@ -138,7 +139,9 @@ impl PictureAnswer<'_> {
         wire::to_client(&self.picture.headers, fields, passes_with_picture);
         let tag = match &tag {
             Tag::Ours(tag) => ActixValue::from_str(tag).expect("hex digits in quotes"),
-            Tag::Upstreams(validator) => ActixValue::from_bytes(validator.as_bytes()).expect("it came as a field value"),
+            Tag::Upstreams(validator) => {
+                ActixValue::from_bytes(validator.as_bytes()).expect("it came as a field value")
+            }
         };
         fields.insert(actix_header::ETAG, tag);
         fields.insert(actix_header::CACHE_CONTROL, self.lifetime());
@@ -165,7 +168,9 @@ impl PictureAnswer<'_> {
     fn content(&self) -> (Bytes, &'static str) {
         match &self.picture.body {
             PictureBody::Encoded(encoded) => (encoded.bytes.clone(), encoded.format.media_type()),
-            PictureBody::Source(source) | PictureBody::StopGap(source) => (source.bytes.clone(), source.info.format.media_type()),
+            PictureBody::Source(source) | PictureBody::StopGap(source) => {
+                (source.bytes.clone(), source.info.format.media_type())
+            }
         }
     }
 
@@ -174,7 +179,9 @@ impl PictureAnswer<'_> {
         match (&self.picture.body, &self.picture.validator) {
             (PictureBody::Encoded(encoded), _) => Tag::Ours(encoded.etag.as_str().into()),
             (PictureBody::Source(_) | PictureBody::StopGap(_), Some(validator)) => Tag::Upstreams(validator),
-            (PictureBody::Source(source) | PictureBody::StopGap(source), None) => Tag::Ours(entity_tag(source.hash).into()),
+            (PictureBody::Source(source) | PictureBody::StopGap(source), None) => {
+                Tag::Ours(entity_tag(source.hash).into())
+            }
         }
     }
 
@@ -208,17 +215,21 @@ impl PictureAnswer<'_> {
             .map(str::trim)
             .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("accept-encoding"))
             .collect::<Vec<_>>();
-        for (name, looked_at) in [("Accept", self.negotiated.vary_accept), ("User-Agent", self.negotiated.vary_user_agent)] {
+        for (name, looked_at) in
+            [("Accept", self.negotiated.vary_accept), ("User-Agent", self.negotiated.vary_user_agent)]
+        {
             if looked_at && !names.iter().any(|each| each.eq_ignore_ascii_case(name)) {
                 names.push(name);
             }
         }
-        (!names.is_empty()).then(|| ActixValue::from_str(&names.join(", ")).expect("parts of field values are a field value"))
+        (!names.is_empty())
+            .then(|| ActixValue::from_str(&names.join(", ")).expect("parts of field values are a field value"))
     }
 
     /// RFC 9211: what the cache did. Upstream is asked each time, so nothing is ever a plain hit.
     fn cache_status(&self) -> ActixValue {
-        let forwarded = if self.picture.outcome.fetched { "fwd=miss; fwd-status=200" } else { "fwd=stale; fwd-status=304" };
+        let forwarded =
+            if self.picture.outcome.fetched { "fwd=miss; fwd-status=200" } else { "fwd=stale; fwd-status=304" };
         let detail = match self.picture.outcome.variant {
             Some(Lookup::Hit) => "hit",
             Some(Lookup::Coalesced) => "coalesced",
@@ -264,20 +275,22 @@ fn private_lifetime(said: Option<&str>) -> String {
         let name = directive.split('=').next().unwrap_or(directive).trim();
         !["public", "immutable", "s-maxage"].iter().any(|shared| name.eq_ignore_ascii_case(shared))
     };
-    let mut directives = said.split(',').map(str::trim).filter(|each| !each.is_empty()).filter(kept).collect::<Vec<_>>();
+    let mut directives =
+        said.split(',').map(str::trim).filter(|each| !each.is_empty()).filter(kept).collect::<Vec<_>>();
     if !directives.iter().any(|each| each.eq_ignore_ascii_case("private")) {
         directives.push("private");
     }
     directives.join(", ")
 }
 
-/// Upstream's answer as it came. A picture that does not decode loses what would make a browser keep it: its lifetime,
-/// and the tag under which the next, whole picture may come.
+/// Upstream's answer as it came. A picture that does not decode, or that nobody could look at, loses what would make a
+/// browser keep it: its lifetime, and the tag under which the next, whole picture may come.
 fn relay(inbound: &Inbound, relayed: Relayed) -> HttpResponse {
-    let Relayed { answer: Answer { status, mut headers, body }, broken } = relayed;
-    if broken {
+    let Relayed { answer: Answer { status, mut headers, body, .. }, keep } = relayed;
+    if keep != Keep::AsUpstreamSays {
         headers.remove(header::ETAG);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(DO_NOT_KEEP));
+        headers.append(header::VARY, HeaderValue::from_static("Accept"));
     }
     let shows_picture = status == UpstreamStatus::OK && is_image(&headers);
     if shows_picture {
@@ -287,7 +300,9 @@ fn relay(inbound: &Inbound, relayed: Relayed) -> HttpResponse {
     let lines = inbound.headers.get_all(header::IF_NONE_MATCH).into_iter().map(HeaderValue::as_bytes);
     if shows_picture && validator.is_some_and(|validator| names_validator(lines, &validator)) {
         let mut response = HttpResponse::NotModified().finish();
-        wire::to_client(&headers, response.headers_mut(), |name| !name.as_str().starts_with("content-"));
+        wire::to_client(&headers, response.headers_mut(), |name| {
+            ![header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING].contains(name)
+        });
         return response;
     }
     streamed(&inbound.method, status, &headers, body)

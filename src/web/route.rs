@@ -111,7 +111,8 @@ fn percent_decoded(path: &str) -> Cow<'_, [u8]> {
             decoded.push(byte);
             continue;
         }
-        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
+        let mut digit =
+            || bytes.next().and_then(|byte| char::from(byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
         match (digit(), digit()) {
             (Some(high), Some(low)) => decoded.push(high * 16 + low),
             _ => return Cow::Borrowed(path.as_bytes()),

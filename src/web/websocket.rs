@@ -11,14 +11,17 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 /// How much of upstream's is read at once.
 const READ_BUFFER: usize = 16 << 10;
+/// How long what upstream said last, its close frame above all, may take to reach the client.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Asks upstream for the upgrade and, if it agrees, becomes a pipe. Not one byte of the client's goes before that.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
-    let ClientBody::WebSocket(payload) = std::mem::replace(&mut inbound.body, ClientBody::OtherUpgrade) else {
+    let ClientBody::WebSocket(payload) = std::mem::replace(&mut inbound.body, ClientBody::None) else {
         unreachable!("only a WebSocket request is sent here");
     };
     inbound.ledger.route = Route::Websocket;
@@ -36,8 +39,11 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
         }
         UpgradeAnswer::Declined(answer) => {
             let (head, body) = answer.into_parts();
-            let mut response = streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body));
+            let mut response =
+                streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body));
             response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+            // actix writes no chunks to a connection that asked for an upgrade: the body ends with the connection.
+            response.head_mut().no_chunking(true);
             Ok(response)
         }
     }
@@ -45,8 +51,10 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
 
 /// RFC 6455 section 4.1: only whoever read the client's key can answer with this.
 fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
-    let Some(key) = request.get(header::SEC_WEBSOCKET_KEY) else { return false };
-    let digest = Sha1::new().chain_update(key.as_bytes()).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    let upgraded = answer.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let Some(key) = request.get(header::SEC_WEBSOCKET_KEY).filter(|_| upgraded) else { return false };
+    let digest =
+        Sha1::new().chain_update(key.as_bytes()).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
     let expected = base64::engine::general_purpose::STANDARD.encode(digest);
     answer.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
 }
@@ -73,11 +81,16 @@ async fn client_to_upstream(mut payload: Payload, mut to_upstream: WriteHalf<Tun
     let _ = to_upstream.shutdown().await;
 }
 
+/// Upstream's bytes until it hangs up. Then the stream fails instead of ending: at an end actix would wait seconds for the
+/// client to hang up first, while the client waits to be told.
 fn upstream_to_client(from_upstream: ReadHalf<Tunnel>) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
     stream::try_unfold((from_upstream, BytesMut::new()), |(mut from_upstream, mut buffer)| async move {
         buffer.reserve(READ_BUFFER);
-        let read = from_upstream.read_buf(&mut buffer).await?;
-        Ok((read > 0).then(|| (buffer.split().freeze(), (from_upstream, buffer))))
+        if from_upstream.read_buf(&mut buffer).await? == 0 {
+            tokio::time::sleep(LAST_WORDS).await;
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(Some((buffer.split().freeze(), (from_upstream, buffer))))
     })
 }
 
@@ -88,8 +101,12 @@ mod tests {
     #[test]
     fn only_the_answer_to_the_clients_key_is_accepted() {
         // The example of RFC 6455 section 1.3.
-        let request = HeaderMap::from_iter([(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="))]);
-        let answer = |accept| HeaderMap::from_iter([(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static(accept))]);
+        let request =
+            HeaderMap::from_iter([(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="))]);
+        let answer = |accept| {
+            let to = (header::UPGRADE, HeaderValue::from_static("WebSocket"));
+            HeaderMap::from_iter([to, (header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static(accept))])
+        };
         assert!(accepts(&request, &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
         assert!(!accepts(&request, &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo")));
         assert!(!accepts(&request, &HeaderMap::new()));

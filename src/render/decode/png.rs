@@ -70,7 +70,8 @@ fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
     let mut samples = vec![0; size];
     let frame = reader.next_frame(&mut samples).map_err(|error| refused(&error))?;
     let grey = |samples: &[u8]| samples.iter().flat_map(|&grey| [grey; 3]).collect();
-    let grey_alpha = |samples: &[u8]| samples.as_chunks().0.iter().flat_map(|&[grey, a]| [grey, grey, grey, a]).collect();
+    let grey_alpha =
+        |samples: &[u8]| samples.as_chunks().0.iter().flat_map(|&[grey, a]| [grey, grey, grey, a]).collect();
     Ok(match frame.color_type {
         ColorType::Rgb => Raster::opaque(frame.width, frame.height, samples),
         ColorType::Rgba => Raster::with_alpha(frame.width, frame.height, samples),

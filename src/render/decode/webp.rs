@@ -13,8 +13,7 @@ const COST: u64 = 7;
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     let outline = outline(bytes)?;
     // Reads the header and the list of chunks, and allocates nothing of the picture's size.
-    let mut decoder =
-        WebPDecoder::new(Cursor::new(&bytes[..outline.end])).map_err(|error| refused(&error))?;
+    let mut decoder = WebPDecoder::new(Cursor::new(&bytes[..outline.end])).map_err(|error| refused(&error))?;
     let (width, height) = decoder.dimensions();
     admit(width, height, COST, limits)?;
     if decoder.has_animation() && outline.frames == 0 {

@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn content_is_told_by_colours() {
-        let noise = |x: u32, y: u32| (x.wrapping_mul(7919) ^ y.wrapping_mul(104_729)).wrapping_mul(0x9e37_79b1).to_le_bytes();
+        let noise =
+            |x: u32, y: u32| (x.wrapping_mul(7919) ^ y.wrapping_mul(104_729)).wrapping_mul(0x9e37_79b1).to_le_bytes();
         for side in [16, 24, 32, 64, 128, 300] {
             let of = |pixel: &dyn Fn(u32, u32) -> [u8; 3]| Content::of(&picture(side, pixel));
             assert_eq!(of(&|_, _| [1, 2, 3]), Content::Letter, "{side}");

@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn a_palette_takes_as_few_bits_as_it_needs() {
         for (colours, depth) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 8), (256, 8)] {
-            let palette: Vec<_> = (0..=255_u8).take(colours).map(|i| [i, 0, 255 - i, if i == 0 { 7 } else { 255 }]).collect();
+            let palette: Vec<_> =
+                (0..=255_u8).take(colours).map(|i| [i, 0, 255 - i, if i == 0 { 7 } else { 255 }]).collect();
             let indices = (0..13 * 21).map(|i| u8::try_from(i % colours).expect("a byte")).collect();
             let picture = Indexed { width: 13, height: 21, palette, indices };
             let file = indexed(&picture).expect("encodes");
@@ -102,9 +103,7 @@ mod tests {
 
     #[test]
     fn exact_pixels_take_the_narrowest_colour_type() {
-        for (pixel, colour) in
-            [([5, 5, 5, 255], 0), ([5, 6, 5, 255], 2), ([5, 5, 5, 9], 4), ([5, 6, 5, 9], 6)]
-        {
+        for (pixel, colour) in [([5, 5, 5, 255], 0), ([5, 6, 5, 255], 2), ([5, 5, 5, 9], 4), ([5, 6, 5, 9], 6)] {
             let raster = Raster::with_alpha(3, 2, [pixel; 6].concat());
             let file = exact(&raster).expect("encodes");
             assert_eq!(colour_type(&file), (8, colour), "{pixel:?}");
