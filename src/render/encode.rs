@@ -105,11 +105,11 @@ fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Ind
 /// How far a palette may be off: the mean of squared distances in RGBA. The defaults bring letters to about 90 and the
 /// others to about 80 on the scale of SSIMULACRA2; an asked quality of 100 takes exact colours only.
 fn tolerance(content: Content, quality: Option<u8>) -> f32 {
-    let drawing = quality.map_or(20.0, |quality| f32::from(100 - quality).powi(2) / 20.0);
+    let drawing = quality.map_or(40.0, |quality| f32::from(100 - quality).powi(2) / 10.0);
     match content {
         Content::Letter => drawing / 5.0,
         Content::Drawing => drawing,
-        Content::Photo => drawing * 2.0,
+        Content::Photo => drawing * 1.5,
     }
 }
 

@@ -383,6 +383,7 @@ fn lossless_sources_keep_their_pixels() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_colour_type_of_png() {
     use ::png::{BitDepth, ColorType};
     let check = |colour, depth, row: &[u8], trns, want: [[u8; 4]; 2]| {
@@ -526,6 +527,35 @@ fn greyscale_jpeg_decodes_and_four_components_are_left_alone() {
 }
 
 #[test]
+fn the_last_rows_of_a_flat_jpeg_are_there() {
+    for (side, progressive) in [
+        (8, false),
+        (16, false),
+        (48, false),
+        (128, false),
+        (128, true),
+    ] {
+        for sampling in [SamplingFactor::F_1_1, SamplingFactor::F_2_2] {
+            let mut file = Vec::new();
+            let mut encoder = JpegEncoder::new(&mut file, 90);
+            encoder.set_sampling_factor(sampling);
+            encoder.set_progressive(progressive);
+            encoder.set_optimized_huffman_tables(true);
+            let samples = [200, 30, 30].repeat(usize::from(side) * usize::from(side));
+            encoder
+                .encode(&samples, side, side, JpegColour::Rgb)
+                .expect("encodes");
+            let pixels = decoded(&file);
+            let far = pixels
+                .raster
+                .rgba()
+                .find(|[r, g, b, _]| r.abs_diff(200).max(g.abs_diff(30)).max(b.abs_diff(30)) > 8);
+            assert_eq!(far, None, "{side} {progressive} {sampling:?}");
+        }
+    }
+}
+
+#[test]
 fn orientation_is_applied() {
     let check = |orientation, size: (u32, u32), corners: [[u8; 3]; 4]| {
         let mut png = png_file(255);
@@ -629,7 +659,7 @@ fn what_is_no_picture_of_ours() {
             "{bytes:?}: {want:?}"
         );
     };
-    check(b"BMF\0\0\0\0\0\0\06\0\0\0", true);
+    check(b"BMF\0\0\0\0\0\0\0\x36\0\0\0", true);
     check(b"II*\0\x08\0\0\0", true);
     check(b"MM\0*\0\0\0\x08", true);
     check(b"\0\0\0 ftypavif\0\0\0\0", true);

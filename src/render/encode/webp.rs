@@ -18,8 +18,9 @@ use std::mem::MaybeUninit;
 /// libwebp's customary setting, 80 on the scale of SSIMULACRA2 on photographs.
 const QUALITY: f32 = 80.0;
 
-/// What comes to the same with the settings for small pictures, up to 48 pixels a side.
-const SMALL_QUALITY: f32 = 79.5;
+/// What comes to the same with the settings for small pictures when their edges are no whole macroblocks: there the
+/// usual quality is a little better than it need be.
+const PADDED_QUALITY: f32 = 79.5;
 
 /// Up to this many pixels the settings for small pictures pay.
 const SMALL_PIXELS: usize = 64 * 64;
@@ -34,10 +35,18 @@ pub(super) fn lossy(
     quality: Option<u8>,
 ) -> Result<Vec<u8>, EncodeError> {
     let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
-    let usual = if raster.len() <= 48 * 48 { SMALL_QUALITY } else { QUALITY };
-    config.quality = quality.map_or(usual, f32::from);
+    let small = raster.len() <= SMALL_PIXELS;
+    let padded = raster.width % 16 != 0 || raster.height % 16 != 0;
+    config.quality = quality.map_or(
+        if small && padded {
+            PADDED_QUALITY
+        } else {
+            QUALITY
+        },
+        f32::from,
+    );
     config.method = 4;
-    if raster.len() <= SMALL_PIXELS {
+    if small {
         // One segment: the header that tells segments apart is a tenth of a small file.
         config.segments = 1;
         config.sns_strength = 0;
