@@ -34,7 +34,7 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
         Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Only(Format::Jpeg) => Ok((
             Format::Jpeg,
-            jpeg::encode(&raster.flattened(recipe.background), quality)?,
+            jpeg::encode(&raster.flattened(recipe.background), content, quality)?,
         )),
         Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Basic => basic(raster, content, quality),
@@ -82,13 +82,13 @@ fn basic(
         None
     };
     let Some(indexed) = indexed else {
-        return Ok((Format::Jpeg, jpeg::encode(raster, quality)?));
+        return Ok((Format::Jpeg, jpeg::encode(raster, content, quality)?));
     };
     let png = png::indexed(&indexed)?;
     if content == Content::Letter {
         return Ok((Format::Png, png));
     }
-    let jpeg = jpeg::encode(raster, quality)?;
+    let jpeg = jpeg::encode(raster, content, quality)?;
     Ok(if jpeg.len() < png.len() {
         (Format::Jpeg, jpeg)
     } else {
@@ -105,11 +105,11 @@ fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Ind
 /// How far a palette may be off: the mean of squared distances in RGBA. The defaults bring letters to about 90 and the
 /// others to about 80 on the scale of SSIMULACRA2; an asked quality of 100 takes exact colours only.
 fn tolerance(content: Content, quality: Option<u8>) -> f32 {
-    let drawing = quality.map_or(40.0, |quality| f32::from(100 - quality).powi(2) / 10.0);
+    let drawing = quality.map_or(25.0, |quality| f32::from(100 - quality).powi(2) / 16.0);
     match content {
-        Content::Letter => drawing / 5.0,
+        Content::Letter => drawing / 4.0,
         Content::Drawing => drawing,
-        Content::Photo => drawing * 1.5,
+        Content::Photo => drawing * 2.5,
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn lossy(
 ) -> Result<Vec<u8>, EncodeError> {
     let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
     let small = raster.len() <= SMALL_PIXELS;
-    let padded = raster.width % 16 != 0 || raster.height % 16 != 0;
+    let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
     config.quality = quality.map_or(
         if small && padded {
             PADDED_QUALITY
