@@ -17,10 +17,7 @@ fn main() {
         for edge in EDGES {
             let [webp, basic] = [Offer::Webp, Offer::Basic]
                 .map(|offer| Lengths(files.iter().map(|file| length(file, edge, offer)).collect()));
-            println!(
-                "| {class} | {} | {edge} | {sources} | {webp} | {basic} |",
-                files.len()
-            );
+            println!("| {class} | {} | {edge} | {sources} | {webp} | {basic} |", files.len());
         }
     }
 }
@@ -43,10 +40,6 @@ impl std::fmt::Display for Lengths {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
         let mean = sorted.iter().sum::<usize>() / sorted.len().max(1);
-        write!(
-            f,
-            "{mean} ({})",
-            sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-        )
+        write!(f, "{mean} ({})", sorted.get(sorted.len() / 2).copied().unwrap_or_default())
     }
 }

@@ -10,8 +10,8 @@ use avatar_proxy::variant::{Format, Geometry, Offer, Recipe, Variant};
 use corpus::{CLASSES, EDGES};
 use criterion::{Bencher, Criterion, criterion_group, criterion_main};
 use libwebp_sys::{
-    WebPConfig, WebPEncode, WebPMemoryWrite, WebPMemoryWriter, WebPMemoryWriterClear,
-    WebPMemoryWriterInit, WebPPicture, WebPPictureFree, WebPPictureImportRGBA,
+    WebPConfig, WebPEncode, WebPMemoryWrite, WebPMemoryWriter, WebPMemoryWriterClear, WebPMemoryWriterInit,
+    WebPPicture, WebPPictureFree, WebPPictureImportRGBA,
 };
 use std::hint::black_box;
 use std::time::Duration;
@@ -28,32 +28,21 @@ fn stages(criterion: &mut Criterion) {
     for class in CLASSES {
         let files = corpus::files(class);
         let sources: Vec<Pixels> = files.iter().map(|file| decoded(file)).collect();
-        criterion.bench_function(&format!("decode/{class}/128"), |bencher| {
-            round(bencher, &files, |file| decoded(file))
-        });
+        criterion
+            .bench_function(&format!("decode/{class}/128"), |bencher| round(bencher, &files, |file| decoded(file)));
         for edge in EDGES {
-            let geometry = Geometry::Scale {
-                width: edge,
-                height: edge,
-            };
+            let geometry = Geometry::Scale { width: edge, height: edge };
             let recipe = corpus::recipe(edge, Offer::Webp);
-            let small: Vec<Pixels> = sources
-                .iter()
-                .map(|source| resized(source, geometry))
-                .collect();
+            let small: Vec<Pixels> = sources.iter().map(|source| resized(source, geometry)).collect();
             let plain: Vec<Vec<u8>> = small.iter().map(|pixels| rgba(pixels, edge)).collect();
             criterion.bench_function(&format!("resize/{class}/{edge}"), |bencher| {
                 round(bencher, &sources, |source| resized(source, geometry));
             });
             criterion.bench_function(&format!("encode/{class}/{edge}"), |bencher| {
-                round(bencher, &small, |pixels| {
-                    encode(pixels, &recipe, 0).expect("encodes")
-                });
+                round(bencher, &small, |pixels| encode(pixels, &recipe, 0).expect("encodes"));
             });
             criterion.bench_function(&format!("whole/{class}/{edge}"), |bencher| {
-                round(bencher, &files, |file| {
-                    render(&decoded(file), &recipe, 0).expect("encodes")
-                });
+                round(bencher, &files, |file| render(&decoded(file), &recipe, 0).expect("encodes"));
             });
             criterion.bench_function(&format!("libwebp_alone/{class}/{edge}"), |bencher| {
                 round(bencher, &plain, |pixels| libwebp_alone(pixels, edge));
@@ -78,24 +67,13 @@ fn resized(source: &Pixels, geometry: Geometry) -> Pixels {
 
 /// The samples of `pixels`, brought out of the library by way of a PNG of exact colours.
 fn rgba(pixels: &Pixels, edge: u32) -> Vec<u8> {
-    let exact = Recipe {
-        quality: Some(100),
-        ..corpus::recipe(edge, Offer::Only(Format::Png))
-    };
-    let Variant::Encoded(file) = encode(pixels, &exact, 0).expect("encodes") else {
-        unreachable!("no source offered")
-    };
-    image::load_from_memory(&file.bytes)
-        .expect("decodes")
-        .into_rgba8()
-        .into_raw()
+    let exact = Recipe { quality: Some(100), ..corpus::recipe(edge, Offer::Only(Format::Png)) };
+    let Variant::Encoded(file) = encode(pixels, &exact, 0).expect("encodes") else { unreachable!("no source offered") };
+    image::load_from_memory(&file.bytes).expect("decodes").into_rgba8().into_raw()
 }
 
 /// libwebp as others call it: method 4, quality 80, the rest as it comes. Gives the length of the file.
-#[expect(
-    unsafe_code,
-    reason = "the yardstick is libwebp without anything of ours around it"
-)]
+#[expect(unsafe_code, reason = "the yardstick is libwebp without anything of ours around it")]
 fn libwebp_alone(rgba: &[u8], edge: u32) -> usize {
     let edge = i32::try_from(edge).expect("a small edge");
     let mut config = WebPConfig::new().expect("libwebp of this version");
@@ -111,10 +89,7 @@ fn libwebp_alone(rgba: &[u8], edge: u32) -> usize {
         WebPMemoryWriterInit(writer.as_mut_ptr());
         picture.writer = Some(WebPMemoryWrite);
         picture.custom_ptr = writer.as_mut_ptr().cast();
-        assert_ne!(
-            WebPPictureImportRGBA(&raw mut picture, rgba.as_ptr(), edge * 4),
-            0
-        );
+        assert_ne!(WebPPictureImportRGBA(&raw mut picture, rgba.as_ptr(), edge * 4), 0);
         assert_ne!(WebPEncode(&raw const config, &raw mut picture), 0);
         let length = writer.assume_init_ref().size;
         WebPPictureFree(&raw mut picture);

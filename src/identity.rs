@@ -47,9 +47,7 @@ impl ObjectId {
     #[must_use]
     pub fn parse(raw: &[u8]) -> Option<Self> {
         let id: [u8; 26] = raw.try_into().ok()?;
-        id.iter()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-            .then_some(Self(id))
+        id.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()).then_some(Self(id))
     }
 
     /// The id as text.
@@ -75,11 +73,7 @@ impl Site {
     #[must_use]
     pub fn of(host: &[u8]) -> Self {
         let hash = blake3::hash(&host.to_ascii_lowercase());
-        Self(
-            hash.as_bytes()[..16]
-                .try_into()
-                .expect("blake3 gives 32 bytes"),
-        )
+        Self(hash.as_bytes()[..16].try_into().expect("blake3 gives 32 bytes"))
     }
 }
 

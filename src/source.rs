@@ -133,9 +133,6 @@ mod tests {
     fn equal_bytes_have_one_name() {
         assert_eq!(ContentHash::of(b"a"), ContentHash::of(b"a"));
         assert_ne!(ContentHash::of(b"a"), ContentHash::of(b"b"));
-        assert_eq!(
-            ContentHash::of(b"").short_hex(),
-            "af1349b9f5f9a1a6a0404dea36dcc949"
-        );
+        assert_eq!(ContentHash::of(b"").short_hex(), "af1349b9f5f9a1a6a0404dea36dcc949");
     }
 }

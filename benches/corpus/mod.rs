@@ -17,14 +17,8 @@ pub(crate) fn files(class: &str) -> Vec<Vec<u8>> {
     for folder in [Some(ours), further.map(Into::into)].into_iter().flatten() {
         for entry in std::fs::read_dir(&folder).expect("the folder of pictures is readable") {
             let path = entry.expect("the folder of pictures is readable").path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if name.starts_with(class)
-                && path.extension().is_some_and(|extension| extension == "png")
-            {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with(class) && path.extension().is_some_and(|extension| extension == "png") {
                 found.insert(name, std::fs::read(&path).expect("the picture is readable"));
             }
         }
@@ -34,15 +28,6 @@ pub(crate) fn files(class: &str) -> Vec<Vec<u8>> {
 
 /// What a client asks for: a square of `edge` pixels at the usual quality.
 pub(crate) fn recipe(edge: u32, offer: Offer) -> Recipe {
-    let geometry = Geometry::Scale {
-        width: edge,
-        height: edge,
-    };
-    Recipe {
-        geometry,
-        offer,
-        quality: None,
-        background: [255; 3],
-        source_may_serve: false,
-    }
+    let geometry = Geometry::Scale { width: edge, height: edge };
+    Recipe { geometry, offer, quality: None, background: [255; 3], source_may_serve: false }
 }

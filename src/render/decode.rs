@@ -27,11 +27,7 @@ struct Decoded {
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeError> {
     let Some(format) = recognise(bytes) else {
         let other = is_other_picture(bytes);
-        return Err(if other {
-            DecodeError::Unsupported
-        } else {
-            broken("no picture that we know of")
-        });
+        return Err(if other { DecodeError::Unsupported } else { broken("no picture that we know of") });
     };
     let decoded = match format {
         SourceFormat::Png => png::decode(bytes, limits)?,
@@ -80,9 +76,7 @@ fn is_other_picture(bytes: &[u8]) -> bool {
     ];
     let bitmap = bytes.starts_with(b"BM") && bytes.get(6..10) == Some(&[0; 4]);
     let iso_media = bytes.get(4..8) == Some(b"ftyp");
-    let drawing = bytes[..bytes.len().min(1024)]
-        .windows(4)
-        .any(|tag| tag.eq_ignore_ascii_case(b"<svg"));
+    let drawing = bytes[..bytes.len().min(1024)].windows(4).any(|tag| tag.eq_ignore_ascii_case(b"<svg"));
     bitmap || iso_media || drawing || starts.iter().any(|start| bytes.starts_with(start))
 }
 
@@ -151,10 +145,7 @@ impl<'a> Walk<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        Ok(self
-            .take(N)?
-            .try_into()
-            .expect("take returns what was asked for"))
+        Ok(self.take(N)?.try_into().expect("take returns what was asked for"))
     }
 
     fn byte(&mut self) -> Result<u8, DecodeError> {

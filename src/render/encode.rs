@@ -28,25 +28,18 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
     let content = Content::of(raster);
     match recipe.offer {
         // PNG has nothing to add: its palette pictures are always the larger ones.
-        Offer::Webp | Offer::Only(Format::Webp) => {
-            Ok((Format::Webp, webp(raster, content, quality)?))
-        }
+        Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp(raster, content, quality)?)),
         Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
-        Offer::Only(Format::Jpeg) => Ok((
-            Format::Jpeg,
-            jpeg::encode(&raster.flattened(recipe.background), content, quality)?,
-        )),
+        Offer::Only(Format::Jpeg) => {
+            Ok((Format::Jpeg, jpeg::encode(&raster.flattened(recipe.background), content, quality)?))
+        }
         Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Basic => basic(raster, content, quality),
     }
 }
 
 fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
-    let indexed = if content == Content::Photo {
-        None
-    } else {
-        indexed(raster, content, quality)
-    };
+    let indexed = if content == Content::Photo { None } else { indexed(raster, content, quality) };
     let Some(indexed) = indexed else {
         return webp::lossy(raster, content, quality);
     };
@@ -56,11 +49,7 @@ fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8
     }
     let lossy = webp::lossy(raster, content, quality)?;
     // The palette looks better at this size, so the lossy one has to be smaller by more than chance.
-    Ok(if lossy.len() * 10 < lossless.len() * 9 {
-        lossy
-    } else {
-        lossless
-    })
+    Ok(if lossy.len() * 10 < lossless.len() * 9 { lossy } else { lossless })
 }
 
 fn png(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
@@ -70,17 +59,9 @@ fn png(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>
     }
 }
 
-fn basic(
-    raster: &Raster,
-    content: Content,
-    quality: Option<u8>,
-) -> Result<(Format, Vec<u8>), EncodeError> {
+fn basic(raster: &Raster, content: Content, quality: Option<u8>) -> Result<(Format, Vec<u8>), EncodeError> {
     let worth_trying = content != Content::Photo || raster.len() <= PALETTE_BEATS_JPEG_PIXELS;
-    let indexed = if worth_trying {
-        indexed(raster, content, quality)
-    } else {
-        None
-    };
+    let indexed = if worth_trying { indexed(raster, content, quality) } else { None };
     let Some(indexed) = indexed else {
         return Ok((Format::Jpeg, jpeg::encode(raster, content, quality)?));
     };
@@ -89,17 +70,11 @@ fn basic(
         return Ok((Format::Png, png));
     }
     let jpeg = jpeg::encode(raster, content, quality)?;
-    Ok(if jpeg.len() < png.len() {
-        (Format::Jpeg, jpeg)
-    } else {
-        (Format::Png, png)
-    })
+    Ok(if jpeg.len() < png.len() { (Format::Jpeg, jpeg) } else { (Format::Png, png) })
 }
 
 fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Indexed> {
-    (raster.len() <= PALETTE_PIXELS)
-        .then(|| palette::reduce(raster, tolerance(content, quality)))
-        .flatten()
+    (raster.len() <= PALETTE_PIXELS).then(|| palette::reduce(raster, tolerance(content, quality))).flatten()
 }
 
 /// How far a palette may be off: the mean of squared distances in RGBA. The defaults bring letters to about 90 and the
@@ -125,10 +100,7 @@ mod tests {
     const LETTER: &[u8] = include_bytes!("../../benches/pictures/letter-A.png");
 
     const RECIPE: Recipe = Recipe {
-        geometry: Geometry::Scale {
-            width: 32,
-            height: 32,
-        },
+        geometry: Geometry::Scale { width: 32, height: 32 },
         offer: Offer::Webp,
         quality: None,
         background: [255; 3],
@@ -155,29 +127,12 @@ mod tests {
     fn the_encoding_suits_the_content() {
         for edge in [16, 24, 32, 40, 64, 96, 128] {
             let check = |name: &str, file: &[u8], webp: &[&[u8]], basic: Format| {
-                let recipe = Recipe {
-                    geometry: Geometry::Scale {
-                        width: edge,
-                        height: edge,
-                    },
-                    ..RECIPE
-                };
+                let recipe = Recipe { geometry: Geometry::Scale { width: edge, height: edge }, ..RECIPE };
                 let ours = encoded(file, &recipe);
-                assert!(
-                    webp.contains(&chunk(&ours)),
-                    "{name} at {edge}: {:?}",
-                    chunk(&ours)
-                );
+                assert!(webp.contains(&chunk(&ours)), "{name} at {edge}: {:?}", chunk(&ours));
                 if edge > 40 {
                     assert_eq!(
-                        encoded(
-                            file,
-                            &Recipe {
-                                offer: Offer::Basic,
-                                ..recipe
-                            }
-                        )
-                        .format,
+                        encoded(file, &Recipe { offer: Offer::Basic, ..recipe }).format,
                         basic,
                         "{name} at {edge}"
                     );
@@ -192,100 +147,48 @@ mod tests {
 
     #[test]
     fn each_format_is_what_it_says() {
-        let magics: [(Format, &[u8]); 3] = [
-            (Format::Webp, b"RIFF"),
-            (Format::Png, b"\x89PNG"),
-            (Format::Jpeg, b"\xff\xd8\xff"),
-        ];
+        let magics: [(Format, &[u8]); 3] =
+            [(Format::Webp, b"RIFF"), (Format::Png, b"\x89PNG"), (Format::Jpeg, b"\xff\xd8\xff")];
         for (format, magic) in magics {
             for file in [PHOTO, DRAWING, LETTER] {
-                let ours = encoded(
-                    file,
-                    &Recipe {
-                        offer: Offer::Only(format),
-                        ..RECIPE
-                    },
-                );
-                assert!(
-                    ours.format == format && ours.bytes.starts_with(magic),
-                    "{format:?}"
-                );
+                let ours = encoded(file, &Recipe { offer: Offer::Only(format), ..RECIPE });
+                assert!(ours.format == format && ours.bytes.starts_with(magic), "{format:?}");
                 let again = pixels(&ours.bytes);
-                assert_eq!(
-                    (again.info.width, again.info.height),
-                    (32, 32),
-                    "{format:?}"
-                );
+                assert_eq!((again.info.width, again.info.height), (32, 32), "{format:?}");
             }
         }
     }
 
     #[test]
     fn what_is_transparent_stays_so_or_is_flattened() {
-        let padded = Recipe {
-            geometry: Geometry::Pad {
-                width: 32,
-                height: 16,
-            },
-            ..RECIPE
-        };
+        let padded = Recipe { geometry: Geometry::Pad { width: 32, height: 16 }, ..RECIPE };
         for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Png)] {
             let ours = pixels(&encoded(PHOTO, &Recipe { offer, ..padded }).bytes);
             assert!(ours.info.has_alpha, "{offer:?}");
-            assert_eq!(
-                ours.raster.rgba().next().expect("a pixel")[3],
-                0,
-                "{offer:?}"
-            );
+            assert_eq!(ours.raster.rgba().next().expect("a pixel")[3], 0, "{offer:?}");
         }
-        let recipe = Recipe {
-            offer: Offer::Only(Format::Jpeg),
-            background: [0, 90, 200],
-            ..padded
-        };
+        let recipe = Recipe { offer: Offer::Only(Format::Jpeg), background: [0, 90, 200], ..padded };
         let flat = pixels(&encoded(PHOTO, &recipe).bytes);
         let [r, g, b, a] = flat.raster.rgba().next().expect("a pixel");
-        assert!(
-            r < 12 && g.abs_diff(90) < 12 && b.abs_diff(200) < 12 && a == 255,
-            "{:?}",
-            [r, g, b, a]
-        );
+        assert!(r < 12 && g.abs_diff(90) < 12 && b.abs_diff(200) < 12 && a == 255, "{:?}", [r, g, b, a]);
     }
 
     #[test]
     fn a_higher_quality_takes_more_bytes() {
         for (name, file) in [("photo", PHOTO), ("drawing", DRAWING), ("letter", LETTER)] {
             for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Jpeg)] {
-                let length = |quality| {
-                    encoded(
-                        file,
-                        &Recipe {
-                            quality: Some(quality),
-                            offer,
-                            ..RECIPE
-                        },
-                    )
-                    .bytes
-                    .len()
-                };
+                let length = |quality| encoded(file, &Recipe { quality: Some(quality), offer, ..RECIPE }).bytes.len();
                 let lengths = [length(20), length(60), length(90)];
-                assert!(
-                    lengths.is_sorted() && lengths[0] < lengths[2],
-                    "{name} {offer:?}: {lengths:?}"
-                );
+                assert!(lengths.is_sorted() && lengths[0] < lengths[2], "{name} {offer:?}: {lengths:?}");
             }
         }
     }
 
     #[test]
     fn the_source_serves_where_nothing_is_smaller() {
-        let recipe = Recipe {
-            source_may_serve: true,
-            ..RECIPE
-        };
+        let recipe = Recipe { source_may_serve: true, ..RECIPE };
         let ours = encoded(LETTER, &RECIPE).bytes.len();
-        let rendered =
-            |source_len, recipe| render(&pixels(LETTER), recipe, source_len).expect("encodes");
+        let rendered = |source_len, recipe| render(&pixels(LETTER), recipe, source_len).expect("encodes");
         assert_eq!(rendered(ours, &recipe), Variant::SourceIsBest);
         assert_eq!(rendered(0, &recipe), Variant::SourceIsBest);
         assert!(matches!(rendered(ours + 1, &recipe), Variant::Encoded(_)));

@@ -23,11 +23,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            edge: 4096,
-            pixels: 8_000_000,
-            decoder_memory: 32 << 20,
-        }
+        Self { edge: 4096, pixels: 8_000_000, decoder_memory: 32 << 20 }
     }
 }
 
@@ -73,11 +69,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeError> {
 /// # Errors
 /// When the geometry has no pixels or more than any format holds, or the encoder refuses.
 pub fn render(pixels: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
-    encode(
-        resize(pixels, recipe.geometry)?.as_ref(),
-        recipe,
-        source_len,
-    )
+    encode(resize(pixels, recipe.geometry)?.as_ref(), recipe, source_len)
 }
 
 /// The first half of [`render`]: brings `pixels` to `geometry`.
@@ -89,15 +81,7 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
         Cow::Borrowed(_) => Cow::Borrowed(pixels),
         Cow::Owned(raster) => {
             let (width, height, has_alpha) = (raster.width, raster.height, raster.has_alpha());
-            Cow::Owned(Pixels {
-                info: SourceInfo {
-                    width,
-                    height,
-                    has_alpha,
-                    ..pixels.info
-                },
-                raster,
-            })
+            Cow::Owned(Pixels { info: SourceInfo { width, height, has_alpha, ..pixels.info }, raster })
         }
     })
 }
@@ -106,11 +90,7 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
 ///
 /// # Errors
 /// When the encoder refuses.
-pub fn encode(
-    resized: &Pixels,
-    recipe: &Recipe,
-    source_len: usize,
-) -> Result<Variant, EncodeError> {
+pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
     let (format, bytes) = encode::encode(&resized.raster, recipe)?;
     if recipe.source_may_serve && bytes.len() >= source_len {
         return Ok(Variant::SourceIsBest);

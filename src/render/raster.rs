@@ -44,25 +44,14 @@ impl Raster {
         if samples.chunks_exact(4).any(|pixel| pixel[3] < u8::MAX) {
             return Self::checked(width, height, Layout::Rgba, samples);
         }
-        let opaque = samples
-            .chunks_exact(4)
-            .flat_map(|pixel| [pixel[0], pixel[1], pixel[2]])
-            .collect();
+        let opaque = samples.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
         Self::checked(width, height, Layout::Rgb, opaque)
     }
 
     fn checked(width: u32, height: u32, layout: Layout, samples: Vec<u8>) -> Self {
-        assert_eq!(
-            samples.len() as u64,
-            u64::from(width) * u64::from(height) * layout.channels() as u64
-        );
+        assert_eq!(samples.len() as u64, u64::from(width) * u64::from(height) * layout.channels() as u64);
         assert!(!samples.is_empty(), "a picture has pixels");
-        Self {
-            width,
-            height,
-            layout,
-            samples,
-        }
+        Self { width, height, layout, samples }
     }
 
     /// Whether some pixel is not opaque.
@@ -80,14 +69,7 @@ impl Raster {
         let alpha = self.has_alpha();
         self.samples
             .chunks_exact(self.layout.channels())
-            .map(move |pixel| {
-                [
-                    pixel[0],
-                    pixel[1],
-                    pixel[2],
-                    if alpha { pixel[3] } else { u8::MAX },
-                ]
-            })
+            .map(move |pixel| [pixel[0], pixel[1], pixel[2], if alpha { pixel[3] } else { u8::MAX }])
     }
 
     /// Turns and mirrors the picture as its EXIF orientation asks.
@@ -102,29 +84,19 @@ impl Raster {
         }
         .expect("a raster has exactly its pixels");
         picture.apply_orientation(orientation);
-        Self {
-            width: picture.width(),
-            height: picture.height(),
-            layout: self.layout,
-            samples: picture.into_bytes(),
-        }
+        Self { width: picture.width(), height: picture.height(), layout: self.layout, samples: picture.into_bytes() }
     }
 
     /// The picture composited on `background`, in sRGB values as browsers do.
     pub(super) fn flattened(&self, background: [u8; 3]) -> Self {
         let blend = |over: u8, under: u8, alpha: u8| {
             let (over, under, alpha) = (u32::from(over), u32::from(under), u32::from(alpha));
-            u8::try_from((over * alpha + under * (255 - alpha) + 127) / 255)
-                .expect("a mean of two bytes is a byte")
+            u8::try_from((over * alpha + under * (255 - alpha) + 127) / 255).expect("a mean of two bytes is a byte")
         };
         let samples = self
             .rgba()
             .flat_map(|[r, g, b, a]| {
-                [
-                    blend(r, background[0], a),
-                    blend(g, background[1], a),
-                    blend(b, background[2], a),
-                ]
+                [blend(r, background[0], a), blend(g, background[1], a), blend(b, background[2], a)]
             })
             .collect();
         Self::checked(self.width, self.height, Layout::Rgb, samples)
@@ -145,10 +117,7 @@ mod tests {
     #[test]
     fn flattening_blends_in_srgb_values() {
         let half = Raster::with_alpha(3, 1, vec![200, 0, 0, 128, 9, 9, 9, 0, 7, 8, 9, 255]);
-        assert_eq!(
-            half.flattened([0, 100, 255]).samples,
-            [100, 50, 127, 0, 100, 255, 7, 8, 9]
-        );
+        assert_eq!(half.flattened([0, 100, 255]).samples, [100, 50, 127, 0, 100, 255, 7, 8, 9]);
     }
 
     #[test]
@@ -156,10 +125,7 @@ mod tests {
         let wide = || Raster::opaque(2, 1, vec![1, 1, 1, 2, 2, 2]);
         let turned = wide().upright(Orientation::Rotate90);
         assert_eq!((turned.width, turned.height, turned.samples[0]), (1, 2, 1));
-        assert_eq!(
-            wide().upright(Orientation::FlipHorizontal).samples,
-            [2, 2, 2, 1, 1, 1]
-        );
+        assert_eq!(wide().upright(Orientation::FlipHorizontal).samples, [2, 2, 2, 1, 1, 1]);
         assert_eq!(wide().upright(Orientation::NoTransforms), wide());
     }
 }

@@ -19,30 +19,20 @@ const MOST_PIXELS: u64 = 1 << 24;
 pub(super) fn resize(raster: &Raster, geometry: Geometry) -> Result<Cow<'_, Raster>, EncodeError> {
     let size = match geometry {
         Geometry::Keep => (raster.width, raster.height),
-        Geometry::Scale { width, height }
-        | Geometry::Crop { width, height }
-        | Geometry::Pad { width, height } => (width, height),
+        Geometry::Scale { width, height } | Geometry::Crop { width, height } | Geometry::Pad { width, height } => {
+            (width, height)
+        }
     };
     if size.0.min(size.1) == 0 || size.0.max(size.1) > LARGEST_EDGE || area(size) > MOST_PIXELS {
-        return Err(EncodeError(format!(
-            "no picture can measure {} x {}",
-            size.0, size.1
-        )));
+        return Err(EncodeError(format!("no picture can measure {} x {}", size.0, size.1)));
     }
     if size == (raster.width, raster.height) {
         return Ok(Cow::Borrowed(raster));
     }
     let resized = match geometry {
-        Geometry::Pad { .. } => pad(
-            scale(raster, inside(raster, size), ResizeOptions::new())?.as_ref(),
-            size,
-        ),
+        Geometry::Pad { .. } => pad(scale(raster, inside(raster, size), ResizeOptions::new())?.as_ref(), size),
         Geometry::Crop { .. } => {
-            return scale(
-                raster,
-                size,
-                ResizeOptions::new().fit_into_destination(Some((0.5, 0.5))),
-            );
+            return scale(raster, size, ResizeOptions::new().fit_into_destination(Some((0.5, 0.5))));
         }
         Geometry::Keep | Geometry::Scale { .. } => {
             return scale(raster, size, ResizeOptions::new());
@@ -58,23 +48,13 @@ fn area((width, height): (u32, u32)) -> u64 {
 /// The largest size of the whole picture inside `frame`, never above its own.
 fn inside(raster: &Raster, frame: (u32, u32)) -> (u32, u32) {
     let (width, height) = (f64::from(raster.width), f64::from(raster.height));
-    let factor = (f64::from(frame.0) / width)
-        .min(f64::from(frame.1) / height)
-        .min(1.0);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "at least 1 and at most the frame"
-    )]
+    let factor = (f64::from(frame.0) / width).min(f64::from(frame.1) / height).min(1.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 1 and at most the frame")]
     let scaled = |edge: f64, most: u32| ((edge * factor).round().max(1.0) as u32).min(most);
     (scaled(width, frame.0), scaled(height, frame.1))
 }
 
-fn scale(
-    raster: &Raster,
-    size: (u32, u32),
-    options: ResizeOptions,
-) -> Result<Cow<'_, Raster>, EncodeError> {
+fn scale(raster: &Raster, size: (u32, u32), options: ResizeOptions) -> Result<Cow<'_, Raster>, EncodeError> {
     if size == (raster.width, raster.height) {
         return Ok(Cow::Borrowed(raster));
     }
@@ -84,12 +64,9 @@ fn scale(
     };
     // Premultiplied, or the colour under transparent pixels would bleed into the edges.
     let options = options.resize_alg(FILTER).use_alpha(raster.has_alpha());
-    let source =
-        ImageRef::new(raster.width, raster.height, &raster.samples, pixel).map_err(refused)?;
+    let source = ImageRef::new(raster.width, raster.height, &raster.samples, pixel).map_err(refused)?;
     let mut target = Image::new(size.0, size.1, pixel);
-    Resizer::new()
-        .resize(&source, &mut target, &options)
-        .map_err(refused)?;
+    Resizer::new().resize(&source, &mut target, &options).map_err(refused)?;
     Ok(Cow::Owned(match raster.layout {
         Layout::Rgb => Raster::opaque(size.0, size.1, target.into_vec()),
         Layout::Rgba => Raster::with_alpha(size.0, size.1, target.into_vec()),
@@ -108,15 +85,8 @@ fn pad(picture: &Raster, frame: (u32, u32)) -> Raster {
     let top = (edge(frame.1) - edge(picture.height)) / 2;
     let mut samples = vec![0; 4 * frame_width * edge(frame.1)];
     let mut pixels = picture.rgba();
-    for row in samples
-        .chunks_exact_mut(4 * frame_width)
-        .skip(top)
-        .take(edge(picture.height))
-    {
-        for (target, pixel) in row[4 * left..4 * (left + width)]
-            .chunks_exact_mut(4)
-            .zip(&mut pixels)
-        {
+    for row in samples.chunks_exact_mut(4 * frame_width).skip(top).take(edge(picture.height)) {
+        for (target, pixel) in row[4 * left..4 * (left + width)].chunks_exact_mut(4).zip(&mut pixels) {
             target.copy_from_slice(&pixel);
         }
     }
@@ -131,11 +101,7 @@ mod tests {
     /// Red left of the middle, blue right of it.
     fn halves(width: u32, height: u32) -> Raster {
         let pixel = |i: u32| {
-            if 2 * (i % width) < width {
-                [255, 0, 0]
-            } else {
-                [0, 0, 255]
-            }
+            if 2 * (i % width) < width { [255, 0, 0] } else { [0, 0, 255] }
         };
         Raster::opaque(width, height, (0..width * height).flat_map(pixel).collect())
     }
@@ -143,106 +109,29 @@ mod tests {
     fn check(source: (u32, u32), geometry: Geometry, want: (u32, u32), alpha: bool) {
         let source = halves(source.0, source.1);
         let resized = resize(&source, geometry).expect("a size that exists");
-        assert_eq!(
-            (resized.width, resized.height, resized.has_alpha()),
-            (want.0, want.1, alpha),
-            "{geometry:?}"
-        );
+        assert_eq!((resized.width, resized.height, resized.has_alpha()), (want.0, want.1, alpha), "{geometry:?}");
     }
 
     #[test]
     fn geometries_have_their_size() {
         check((128, 64), Geometry::Keep, (128, 64), false);
-        check(
-            (128, 64),
-            Geometry::Scale {
-                width: 32,
-                height: 16,
-            },
-            (32, 16),
-            false,
-        );
-        check(
-            (128, 64),
-            Geometry::Scale {
-                width: 32,
-                height: 32,
-            },
-            (32, 32),
-            false,
-        );
-        check(
-            (128, 64),
-            Geometry::Crop {
-                width: 32,
-                height: 32,
-            },
-            (32, 32),
-            false,
-        );
-        check(
-            (128, 64),
-            Geometry::Crop {
-                width: 128,
-                height: 64,
-            },
-            (128, 64),
-            false,
-        );
-        check(
-            (128, 64),
-            Geometry::Pad {
-                width: 32,
-                height: 32,
-            },
-            (32, 32),
-            true,
-        );
-        check(
-            (128, 64),
-            Geometry::Pad {
-                width: 32,
-                height: 16,
-            },
-            (32, 16),
-            false,
-        );
-        check(
-            (4096, 1),
-            Geometry::Pad {
-                width: 16,
-                height: 16,
-            },
-            (16, 16),
-            true,
-        );
-        check(
-            (1, 1),
-            Geometry::Scale {
-                width: 16,
-                height: 16,
-            },
-            (16, 16),
-            false,
-        );
+        check((128, 64), Geometry::Scale { width: 32, height: 16 }, (32, 16), false);
+        check((128, 64), Geometry::Scale { width: 32, height: 32 }, (32, 32), false);
+        check((128, 64), Geometry::Crop { width: 32, height: 32 }, (32, 32), false);
+        check((128, 64), Geometry::Crop { width: 128, height: 64 }, (128, 64), false);
+        check((128, 64), Geometry::Pad { width: 32, height: 32 }, (32, 32), true);
+        check((128, 64), Geometry::Pad { width: 32, height: 16 }, (32, 16), false);
+        check((4096, 1), Geometry::Pad { width: 16, height: 16 }, (16, 16), true);
+        check((1, 1), Geometry::Scale { width: 16, height: 16 }, (16, 16), false);
     }
 
     #[test]
     fn impossible_sizes_are_refused() {
         let source = halves(8, 8);
-        for (width, height) in [
-            (0, 1),
-            (1, 0),
-            (0, 0),
-            (16_384, 1),
-            (16_000, 16_000),
-            (u32::MAX, u32::MAX),
-        ] {
-            for geometry in [
-                Geometry::Scale { width, height },
-                Geometry::Crop { width, height },
-                Geometry::Pad { width, height },
-            ] {
+        for (width, height) in [(0, 1), (1, 0), (0, 0), (16_384, 1), (16_000, 16_000), (u32::MAX, u32::MAX)] {
+            for geometry in
+                [Geometry::Scale { width, height }, Geometry::Crop { width, height }, Geometry::Pad { width, height }]
+            {
                 assert!(resize(&source, geometry).is_err(), "{geometry:?}");
             }
         }
@@ -250,30 +139,14 @@ mod tests {
 
     #[test]
     fn a_crop_keeps_the_centre() {
-        let cropped = resize(
-            &halves(128, 64),
-            Geometry::Crop {
-                width: 16,
-                height: 16,
-            },
-        )
-        .expect("a size")
-        .into_owned();
+        let cropped = resize(&halves(128, 64), Geometry::Crop { width: 16, height: 16 }).expect("a size").into_owned();
         let at = |x: usize| &cropped.samples[(8 * 16 + x) * 3..][..3];
         assert_eq!((at(0), at(15)), (&[255, 0, 0][..], &[0, 0, 255][..]));
     }
 
     #[test]
     fn padding_is_transparent_and_centred() {
-        let padded = resize(
-            &halves(128, 64),
-            Geometry::Pad {
-                width: 16,
-                height: 16,
-            },
-        )
-        .expect("a size")
-        .into_owned();
+        let padded = resize(&halves(128, 64), Geometry::Pad { width: 16, height: 16 }).expect("a size").into_owned();
         let alpha = |x: usize, y: usize| padded.samples[(y * 16 + x) * 4 + 3];
         for (y, want) in [(0, 0), (3, 0), (4, 255), (11, 255), (12, 0), (15, 0)] {
             assert_eq!((alpha(0, y), alpha(15, y)), (want, want), "row {y}");
@@ -284,22 +157,10 @@ mod tests {
     fn hidden_colours_do_not_bleed() {
         // A white disc's worth of columns on transparent pixels that are bright green underneath.
         let pixel = |i: u32| {
-            if (40..88).contains(&(i % 128)) {
-                [255, 255, 255, 255]
-            } else {
-                [0, 255, 0, 0]
-            }
+            if (40..88).contains(&(i % 128)) { [255, 255, 255, 255] } else { [0, 255, 0, 0] }
         };
         let source = Raster::with_alpha(128, 8, (0..128 * 8).flat_map(pixel).collect());
-        let small = resize(
-            &source,
-            Geometry::Scale {
-                width: 48,
-                height: 3,
-            },
-        )
-        .expect("a size")
-        .into_owned();
+        let small = resize(&source, Geometry::Scale { width: 48, height: 3 }).expect("a size").into_owned();
         assert!(small.has_alpha());
         for [r, g, b, a] in small.rgba().filter(|pixel| pixel[3] > 16) {
             assert!(r.abs_diff(g) < 3 && b.abs_diff(g) < 3, "{:?}", [r, g, b, a]);
@@ -308,27 +169,9 @@ mod tests {
 
     #[test]
     fn cropping_away_all_transparency_drops_the_channel() {
-        let pixel = |i: u32| {
-            [
-                9,
-                9,
-                9,
-                if (32..96).contains(&(i % 128)) {
-                    255
-                } else {
-                    0
-                },
-            ]
-        };
+        let pixel = |i: u32| [9, 9, 9, if (32..96).contains(&(i % 128)) { 255 } else { 0 }];
         let source = Raster::with_alpha(128, 32, (0..128 * 32).flat_map(pixel).collect());
-        let cropped = resize(
-            &source,
-            Geometry::Crop {
-                width: 16,
-                height: 16,
-            },
-        )
-        .expect("a size");
+        let cropped = resize(&source, Geometry::Crop { width: 16, height: 16 }).expect("a size");
         assert!(!cropped.has_alpha());
     }
 

@@ -138,10 +138,6 @@ impl Encoded {
     #[must_use]
     pub fn new(bytes: Bytes, format: Format) -> Self {
         let etag = format!("\"{}\"", ContentHash::of(&bytes).short_hex());
-        Self {
-            bytes,
-            format,
-            etag,
-        }
+        Self { bytes, format, etag }
     }
 }

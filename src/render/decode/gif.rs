@@ -27,10 +27,7 @@ struct Outline {
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
-    let mut walk = Walk {
-        bytes,
-        at: b"GIF89a".len(),
-    };
+    let mut walk = Walk { bytes, at: b"GIF89a".len() };
     let [w0, w1, h0, h1, packed, _background, _aspect] = walk.array()?;
     walk.take(colour_table(packed))?;
     let mut frames = 0;
@@ -49,12 +46,7 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
             }
             0x3b if frames > 0 => {
                 let (width, height) = (u16::from_le_bytes([w0, w1]), u16::from_le_bytes([h0, h1]));
-                return Ok(Outline {
-                    width: width.into(),
-                    height: height.into(),
-                    frames,
-                    end: walk.at,
-                });
+                return Ok(Outline { width: width.into(), height: height.into(), frames, end: walk.at });
             }
             0x3b => return Err(broken("an end without a picture")),
             _ => return Err(broken("an unknown block")),
@@ -64,11 +56,7 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
 
 /// The length of the colour table that a packed field announces, in bytes (sections 18 and 20).
 fn colour_table(packed: u8) -> usize {
-    if packed & 0x80 == 0 {
-        0
-    } else {
-        3 << ((packed & 0x07) + 1)
-    }
+    if packed & 0x80 == 0 { 0 } else { 3 << ((packed & 0x07) + 1) }
 }
 
 fn sub_blocks(walk: &mut Walk<'_>) -> Result<(), DecodeError> {
@@ -82,15 +70,10 @@ fn sub_blocks(walk: &mut Walk<'_>) -> Result<(), DecodeError> {
 
 fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
     let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(|error| refused(&error))?;
-    decoder
-        .set_limits(image_limits(limits))
-        .map_err(|error| refused(&error))?;
+    decoder.set_limits(image_limits(limits)).map_err(|error| refused(&error))?;
     let (width, height) = decoder.dimensions();
-    let size = usize::try_from(decoder.total_bytes())
-        .map_err(|_| DecodeError::OverLimit("decoder memory"))?;
+    let size = usize::try_from(decoder.total_bytes()).map_err(|_| DecodeError::OverLimit("decoder memory"))?;
     let mut samples = vec![0; size];
-    decoder
-        .read_image(&mut samples)
-        .map_err(|error| refused(&error))?;
+    decoder.read_image(&mut samples).map_err(|error| refused(&error))?;
     Ok(Raster::with_alpha(width, height, samples))
 }

@@ -10,20 +10,12 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeErr
     let outline = outline(bytes)?;
     let frame = outline.frame;
     // The samples; a progressive picture also keeps 2 bytes of every coefficient until its last scan.
-    let cost = if frame.progressive {
-        3 + 2 * u64::from(frame.components)
-    } else {
-        3
-    };
+    let cost = if frame.progressive { 3 + 2 * u64::from(frame.components) } else { 3 };
     admit(frame.width, frame.height, cost, limits)?;
     if !matches!(frame.components, 1 | 3) {
         return Err(DecodeError::Unsupported);
     }
-    Ok(Decoded {
-        raster: pixels(&bytes[..outline.end], limits)?,
-        animated: false,
-        orientation: outline.orientation,
-    })
+    Ok(Decoded { raster: pixels(&bytes[..outline.end], limits)?, animated: false, orientation: outline.orientation })
 }
 
 /// What the segments say without being decoded.
@@ -51,31 +43,18 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
     loop {
         match next_marker(&mut walk)? {
             0xd9 => {
-                let frame = frame
-                    .filter(|_| scans > 0)
-                    .ok_or_else(|| broken("an end without a picture"))?;
+                let frame = frame.filter(|_| scans > 0).ok_or_else(|| broken("an end without a picture"))?;
                 let orientation = upright.unwrap_or(Orientation::NoTransforms);
-                return Ok(Outline {
-                    frame,
-                    orientation,
-                    end: walk.at,
-                });
+                return Ok(Outline { frame, orientation, end: walk.at });
             }
             // Restarts, TEM and SOI stand alone.
             0x01 | 0xd0..=0xd8 => {}
             marker => {
                 let length = usize::from(u16::from_be_bytes(walk.array()?));
-                let segment = walk.take(
-                    length
-                        .checked_sub(2)
-                        .ok_or_else(|| broken("a segment without a length"))?,
-                )?;
+                let segment = walk.take(length.checked_sub(2).ok_or_else(|| broken("a segment without a length"))?)?;
                 match (marker, segment) {
                     // C4, C8 and CC lie in the range but are no frames.
-                    (
-                        0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf,
-                        &[_, h0, h1, w0, w1, components, ..],
-                    ) => {
+                    (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, &[_, h0, h1, w0, w1, components, ..]) => {
                         frame = frame.or(Some(Frame {
                             width: u32::from(u16::from_be_bytes([w0, w1])),
                             height: u32::from(u16::from_be_bytes([h0, h1])),
@@ -111,17 +90,12 @@ fn next_marker(walk: &mut Walk<'_>) -> Result<u8, DecodeError> {
 
 fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
     let mut decoder = Decoder::new(bytes);
-    decoder
-        .set_max_decoding_buffer_size(usize::try_from(limits.decoder_memory).unwrap_or(usize::MAX));
+    decoder.set_max_decoding_buffer_size(usize::try_from(limits.decoder_memory).unwrap_or(usize::MAX));
     let samples = decoder.decode().map_err(|error| refused(&error))?;
     let info = decoder.info().ok_or_else(|| broken("no frame"))?;
     let (width, height) = (info.width.into(), info.height.into());
     match info.pixel_format {
-        PixelFormat::L8 => Ok(Raster::opaque(
-            width,
-            height,
-            samples.iter().flat_map(|&grey| [grey; 3]).collect(),
-        )),
+        PixelFormat::L8 => Ok(Raster::opaque(width, height, samples.iter().flat_map(|&grey| [grey; 3]).collect())),
         PixelFormat::RGB24 => Ok(Raster::opaque(width, height, samples)),
         PixelFormat::L16 | PixelFormat::CMYK32 => Err(DecodeError::Unsupported),
     }

@@ -29,17 +29,9 @@ struct Outline {
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
-    let mut walk = Walk {
-        bytes,
-        at: SIGNATURE.len(),
-    };
-    let mut outline = Outline {
-        width: 0,
-        height: 0,
-        animated: false,
-        orientation: Orientation::NoTransforms,
-        end: bytes.len(),
-    };
+    let mut walk = Walk { bytes, at: SIGNATURE.len() };
+    let mut outline =
+        Outline { width: 0, height: 0, animated: false, orientation: Orientation::NoTransforms, end: bytes.len() };
     let mut seen_data = false;
     loop {
         let length = walk.length(u32::from_be_bytes)?;
@@ -68,40 +60,23 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
 
 fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
     let bytes_allowed = usize::try_from(limits.decoder_memory).unwrap_or(usize::MAX);
-    let mut decoder = png::Decoder::new_with_limits(
-        Cursor::new(bytes),
-        png::Limits {
-            bytes: bytes_allowed,
-        },
-    );
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: bytes_allowed });
     // A compressed profile of a few kilobytes can inflate to the whole limit, and nothing here reads it.
     decoder.set_ignore_iccp_chunk(true);
     decoder.set_ignore_text_chunk(true);
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(|error| refused(&error))?;
-    let size = reader
-        .output_buffer_size()
-        .ok_or(DecodeError::OverLimit("decoder memory"))?;
+    let size = reader.output_buffer_size().ok_or(DecodeError::OverLimit("decoder memory"))?;
     let mut samples = vec![0; size];
-    let frame = reader
-        .next_frame(&mut samples)
-        .map_err(|error| refused(&error))?;
+    let frame = reader.next_frame(&mut samples).map_err(|error| refused(&error))?;
     let grey = |samples: &[u8]| samples.iter().flat_map(|&grey| [grey; 3]).collect();
-    let grey_alpha = |samples: &[u8]| {
-        samples
-            .as_chunks()
-            .0
-            .iter()
-            .flat_map(|&[grey, a]| [grey, grey, grey, a])
-            .collect()
-    };
+    let grey_alpha =
+        |samples: &[u8]| samples.as_chunks().0.iter().flat_map(|&[grey, a]| [grey, grey, grey, a]).collect();
     Ok(match frame.color_type {
         ColorType::Rgb => Raster::opaque(frame.width, frame.height, samples),
         ColorType::Rgba => Raster::with_alpha(frame.width, frame.height, samples),
         ColorType::Grayscale => Raster::opaque(frame.width, frame.height, grey(&samples)),
-        ColorType::GrayscaleAlpha => {
-            Raster::with_alpha(frame.width, frame.height, grey_alpha(&samples))
-        }
+        ColorType::GrayscaleAlpha => Raster::with_alpha(frame.width, frame.height, grey_alpha(&samples)),
         ColorType::Indexed => return Err(broken("a palette that was not expanded")),
     })
 }

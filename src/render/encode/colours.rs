@@ -60,24 +60,13 @@ mod tests {
 
     #[test]
     fn content_is_told_by_colours() {
-        let noise = |x: u32, y: u32| {
-            (x.wrapping_mul(7919) ^ y.wrapping_mul(104_729))
-                .wrapping_mul(0x9e37_79b1)
-                .to_le_bytes()
-        };
+        let noise =
+            |x: u32, y: u32| (x.wrapping_mul(7919) ^ y.wrapping_mul(104_729)).wrapping_mul(0x9e37_79b1).to_le_bytes();
         for side in [16, 24, 32, 64, 128] {
             let of = |pixel: &dyn Fn(u32, u32) -> [u8; 3]| Content::of(&picture(side, pixel));
             assert_eq!(of(&|_, _| [1, 2, 3]), Content::Letter, "{side}");
-            assert_eq!(
-                of(&|x, y| if x > y { [255; 3] } else { [0, 90, 200] }),
-                Content::Letter,
-                "{side}"
-            );
-            assert_eq!(
-                of(&|x, y| noise(x, y)[..3].try_into().expect("three of four")),
-                Content::Photo,
-                "{side}"
-            );
+            assert_eq!(of(&|x, y| if x > y { [255; 3] } else { [0, 90, 200] }), Content::Letter, "{side}");
+            assert_eq!(of(&|x, y| noise(x, y)[..3].try_into().expect("three of four")), Content::Photo, "{side}");
             let flat_with_some_noise = |x, y| {
                 let [r, g, b, _] = noise(x, y);
                 if x < side / 4 { [r, g, b] } else { [80; 3] }
@@ -90,14 +79,7 @@ mod tests {
     fn the_count_stops_where_it_is_told() {
         let many = picture(64, |x, y| [x.to_le_bytes()[0], y.to_le_bytes()[0], 0]);
         assert_eq!(distinct(&many, 10), 11);
-        assert!(
-            distinct(&many, 10_000) > 3800,
-            "{}",
-            distinct(&many, 10_000)
-        );
-        assert_eq!(
-            distinct(&picture(8, |x, _| [x.to_le_bytes()[0]; 3]), 100),
-            8
-        );
+        assert!(distinct(&many, 10_000) > 3800, "{}", distinct(&many, 10_000));
+        assert_eq!(distinct(&picture(8, |x, _| [x.to_le_bytes()[0]; 3]), 100), 8);
     }
 }

@@ -23,11 +23,7 @@ pub(super) struct Indexed {
 impl Indexed {
     /// The picture with its palette applied.
     pub(super) fn raster(&self) -> Raster {
-        let samples = self
-            .indices
-            .iter()
-            .flat_map(|&index| self.palette[usize::from(index)])
-            .collect();
+        let samples = self.indices.iter().flat_map(|&index| self.palette[usize::from(index)]).collect();
         Raster::with_alpha(self.width, self.height, samples)
     }
 }
@@ -50,24 +46,12 @@ pub(super) fn reduce(raster: &Raster, tolerance: f32) -> Option<Indexed> {
     let colours = indices.iter().map(|&index| {
         let colour = palette.entries[usize::from(index)];
         // What is under full transparency is not seen; one value for it compresses best.
-        if colour.a == 0 {
-            [0; 4]
-        } else {
-            [colour.r, colour.g, colour.b, colour.a]
-        }
+        if colour.a == 0 { [0; 4] } else { [colour.r, colour.g, colour.b, colour.a] }
     });
-    Some(index(
-        raster.width,
-        raster.height,
-        &colours.collect::<Vec<_>>(),
-    ))
+    Some(index(raster.width, raster.height, &colours.collect::<Vec<_>>()))
 }
 
-fn fewest_colours(
-    histogram: &Histogram,
-    tolerance: f32,
-    exact_at_last: bool,
-) -> Option<QuantizeResult> {
+fn fewest_colours(histogram: &Histogram, tolerance: f32, exact_at_last: bool) -> Option<QuantizeResult> {
     for colours in COLOURS {
         let mut options = Options::default();
         options.set_max_colors(colours).ok()?;
@@ -86,19 +70,11 @@ fn fewest_colours(
 /// those with transparency come first, since PNG then stores no alpha for the rest.
 fn index(width: u32, height: u32, colours: &[[u8; 4]]) -> Indexed {
     let mut palette = colours.to_vec();
-    palette.sort_unstable_by_key(|&[r, g, b, a]| {
-        (a, [r, g, b].map(u16::from).iter().sum::<u16>(), r, g, b)
-    });
+    palette.sort_unstable_by_key(|&[r, g, b, a]| (a, [r, g, b].map(u16::from).iter().sum::<u16>(), r, g, b));
     palette.dedup();
-    let positions: std::collections::HashMap<_, _> =
-        palette.iter().copied().zip(0_u8..=u8::MAX).collect();
+    let positions: std::collections::HashMap<_, _> = palette.iter().copied().zip(0_u8..=u8::MAX).collect();
     let indices = colours.iter().map(|colour| positions[colour]).collect();
-    Indexed {
-        width,
-        height,
-        palette,
-        indices,
-    }
+    Indexed { width, height, palette, indices }
 }
 
 #[cfg(test)]
@@ -108,16 +84,9 @@ mod tests {
 
     #[test]
     fn few_colours_stay_exact_and_in_order() {
-        let raster = Raster::with_alpha(
-            2,
-            2,
-            vec![9, 9, 9, 255, 1, 2, 3, 0, 5, 5, 5, 100, 9, 9, 9, 255],
-        );
+        let raster = Raster::with_alpha(2, 2, vec![9, 9, 9, 255, 1, 2, 3, 0, 5, 5, 5, 100, 9, 9, 9, 255]);
         let indexed = reduce(&raster, 0.0).expect("three colours");
-        assert_eq!(
-            indexed.palette,
-            [[0, 0, 0, 0], [5, 5, 5, 100], [9, 9, 9, 255]]
-        );
+        assert_eq!(indexed.palette, [[0, 0, 0, 0], [5, 5, 5, 100], [9, 9, 9, 255]]);
         assert_eq!(indexed.indices, [2, 0, 1, 2]);
         assert_eq!(&indexed.raster().samples[8..], &raster.samples[8..]);
     }
@@ -128,19 +97,12 @@ mod tests {
         let raster = Raster::opaque(64, 64, (0..64 * 64).flat_map(ramp).collect());
         let colours = |tolerance| reduce(&raster, tolerance).map(|indexed| indexed.palette.len());
         assert_eq!(colours(0.0), Some(64));
-        assert!(
-            colours(2.0) < colours(0.0) && colours(60.0) < colours(2.0) && colours(60.0) >= Some(4)
-        );
+        assert!(colours(2.0) < colours(0.0) && colours(60.0) < colours(2.0) && colours(60.0) >= Some(4));
     }
 
     #[test]
     fn too_many_colours_have_no_palette() {
-        let noise = |i: u32| {
-            i.wrapping_mul(0x9e37_79b1)
-                .to_le_bytes()
-                .into_iter()
-                .skip(1)
-        };
+        let noise = |i: u32| i.wrapping_mul(0x9e37_79b1).to_le_bytes().into_iter().skip(1);
         let raster = Raster::opaque(64, 64, (0..64 * 64).flat_map(noise).collect());
         assert!(reduce(&raster, 4.0).is_none());
         assert!(reduce(&raster, 0.0).is_none());

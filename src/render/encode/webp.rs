@@ -1,16 +1,12 @@
 //! WebP, by libwebp. It only ever encodes here, pixels that are ours; what strangers send is decoded in safe code.
-#![expect(
-    unsafe_code,
-    reason = "libwebp is C; the two types that own its memory and the one call sequence are here"
-)]
+#![expect(unsafe_code, reason = "libwebp is C; the two types that own its memory and the one call sequence are here")]
 
 use super::colours::Content;
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
 use libwebp_sys::{
-    WebPConfig, WebPConfigLosslessPreset, WebPEncode, WebPMemoryWrite, WebPMemoryWriter,
-    WebPMemoryWriterClear, WebPMemoryWriterInit, WebPPicture, WebPPictureFree,
-    WebPPictureImportRGB, WebPPictureImportRGBA,
+    WebPConfig, WebPConfigLosslessPreset, WebPEncode, WebPMemoryWrite, WebPMemoryWriter, WebPMemoryWriterClear,
+    WebPMemoryWriterInit, WebPPicture, WebPPictureFree, WebPPictureImportRGB, WebPPictureImportRGBA,
 };
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -26,36 +22,25 @@ const PADDED_QUALITY: f32 = 79.5;
 const SMALL_PIXELS: usize = 64 * 64;
 
 /// Up to this many pixels a render is mostly its decode, and time is worth more than the last bytes.
-const TINY_PIXELS: usize = 40 * 40;
+const TINY_PIXELS: usize = 32 * 32;
 
 /// The level above which libwebp's lossless encoder takes several times longer and saves nothing.
 const LOSSLESS_LEVEL: c_int = 6;
 
 /// Encodes with loss, with the alpha channel as it is.
-pub(super) fn lossy(
-    raster: &Raster,
-    content: Content,
-    quality: Option<u8>,
-) -> Result<Vec<u8>, EncodeError> {
+pub(super) fn lossy(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
     let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
     let small = raster.len() <= SMALL_PIXELS;
     let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
-    config.quality = quality.map_or(
-        if small && padded {
-            PADDED_QUALITY
-        } else {
-            QUALITY
-        },
-        f32::from,
-    );
+    config.quality = quality.map_or(if small && padded { PADDED_QUALITY } else { QUALITY }, f32::from);
     config.method = 4;
     if small {
         // One segment: the header that tells segments apart is a tenth of a small file.
         config.segments = 1;
         config.sns_strength = 0;
-        // Method 5 quantises with an eye to the bits spent, for a seventh more time; below these pixels the other
-        // settings save enough. Method 6 would take twice as long, and with alpha a hundred times.
-        config.method = if raster.len() > TINY_PIXELS { 5 } else { 4 };
+        // Method 5 quantises with an eye to the bits spent, for a seventh more time; without padding the other settings
+        // save enough on the tiniest. Method 6 would take twice as long, and with alpha a hundred times.
+        config.method = if raster.len() <= TINY_PIXELS && !padded { 4 } else { 5 };
     }
     // Halved colour planes blur the edges of flat areas; this way of halving them looks at what the eye will see.
     config.use_sharp_yuv = c_int::from(content != Content::Photo);
@@ -96,8 +81,7 @@ impl Picture {
     /// Copies the pixels: as they are (`exact`), or at once as the planes of a lossy encoding.
     fn import(raster: &Raster, exact: bool) -> Result<Self, EncodeError> {
         let edge = |pixels: u32| c_int::try_from(pixels).map_err(|_| refused("an edge over 2^31"));
-        let mut picture =
-            Self(WebPPicture::new().map_err(|()| refused("libwebp of another version"))?);
+        let mut picture = Self(WebPPicture::new().map_err(|()| refused("libwebp of another version"))?);
         picture.0.use_argb = c_int::from(exact);
         picture.0.width = edge(raster.width)?;
         picture.0.height = edge(raster.height)?;
@@ -111,11 +95,7 @@ impl Picture {
                 Layout::Rgba => WebPPictureImportRGBA(target, samples, width * 4),
             }
         };
-        if imported == 0 {
-            Err(refused("out of memory"))
-        } else {
-            Ok(picture)
-        }
+        if imported == 0 { Err(refused("out of memory")) } else { Ok(picture) }
     }
 }
 
