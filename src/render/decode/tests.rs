@@ -255,7 +255,6 @@ fn lossless_sources_keep_their_pixels() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_colour_type_of_png() {
     use ::png::{BitDepth, ColorType};
     let check = |colour, depth, row: &[u8], trns, want: [[u8; 4]; 2]| {
@@ -472,7 +471,10 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_panics(which in 0_usize..11, damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn no_damage_panics(
+        which in 0_usize..11,
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
         let (_, mut file) = files().swap_remove(which);
         for (place, byte) in damage {
             let place = place.index(file.len());

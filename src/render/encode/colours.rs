@@ -16,7 +16,7 @@ pub(super) enum Content {
 impl Content {
     /// Classifies by the number of distinct colours against the number of pixels. The larger a picture is, the more
     /// pixels share a colour, so the limits grow with the power 3/4: on pictures of 24 to 128 pixels a side
-    /// photographs lie at 3.6 and above, drawings at 2.8 and below, letters at 0.7 and below.
+    /// photographs lie at 3.6 and above, most drawings at 2.9 and below, letters at 0.7 and below.
     pub(super) fn of(raster: &Raster) -> Self {
         let pixels = raster.len();
         let scale = (pixels * pixels.isqrt()).isqrt();

@@ -111,7 +111,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn every_index_names_a_colour(samples in proptest::collection::vec(any::<u8>(), 4 * 48), tolerance in 0.0_f32..1e5) {
+        fn every_index_names_a_colour(
+            samples in proptest::collection::vec(any::<u8>(), 4 * 48),
+            tolerance in 0.0_f32..1e5,
+        ) {
             let raster = Raster::with_alpha(8, 6, samples);
             if let Some(indexed) = reduce(&raster, tolerance) {
                 prop_assert!(indexed.palette.len() <= 256);
