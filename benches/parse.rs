@@ -1,7 +1,8 @@
 //! What a request costs before anything is looked up: its query, its `Accept`, its `If-None-Match`.
 
 use avatar_proxy::variant::negotiation::{Settings, negotiate};
-use avatar_proxy::variant::transform::{RequestedFormat, Sizes, Transform, forwarded_query};
+use avatar_proxy::variant::query::forwarded_query;
+use avatar_proxy::variant::transform::{RequestedFormat, Sizes, Transform};
 use avatar_proxy::variant::validators::names_etag;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;

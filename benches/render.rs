@@ -1,1 +1,99 @@
-fn main() {}
+//! What pixels cost: decode, resize, encode and the whole, by class of picture and edge, beside libwebp alone.
+//!
+//! The pictures are those of `benches/pictures`, and those of the folder that `AVATAR_PROXY_CORPUS` names when it is
+//! set. A picture's class is the first word of its name: photo, illu(stration) or letter.
+
+mod corpus;
+
+use avatar_proxy::render::{Limits, Pixels, decode, encode, render, resize};
+use avatar_proxy::variant::{Format, Geometry, Offer, Recipe, Variant};
+use corpus::{CLASSES, EDGES};
+use criterion::{Bencher, Criterion, criterion_group, criterion_main};
+use libwebp_sys::{
+    WebPConfig, WebPEncode, WebPMemoryWrite, WebPMemoryWriter, WebPMemoryWriterClear, WebPMemoryWriterInit,
+    WebPPicture, WebPPictureFree, WebPPictureImportRGBA,
+};
+use std::hint::black_box;
+use std::time::Duration;
+
+criterion_main!(benches);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(800));
+    targets = stages
+}
+
+/// The stages in the order of a request, and the yardstick.
+fn stages(criterion: &mut Criterion) {
+    for class in CLASSES {
+        let files = corpus::files(class);
+        let sources: Vec<Pixels> = files.iter().map(|file| decoded(file)).collect();
+        criterion
+            .bench_function(&format!("decode/{class}/128"), |bencher| round(bencher, &files, |file| decoded(file)));
+        for edge in EDGES {
+            let geometry = Geometry::Scale { width: edge, height: edge };
+            let recipe = corpus::recipe(edge, Offer::Webp);
+            let small: Vec<Pixels> = sources.iter().map(|source| resized(source, geometry)).collect();
+            let plain: Vec<Vec<u8>> = small.iter().map(|pixels| rgba(pixels, edge)).collect();
+            criterion.bench_function(&format!("resize/{class}/{edge}"), |bencher| {
+                round(bencher, &sources, |source| resized(source, geometry));
+            });
+            criterion.bench_function(&format!("encode/{class}/{edge}"), |bencher| {
+                round(bencher, &small, |pixels| encode(pixels, &recipe, 0).expect("encodes"));
+            });
+            criterion.bench_function(&format!("whole/{class}/{edge}"), |bencher| {
+                round(bencher, &files, |file| render(&decoded(file), &recipe, 0).expect("encodes"));
+            });
+            criterion.bench_function(&format!("libwebp_alone/{class}/{edge}"), |bencher| {
+                round(bencher, &plain, |pixels| libwebp_alone(pixels, edge));
+            });
+        }
+    }
+}
+
+/// Goes round `inputs`, one an iteration, so that the time is a mean over them.
+fn round<I, O>(bencher: &mut Bencher<'_>, inputs: &[I], work: impl Fn(&I) -> O) {
+    let mut next = inputs.iter().cycle();
+    bencher.iter(|| black_box(work(next.next().expect("a class has pictures"))));
+}
+
+fn decoded(file: &[u8]) -> Pixels {
+    decode(file, &Limits::default()).expect("a picture of the corpus decodes")
+}
+
+fn resized(source: &Pixels, geometry: Geometry) -> Pixels {
+    resize(source, geometry).expect("a size").into_owned()
+}
+
+/// The samples of `pixels`, brought out of the library by way of a PNG of exact colours.
+fn rgba(pixels: &Pixels, edge: u32) -> Vec<u8> {
+    let exact = Recipe { quality: Some(100), ..corpus::recipe(edge, Offer::Only(Format::Png)) };
+    let Variant::Encoded(file) = encode(pixels, &exact, 0).expect("encodes") else { unreachable!("no source offered") };
+    image::load_from_memory(&file.bytes).expect("decodes").into_rgba8().into_raw()
+}
+
+/// libwebp as others call it: method 4, quality 80, the rest as it comes. Gives the length of the file.
+#[expect(unsafe_code, reason = "the yardstick is libwebp without anything of ours around it")]
+fn libwebp_alone(rgba: &[u8], edge: u32) -> usize {
+    let edge = i32::try_from(edge).expect("a small edge");
+    let mut config = WebPConfig::new().expect("libwebp of this version");
+    config.quality = 80.0;
+    config.method = 4;
+    let mut picture = WebPPicture::new().expect("libwebp of this version");
+    picture.width = edge;
+    picture.height = edge;
+    let mut writer = std::mem::MaybeUninit::<WebPMemoryWriter>::uninit();
+    // SAFETY: everything is initialised before it is used, `rgba` holds edge * edge pixels of four bytes, the writer
+    // outlives the encoding, and both are freed once.
+    unsafe {
+        WebPMemoryWriterInit(writer.as_mut_ptr());
+        picture.writer = Some(WebPMemoryWrite);
+        picture.custom_ptr = writer.as_mut_ptr().cast();
+        assert_ne!(WebPPictureImportRGBA(&raw mut picture, rgba.as_ptr(), edge * 4), 0);
+        assert_ne!(WebPEncode(&raw const config, &raw mut picture), 0);
+        let length = writer.assume_init_ref().size;
+        WebPPictureFree(&raw mut picture);
+        WebPMemoryWriterClear(writer.as_mut_ptr());
+        length
+    }
+}

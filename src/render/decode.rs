@@ -156,3 +156,6 @@ impl<'a> Walk<'a> {
         usize::try_from(read(self.array()?)).map_err(|_| cut_off())
     }
 }
+
+#[cfg(test)]
+mod tests;

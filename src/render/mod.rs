@@ -6,8 +6,9 @@ mod raster;
 mod resize;
 
 use crate::source::SourceInfo;
-use crate::variant::{Encoded, Recipe, Variant};
+use crate::variant::{Encoded, Geometry, Recipe, Variant};
 use raster::Raster;
+use std::borrow::Cow;
 
 /// What a picture may cost before it is relayed as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +77,29 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeError> {
 /// # Errors
 /// When the geometry has no pixels or more than any format holds, or the encoder refuses.
 pub fn render(pixels: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
-    let resized = resize::resize(&pixels.raster, recipe.geometry)?;
-    let (format, bytes) = encode::encode(&resized, recipe)?;
+    encode(resize(pixels, recipe.geometry)?.as_ref(), recipe, source_len)
+}
+
+/// The first half of [`render`]: brings `pixels` to `geometry`.
+///
+/// # Errors
+/// When the geometry has no pixels or more than any format holds.
+pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, EncodeError> {
+    Ok(match resize::resize(&pixels.raster, geometry)? {
+        Cow::Borrowed(_) => Cow::Borrowed(pixels),
+        Cow::Owned(raster) => {
+            let (width, height, has_alpha) = (raster.width, raster.height, raster.has_alpha());
+            Cow::Owned(Pixels { info: SourceInfo { width, height, has_alpha, ..pixels.info }, raster })
+        }
+    })
+}
+
+/// The second half of [`render`]: encodes `resized` as it is, whatever geometry `recipe` names.
+///
+/// # Errors
+/// When the encoder refuses.
+pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
+    let (format, bytes) = encode::encode(&resized.raster, recipe)?;
     if recipe.source_may_serve && bytes.len() >= source_len {
         return Ok(Variant::SourceIsBest);
     }

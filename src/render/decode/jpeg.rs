@@ -1,12 +1,10 @@
 //! JPEG (ITU-T T.81): grey and colour, baseline and progressive. Four components are left alone: without their colour
 //! profile CMYK is a guess.
 
-use super::{DecodeError, Decoded, Limits, Walk, admit, broken, image_limits, orientation, refused};
+use super::{DecodeError, Decoded, Limits, Walk, admit, broken, orientation};
 use crate::render::raster::Raster;
-use image::codecs::jpeg::JpegDecoder;
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder};
-use std::io::Cursor;
+use jpeg_decoder::{Decoder, Error, PixelFormat};
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     let outline = outline(bytes)?;
@@ -91,16 +89,21 @@ fn next_marker(walk: &mut Walk<'_>) -> Result<u8, DecodeError> {
 }
 
 fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
-    let mut decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|error| refused(&error))?;
-    decoder.set_limits(image_limits(limits)).map_err(|error| refused(&error))?;
-    let (width, height) = decoder.dimensions();
-    let colour = decoder.color_type();
-    let size = usize::try_from(decoder.total_bytes()).map_err(|_| DecodeError::OverLimit("decoder memory"))?;
-    let mut samples = vec![0; size];
-    decoder.read_image(&mut samples).map_err(|error| refused(&error))?;
-    match colour {
-        ColorType::L8 => Ok(Raster::opaque(width, height, samples.iter().flat_map(|&grey| [grey; 3]).collect())),
-        ColorType::Rgb8 => Ok(Raster::opaque(width, height, samples)),
-        _ => Err(DecodeError::Unsupported),
+    let mut decoder = Decoder::new(bytes);
+    decoder.set_max_decoding_buffer_size(usize::try_from(limits.decoder_memory).unwrap_or(usize::MAX));
+    let samples = decoder.decode().map_err(|error| refused(&error))?;
+    let info = decoder.info().ok_or_else(|| broken("no frame"))?;
+    let (width, height) = (info.width.into(), info.height.into());
+    match info.pixel_format {
+        PixelFormat::L8 => Ok(Raster::opaque(width, height, samples.iter().flat_map(|&grey| [grey; 3]).collect())),
+        PixelFormat::RGB24 => Ok(Raster::opaque(width, height, samples)),
+        PixelFormat::L16 | PixelFormat::CMYK32 => Err(DecodeError::Unsupported),
+    }
+}
+
+fn refused(error: &Error) -> DecodeError {
+    match error {
+        Error::Unsupported(_) => DecodeError::Unsupported,
+        other => broken(other),
     }
 }

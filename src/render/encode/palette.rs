@@ -1,5 +1,6 @@
 //! A picture with few colours as a palette and indices: the fewest colours that stay within a tolerance.
 
+use super::colours::distinct;
 use crate::render::raster::Raster;
 use quantizr::{Histogram, Image, Options, QuantizeResult};
 
@@ -36,7 +37,8 @@ pub(super) fn reduce(raster: &Raster, tolerance: f32) -> Option<Indexed> {
     let image = Image::new(&samples, width, height).ok()?;
     let mut histogram = Histogram::new();
     histogram.add_image(&image);
-    let mut quantised = fewest_colours(&histogram, tolerance)?;
+    let exact_at_last = distinct(raster, 256) <= 256;
+    let mut quantised = fewest_colours(&histogram, tolerance, exact_at_last)?;
     quantised.set_dithering_level(0.0).ok()?;
     let mut indices = vec![0; raster.len()];
     quantised.remap_image(&image, &mut indices).ok()?;
@@ -49,7 +51,7 @@ pub(super) fn reduce(raster: &Raster, tolerance: f32) -> Option<Indexed> {
     Some(index(raster.width, raster.height, &colours.collect::<Vec<_>>()))
 }
 
-fn fewest_colours(histogram: &Histogram, tolerance: f32) -> Option<QuantizeResult> {
+fn fewest_colours(histogram: &Histogram, tolerance: f32, exact_at_last: bool) -> Option<QuantizeResult> {
     for colours in COLOURS {
         let mut options = Options::default();
         options.set_max_colors(colours).ok()?;
@@ -57,7 +59,7 @@ fn fewest_colours(histogram: &Histogram, tolerance: f32) -> Option<QuantizeResul
         if quantised.get_error() <= tolerance {
             return Some(quantised);
         }
-        if colours >= 16 && quantised.get_error() > HOPELESS * tolerance {
+        if !exact_at_last && colours >= 16 && quantised.get_error() > HOPELESS * tolerance {
             return None;
         }
     }
@@ -109,7 +111,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn every_index_names_a_colour(samples in proptest::collection::vec(any::<u8>(), 4 * 48), tolerance in 0.0_f32..1e5) {
+        fn every_index_names_a_colour(
+            samples in proptest::collection::vec(any::<u8>(), 4 * 48),
+            tolerance in 0.0_f32..1e5,
+        ) {
             let raster = Raster::with_alpha(8, 6, samples);
             if let Some(indexed) = reduce(&raster, tolerance) {
                 prop_assert!(indexed.palette.len() <= 256);

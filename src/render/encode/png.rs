@@ -12,8 +12,8 @@ const BEST_PIXELS: usize = 1 << 16;
 pub(super) fn indexed(picture: &Indexed) -> Result<Vec<u8>, EncodeError> {
     let (depth, per_byte) = match picture.palette.len() {
         ..=2 => (BitDepth::One, 8),
-        ..=4 => (BitDepth::Two, 4),
-        ..=16 => (BitDepth::Four, 2),
+        3..=4 => (BitDepth::Two, 4),
+        5..=16 => (BitDepth::Four, 2),
         _ => (BitDepth::Eight, 1),
     };
     let packed = packed(picture, per_byte);

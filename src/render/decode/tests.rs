@@ -1,0 +1,485 @@
+//! Every kind of source, whole, cut off, damaged and oversized. The files are made here, by encoders or by hand.
+
+use super::*;
+use image::codecs::gif::GifEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::{DynamicImage, ExtendedColorType, Frame, ImageFormat, RgbaImage};
+use jpeg_encoder::{ColorType as JpegColour, Encoder as JpegEncoder, SamplingFactor};
+use proptest::prelude::*;
+
+const RED: [u8; 3] = [255, 0, 0];
+const GREEN: [u8; 3] = [0, 255, 0];
+const BLUE: [u8; 3] = [0, 0, 255];
+const WHITE: [u8; 3] = [255; 3];
+
+/// Four areas: red and green above, blue and white below; `alpha` is that of the red one.
+fn quarters(width: u32, height: u32, alpha: u8) -> RgbaImage {
+    RgbaImage::from_fn(width, height, |x, y| {
+        let (pixel, alpha) = match (2 * x < width, 2 * y < height) {
+            (true, true) => (RED, alpha),
+            (false, true) => (GREEN, 255),
+            (true, false) => (BLUE, 255),
+            (false, false) => (WHITE, 255),
+        };
+        image::Rgba([pixel[0], pixel[1], pixel[2], alpha])
+    })
+}
+
+fn written(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut file = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut file, format).expect("encodes");
+    file.into_inner()
+}
+
+fn png_file(alpha: u8) -> Vec<u8> {
+    written(&quarters(40, 24, alpha).into(), ImageFormat::Png)
+}
+
+/// A JPEG of the quarters whose EXIF block asks for `orientation`.
+fn jpeg_file(orientation: u8, progressive: bool) -> Vec<u8> {
+    let samples = DynamicImage::from(quarters(40, 24, 255)).into_rgb8().into_raw();
+    let mut file = Vec::new();
+    let mut encoder = JpegEncoder::new(&mut file, 95);
+    encoder.set_sampling_factor(SamplingFactor::F_1_1);
+    encoder.set_progressive(progressive);
+    encoder.add_exif_metadata(&exif(orientation)).expect("a small block");
+    encoder.encode(&samples, 40, 24, JpegColour::Rgb).expect("encodes");
+    file
+}
+
+/// A TIFF header and one directory with one entry, the orientation.
+fn exif(orientation: u8) -> Vec<u8> {
+    let entry = [0x12, 0x01, 0x03, 0, 1, 0, 0, 0, orientation, 0, 0, 0];
+    [&b"II*\0\x08\0\0\0\x01\0"[..], &entry, &[0; 4]].concat()
+}
+
+fn gif_file(frames: usize) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = GifEncoder::new(&mut file);
+    encoder.encode_frames((0..frames).map(|_| Frame::new(quarters(40, 24, 255)))).expect("encodes");
+    drop(encoder);
+    file
+}
+
+/// One red frame of 2 x 2 pixels at (1, 1) on a screen of 4 x 4.
+fn small_frame_gif() -> Vec<u8> {
+    let head = b"GIF89a\x04\0\x04\0\x80\0\0\xff\0\0\0\0\xff";
+    let frame = b"\x2c\x01\0\x01\0\x02\0\x02\0\0\x02";
+    // Codes of three bits, from the low end: clear, 0, 0, clear, 0, 0, end.
+    let codes = [4_u32, 0, 0, 4, 0, 0, 5].iter().enumerate().fold(0, |bits, (i, code)| bits | code << (3 * i));
+    let [a, b, c, _] = codes.to_le_bytes();
+    [&head[..], frame, &[3, a, b, c, 0, 0x3b]].concat()
+}
+
+fn lossless_webp(picture: &RgbaImage) -> Vec<u8> {
+    let mut file = Vec::new();
+    let (width, height) = picture.dimensions();
+    WebPEncoder::new_lossless(&mut file).encode(picture, width, height, ExtendedColorType::Rgba8).expect("encodes");
+    file
+}
+
+fn lossy_webp() -> Vec<u8> {
+    use crate::variant::{Format, Geometry, Offer, Recipe};
+    let noise = |i: u32| i.wrapping_mul(0x9e37_79b1).to_le_bytes().into_iter().skip(1);
+    let pixels = super::super::Pixels {
+        info: SourceInfo { format: SourceFormat::Png, width: 40, height: 24, has_alpha: false, animated: false },
+        raster: Raster::opaque(40, 24, (0..40 * 24).flat_map(noise).collect()),
+    };
+    let recipe = Recipe {
+        geometry: Geometry::Keep,
+        offer: Offer::Only(Format::Webp),
+        quality: Some(80),
+        background: [255; 3],
+        source_may_serve: false,
+    };
+    match super::super::render(&pixels, &recipe, 0).expect("encodes") {
+        crate::variant::Variant::Encoded(encoded) => encoded.bytes.to_vec(),
+        crate::variant::Variant::SourceIsBest => unreachable!("the source may not serve"),
+    }
+}
+
+/// A RIFF file of `chunks`.
+fn riff(chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
+    let mut body = b"WEBP".to_vec();
+    for (kind, data) in chunks {
+        body.extend_from_slice(*kind);
+        body.extend_from_slice(&u32::try_from(data.len()).expect("small").to_le_bytes());
+        body.extend_from_slice(data);
+        if data.len() % 2 == 1 {
+            body.push(0);
+        }
+    }
+    [b"RIFF", &u32::try_from(body.len()).expect("small").to_le_bytes()[..], &body].concat()
+}
+
+/// An animation of `frames` frames, each of the quarters, with an EXIF block.
+fn moving_webp(frames: usize, orientation: u8) -> Vec<u8> {
+    let still = lossless_webp(&quarters(40, 24, 9))[12..].to_vec();
+    let frame = [&[0; 6][..], &[39, 0, 0, 23, 0, 0, 50, 0, 0, 2], &still].concat();
+    let mut chunks: Vec<(&[u8; 4], Vec<u8>)> =
+        vec![(b"VP8X", vec![0x1a, 0, 0, 0, 39, 0, 0, 23, 0, 0]), (b"ANIM", vec![0; 6])];
+    chunks.extend((0..frames).map(|_| (b"ANMF", frame.clone())));
+    chunks.push((b"EXIF", exif(orientation)));
+    riff(&chunks)
+}
+
+/// The quarters in 16 bits, interlaced, with the rows in stored blocks.
+fn interlaced_png() -> Vec<u8> {
+    const PASSES: [(u32, u32, u32, u32); 7] =
+        [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)];
+    let picture = quarters(10, 6, 77);
+    let mut rows = Vec::new();
+    for (left, top, across, down) in PASSES {
+        for y in (top..6).step_by(usize::try_from(down).expect("small")) {
+            rows.push(0);
+            for x in (left..10).step_by(usize::try_from(across).expect("small")) {
+                rows.extend(picture.get_pixel(x, y).0.iter().flat_map(|&sample| [sample, 0x33]));
+            }
+        }
+    }
+    let (a, b) = rows.iter().fold((1_u32, 0_u32), |(a, b), &byte| {
+        let a = (a + u32::from(byte)) % 65_521;
+        (a, (b + a) % 65_521)
+    });
+    let length = u16::try_from(rows.len()).expect("one stored block");
+    let mut data = vec![0x78, 0x01, 0x01];
+    data.extend(length.to_le_bytes());
+    data.extend((!length).to_le_bytes());
+    data.extend(rows);
+    data.extend((b << 16 | a).to_be_bytes());
+    let mut info = ::png::Info::with_size(10, 6);
+    info.color_type = ::png::ColorType::Rgba;
+    info.bit_depth = ::png::BitDepth::Sixteen;
+    info.interlaced = true;
+    let mut file = Vec::new();
+    let mut writer = ::png::Encoder::with_info(&mut file, info).expect("valid").write_header().expect("writes");
+    writer.write_chunk(::png::chunk::IDAT, &data).expect("writes");
+    drop(writer);
+    file
+}
+
+/// A PNG of `colour` and `depth` whose rows are all `row`.
+fn plain_png(colour: ::png::ColorType, depth: ::png::BitDepth, row: &[u8], trns: Option<&'static [u8]>) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = ::png::Encoder::new(&mut file, 4, 3);
+    encoder.set_color(colour);
+    encoder.set_depth(depth);
+    if colour == ::png::ColorType::Indexed {
+        encoder.set_palette(&[255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255][..]);
+    }
+    if let Some(trns) = trns {
+        encoder.set_trns(trns);
+    }
+    let mut writer = encoder.write_header().expect("writes");
+    writer.write_image_data(&row.repeat(3)).expect("writes");
+    drop(writer);
+    file
+}
+
+fn moving_png(frames: u32) -> Vec<u8> {
+    let picture = quarters(40, 24, 255);
+    let mut file = Vec::new();
+    let mut encoder = ::png::Encoder::new(&mut file, 40, 24);
+    encoder.set_color(::png::ColorType::Rgba);
+    encoder.set_animated(frames, 0).expect("some frames");
+    let mut writer = encoder.write_header().expect("writes");
+    for _ in 0..frames {
+        writer.write_image_data(&picture).expect("writes");
+    }
+    drop(writer);
+    file
+}
+
+/// One of each kind, as (name, file).
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("png", png_file(9)),
+        ("interlaced png", interlaced_png()),
+        ("moving png", moving_png(3)),
+        ("jpeg", jpeg_file(6, false)),
+        ("progressive jpeg", jpeg_file(1, true)),
+        ("gif", gif_file(1)),
+        ("moving gif", gif_file(3)),
+        ("small gif", small_frame_gif()),
+        ("lossless webp", lossless_webp(&quarters(40, 24, 9))),
+        ("lossy webp", lossy_webp()),
+        ("moving webp", moving_webp(2, 1)),
+    ]
+}
+
+fn decoded(file: &[u8]) -> Pixels {
+    decode(file, &Limits::default()).expect("decodes")
+}
+
+fn at(pixels: &Pixels, x: u32, y: u32) -> [u8; 4] {
+    pixels.raster.rgba().nth(usize::try_from(y * pixels.raster.width + x).expect("small")).expect("inside")
+}
+
+fn opaque([r, g, b]: [u8; 3]) -> [u8; 4] {
+    [r, g, b, 255]
+}
+
+#[test]
+fn every_kind_is_recognised_by_its_bytes() {
+    let check = |name: &str, file: &[u8], format, alpha, animated| {
+        let pixels = decoded(file);
+        let info = SourceInfo { format, width: 40, height: 24, has_alpha: alpha, animated };
+        assert_eq!(pixels.info, info, "{name}");
+    };
+    check("png", &png_file(255), SourceFormat::Png, false, false);
+    check("png with alpha", &png_file(254), SourceFormat::Png, true, false);
+    check("moving png of one frame", &moving_png(1), SourceFormat::Png, false, false);
+    check("moving png", &moving_png(2), SourceFormat::Png, false, true);
+    check("jpeg", &jpeg_file(1, false), SourceFormat::Jpeg, false, false);
+    check("gif", &gif_file(1), SourceFormat::Gif, false, false);
+    check("moving gif", &gif_file(2), SourceFormat::Gif, false, true);
+    check("webp", &lossless_webp(&quarters(40, 24, 255)), SourceFormat::Webp, false, false);
+    check("webp with alpha", &lossless_webp(&quarters(40, 24, 9)), SourceFormat::Webp, true, false);
+    check("lossy webp", &lossy_webp(), SourceFormat::Webp, false, false);
+    check("moving webp", &moving_webp(2, 1), SourceFormat::Webp, true, true);
+    check("moving webp of one frame", &moving_webp(1, 1), SourceFormat::Webp, true, false);
+}
+
+#[test]
+fn lossless_sources_keep_their_pixels() {
+    let want = quarters(40, 24, 9).into_raw();
+    for (name, file) in
+        [("png", png_file(9)), ("webp", lossless_webp(&quarters(40, 24, 9))), ("moving", moving_webp(2, 1))]
+    {
+        assert_eq!(decoded(&file).raster.samples, want, "{name}");
+    }
+    assert_eq!(decoded(&interlaced_png()).raster.samples, quarters(10, 6, 77).into_raw());
+    assert_eq!(decoded(&moving_png(2)).raster.rgba().flatten().collect::<Vec<_>>(), quarters(40, 24, 255).into_raw());
+    let gif: Vec<u8> = decoded(&gif_file(2)).raster.rgba().flatten().collect();
+    assert!(gif.iter().zip(quarters(40, 24, 255).as_raw()).all(|(a, b)| a.abs_diff(*b) < 4));
+}
+
+#[test]
+fn every_colour_type_of_png() {
+    use ::png::{BitDepth, ColorType};
+    let check = |colour, depth, row: &[u8], trns, want: [[u8; 4]; 2]| {
+        let pixels = decoded(&plain_png(colour, depth, row, trns));
+        assert_eq!([at(&pixels, 0, 0), at(&pixels, 3, 2)], want, "{colour:?} {depth:?} {trns:?}");
+        assert_eq!(pixels.info.has_alpha, want.iter().any(|pixel| pixel[3] < 255), "{colour:?} {depth:?} {trns:?}");
+    };
+    let (black, white) = ([0, 0, 0, 255], [255; 4]);
+    check(ColorType::Grayscale, BitDepth::One, &[0b0001_0000], None, [black, white]);
+    check(ColorType::Grayscale, BitDepth::Two, &[0b0000_0011], None, [black, white]);
+    check(ColorType::Grayscale, BitDepth::Four, &[0x0f, 0xff], None, [black, white]);
+    check(ColorType::Grayscale, BitDepth::Eight, &[0, 1, 2, 255], Some(&[0, 0]), [[0; 4], white]);
+    check(ColorType::Grayscale, BitDepth::Sixteen, &[0, 9, 0, 0, 0, 0, 255, 255], None, [black, white]);
+    check(ColorType::GrayscaleAlpha, BitDepth::Eight, &[0, 255, 1, 1, 2, 2, 7, 8], None, [black, [7, 7, 7, 8]]);
+    let wide = [0, 0, 255, 255, 1, 1, 1, 1, 2, 2, 2, 2, 7, 0, 8, 0];
+    check(ColorType::GrayscaleAlpha, BitDepth::Sixteen, &wide, None, [black, [7, 7, 7, 8]]);
+    let row = [1, 2, 3, 0, 0, 0, 0, 0, 0, 4, 5, 6];
+    check(ColorType::Rgb, BitDepth::Eight, &row, None, [[1, 2, 3, 255], [4, 5, 6, 255]]);
+    check(ColorType::Rgb, BitDepth::Eight, &row, Some(&[0, 4, 0, 5, 0, 6]), [[1, 2, 3, 255], [4, 5, 6, 0]]);
+    let row: Vec<u8> = row.iter().flat_map(|&sample| [sample, 0x80]).collect();
+    check(ColorType::Rgb, BitDepth::Sixteen, &row, None, [[1, 2, 3, 255], [4, 5, 6, 255]]);
+    check(ColorType::Indexed, BitDepth::One, &[0b0001_0000], None, [opaque(RED), opaque(GREEN)]);
+    check(ColorType::Indexed, BitDepth::Two, &[0b0000_0011], None, [opaque(RED), opaque(WHITE)]);
+    check(ColorType::Indexed, BitDepth::Four, &[0x01, 0x12], None, [opaque(RED), opaque(BLUE)]);
+    check(ColorType::Indexed, BitDepth::Eight, &[0, 1, 1, 2], Some(&[50]), [[255, 0, 0, 50], opaque(BLUE)]);
+}
+
+#[test]
+fn greyscale_jpeg_decodes_and_four_components_are_left_alone() {
+    let mut grey = Vec::new();
+    JpegEncoder::new(&mut grey, 95).encode(&[90; 40 * 24], 40, 24, JpegColour::Luma).expect("encodes");
+    assert!(at(&decoded(&grey), 39, 23)[..3].iter().all(|sample| sample.abs_diff(90) < 3));
+    for colour in [JpegColour::Cmyk, JpegColour::CmykAsYcck] {
+        let mut four = Vec::new();
+        JpegEncoder::new(&mut four, 95).encode(&[90; 40 * 24 * 4], 40, 24, colour).expect("encodes");
+        assert_eq!(decode(&four, &Limits::default()), Err(DecodeError::Unsupported));
+    }
+}
+
+#[test]
+fn the_last_rows_of_a_flat_jpeg_are_there() {
+    for (side, progressive) in [(8, false), (16, false), (48, false), (128, false), (128, true)] {
+        for sampling in [SamplingFactor::F_1_1, SamplingFactor::F_2_2] {
+            let mut file = Vec::new();
+            let mut encoder = JpegEncoder::new(&mut file, 90);
+            encoder.set_sampling_factor(sampling);
+            encoder.set_progressive(progressive);
+            encoder.set_optimized_huffman_tables(true);
+            let samples = [200, 30, 30].repeat(usize::from(side) * usize::from(side));
+            encoder.encode(&samples, side, side, JpegColour::Rgb).expect("encodes");
+            let pixels = decoded(&file);
+            let far =
+                pixels.raster.rgba().find(|[r, g, b, _]| r.abs_diff(200).max(g.abs_diff(30)).max(b.abs_diff(30)) > 8);
+            assert_eq!(far, None, "{side} {progressive} {sampling:?}");
+        }
+    }
+}
+
+#[test]
+fn orientation_is_applied() {
+    let check = |orientation, size: (u32, u32), corners: [[u8; 3]; 4]| {
+        let mut png = png_file(255);
+        let block = exif(orientation);
+        let mut chunk = u32::try_from(block.len()).expect("small").to_be_bytes().to_vec();
+        chunk.extend(b"eXIf");
+        chunk.extend(block);
+        // The checksum of a chunk that only the walk reads; decoders skip it as ancillary.
+        chunk.extend([0; 4]);
+        png.splice(33..33, chunk);
+        let webp = moving_webp(2, orientation);
+        for (name, file) in [("jpeg", jpeg_file(orientation, false)), ("png", png), ("webp", webp)] {
+            let pixels = decoded(&file);
+            assert_eq!((pixels.info.width, pixels.info.height), size, "{name} {orientation}");
+            let (right, bottom) = (size.0 - 1, size.1 - 1);
+            for ((x, y), want) in [(0, 0), (right, 0), (0, bottom), (right, bottom)].into_iter().zip(corners) {
+                let [r, g, b, _] = at(&pixels, x, y);
+                let near = [r, g, b].iter().zip(want).all(|(a, b)| a.abs_diff(b) < 12);
+                assert!(near, "{name} {orientation} ({x}, {y}): {:?} is not {want:?}", [r, g, b]);
+            }
+        }
+    };
+    check(1, (40, 24), [RED, GREEN, BLUE, WHITE]);
+    check(2, (40, 24), [GREEN, RED, WHITE, BLUE]);
+    check(3, (40, 24), [WHITE, BLUE, GREEN, RED]);
+    check(4, (40, 24), [BLUE, WHITE, RED, GREEN]);
+    check(5, (24, 40), [RED, BLUE, GREEN, WHITE]);
+    check(6, (24, 40), [BLUE, RED, WHITE, GREEN]);
+    check(7, (24, 40), [WHITE, GREEN, BLUE, RED]);
+    check(8, (24, 40), [GREEN, WHITE, RED, BLUE]);
+    check(0, (40, 24), [RED, GREEN, BLUE, WHITE]);
+    check(9, (40, 24), [RED, GREEN, BLUE, WHITE]);
+}
+
+#[test]
+fn a_gif_frame_lies_on_its_screen() {
+    let pixels = decoded(&small_frame_gif());
+    assert_eq!((pixels.info.width, pixels.info.height, pixels.info.has_alpha), (4, 4, true));
+    assert_eq!(
+        [at(&pixels, 0, 0), at(&pixels, 1, 1), at(&pixels, 2, 2), at(&pixels, 3, 3)],
+        [[0; 4], opaque(RED), opaque(RED), [0; 4]]
+    );
+}
+
+#[test]
+fn a_picture_that_is_cut_off_is_broken() {
+    for (name, file) in files() {
+        decoded(&file);
+        for end in 0..file.len() {
+            let cut = decode(&file[..end], &Limits::default());
+            assert!(matches!(cut, Err(DecodeError::Broken(_))), "{name} at {end} of {}: {cut:?}", file.len());
+        }
+    }
+}
+
+#[test]
+fn bytes_behind_the_picture_are_ignored() {
+    for (name, file) in files() {
+        let longer = [&file[..], b"\0\0\xff\xd9trailing", &file].concat();
+        assert_eq!(decoded(&longer), decoded(&file), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_picture_of_ours() {
+    let check = |bytes: &[u8], unsupported: bool| {
+        let want = decode(bytes, &Limits::default()).expect_err("no picture");
+        assert_eq!(want == DecodeError::Unsupported, unsupported, "{bytes:?}: {want:?}");
+    };
+    check(b"BMF\0\0\0\0\0\0\0\x36\0\0\0", true);
+    check(b"II*\0\x08\0\0\0", true);
+    check(b"MM\0*\0\0\0\x08", true);
+    check(b"\0\0\0 ftypavif\0\0\0\0", true);
+    check(b"\0\0\0\x18ftypheic\0\0\0\0", true);
+    check(b"\0\0\x01\0\x01\0", true);
+    check(b"\xff\x0a\xfa", true);
+    check(b"<?xml version=\"1.0\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\"/>", true);
+    check(b"<SVG/>", true);
+    check(b"<!doctype html><title>Sign in</title>", false);
+    check(b"BM and other words", false);
+    check(b"", false);
+    check(b"\0", false);
+    check(b"\x89PNG", false);
+    check(b"\xff\xd8", false);
+    check(b"GIF88a", false);
+    check(b"RIFF\0\0\0\0WAVE", false);
+}
+
+#[test]
+fn limits_are_held_before_anything_is_decoded() {
+    // Only headers: nothing but them can have been read.
+    let png = |width: u32, height: u32| {
+        let mut file = png_file(255);
+        file[16..20].copy_from_slice(&width.to_be_bytes());
+        file[20..24].copy_from_slice(&height.to_be_bytes());
+        file
+    };
+    let jpeg = |width: u16, height: u16| {
+        let head = [&b"\xff\xd8\xff\xc0\0\x0b\x08"[..], &height.to_be_bytes(), &width.to_be_bytes(), b"\x01\x01\x11\0"];
+        [&head.concat()[..], b"\xff\xda\0\x08\x01\x01\0\0?\0\0\xff\xd9"].concat()
+    };
+    let gif = |width: u16, height: u16| {
+        let mut file = small_frame_gif();
+        file[6..8].copy_from_slice(&width.to_le_bytes());
+        file[8..10].copy_from_slice(&height.to_le_bytes());
+        file
+    };
+    let webp = |width: u32, height: u32| {
+        let [w, h] = [width - 1, height - 1].map(u32::to_le_bytes);
+        let mut file = moving_webp(1, 1);
+        file[24..27].copy_from_slice(&w[..3]);
+        file[27..30].copy_from_slice(&h[..3]);
+        file
+    };
+    let started = std::time::Instant::now();
+    for (name, small, wide, large) in [
+        ("png", png(100, 100), png(4097, 1), png(4000, 4000)),
+        ("jpeg", jpeg(100, 100), jpeg(4097, 1), jpeg(4000, 4000)),
+        ("gif", gif(100, 100), gif(4097, 1), gif(4000, 4000)),
+        ("webp", webp(100, 100), webp(4097, 1), webp(4000, 4000)),
+    ] {
+        let over = |file: &[u8], limits: &Limits| decode(file, limits).expect_err(name);
+        assert_eq!(over(&wide, &Limits::default()), DecodeError::OverLimit("edge"), "{name}");
+        assert_eq!(over(&large, &Limits::default()), DecodeError::OverLimit("pixels"), "{name}");
+        let little = Limits { decoder_memory: 20_000, ..Limits::default() };
+        assert_eq!(over(&small, &little), DecodeError::OverLimit("decoder memory"), "{name}");
+    }
+    assert!(matches!(decode(&png(0, 5), &Limits::default()), Err(DecodeError::Broken(_))));
+    assert!(matches!(decode(&gif(0, 5), &Limits::default()), Err(DecodeError::Broken(_))));
+    assert!(started.elapsed() < std::time::Duration::from_secs(1));
+}
+
+#[test]
+fn a_profile_and_text_are_not_read() {
+    // Chunks that would not inflate; their checksums are right.
+    let picture = quarters(40, 24, 9);
+    let mut file = Vec::new();
+    let mut encoder = ::png::Encoder::new(&mut file, 40, 24);
+    encoder.set_color(::png::ColorType::Rgba);
+    let mut writer = encoder.write_header().expect("writes");
+    writer.write_chunk(::png::chunk::iCCP, b"p\0\0no zlib stream").expect("writes");
+    writer.write_chunk(::png::chunk::zTXt, b"t\0\0no zlib stream").expect("writes");
+    writer.write_image_data(&picture).expect("writes");
+    drop(writer);
+    assert_eq!(decoded(&file), decoded(&png_file(9)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), magic in 0_usize..5) {
+        let magics: [&[u8]; 5] = [b"", png::SIGNATURE, b"\xff\xd8\xff", b"GIF89a", b"RIFF\x80\0\0\0WEBPVP8X"];
+        let _ = decode(&[magics[magic], &bytes].concat(), &Limits::default());
+    }
+
+    #[test]
+    fn no_damage_panics(
+        which in 0_usize..11,
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let (_, mut file) = files().swap_remove(which);
+        for (place, byte) in damage {
+            let place = place.index(file.len());
+            file[place] = byte;
+        }
+        let _ = decode(&file, &Limits::default());
+    }
+}
