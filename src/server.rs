@@ -104,6 +104,7 @@ impl Bound {
     /// # Errors
     /// The servers fail.
     pub async fn serve(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> io::Result<()> {
+        let readiness = self.readiness.clone();
         let (public, admin) = self.start()?;
         let handle = public.handle();
         let running = actix_web::rt::spawn(public);
@@ -113,7 +114,7 @@ impl Bound {
             () = stop => {}
         }
         tracing::info!("draining");
-        self.readiness.drain();
+        readiness.drain();
         tokio::select! {
             () = handle.stop(true) => {}
             () = at_once => handle.stop(false).await,
@@ -124,7 +125,8 @@ impl Bound {
         running.await.map_err(io::Error::other)?
     }
 
-    fn start(&self) -> io::Result<(Server, Option<ServerHandle>)> {
+    /// Hands the listeners over: one that stayed here would go on taking connections that nobody answers.
+    fn start(self) -> io::Result<(Server, Option<ServerHandle>)> {
         let server = &self.config.server;
         let (front, telemetry) = (self.front.clone(), self.front.telemetry.clone());
         let answer = move || {
@@ -145,8 +147,8 @@ impl Bound {
         if server.workers > 0 {
             public = public.workers(server.workers);
         }
-        let public = public.listen(self.public.try_clone()?)?.run();
         let admin = self.admin.as_ref().map(|listener| self.start_admin(listener)).transpose()?;
+        let public = public.listen(self.public)?.run();
         Ok((public, admin))
     }
 
