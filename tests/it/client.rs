@@ -146,6 +146,8 @@ async fn read(stream: &mut TcpStream, method: &str) -> Answer {
             break;
         }
     }
+    // What comes after it is no part of it.
+    rest.truncate(length.unwrap_or(rest.len()));
     answer.body = rest.into();
     answer
 }

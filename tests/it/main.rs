@@ -14,4 +14,5 @@ mod limits;
 mod passthrough;
 mod permission;
 mod queries;
+mod shutdown;
 mod websocket;

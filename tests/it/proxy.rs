@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// The time-outs of these tests.
+/// The time-outs of an impatient proxy.
 pub(crate) const SHORT: Duration = Duration::from_millis(400);
 
 /// A running proxy; dropping it stops it at once.
@@ -23,9 +23,18 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy before `upstream` with short time-outs.
+    /// A proxy before `upstream`, as patient as a busy machine needs it to be.
     pub(crate) fn before(upstream: SocketAddr) -> Self {
         Self::with(upstream, |_| ())
+    }
+
+    /// A proxy before `upstream` that gives up soon, but on connecting.
+    pub(crate) fn impatient(upstream: SocketAddr) -> Self {
+        Self::with(upstream, |config| {
+            config.upstream.head_timeout = SHORT;
+            config.upstream.idle_timeout = SHORT;
+            config.upstream.picture_timeout = 4 * SHORT;
+        })
     }
 
     /// A proxy before `upstream`, configured further by the test.
@@ -36,10 +45,6 @@ impl Proxy {
         config.admin.listen = Some(config.server.listen);
         config.server.workers = 2;
         config.server.shutdown_timeout = Duration::from_secs(5);
-        config.upstream.connect_timeout = SHORT;
-        config.upstream.head_timeout = SHORT;
-        config.upstream.idle_timeout = SHORT;
-        config.upstream.picture_timeout = 4 * SHORT;
         configure(&mut config);
         let bound = Bound::bind(config, Arc::new(Telemetry::new())).expect("the proxy binds");
         let address = bound.address().expect("bound");

@@ -4,9 +4,10 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A request as upstream saw it.
@@ -32,7 +33,7 @@ type Script = dyn Fn(usize, Seen, TcpStream) -> Pin<Box<dyn Future<Output = ()>>
 /// A scripted upstream on a port of its own; ends with the test's runtime.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: watch::Receiver<Vec<Seen>>,
     accepts: JoinHandle<()>,
 }
 
@@ -44,19 +45,16 @@ impl Upstream {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let keeps = seen.clone();
+        let (keeps, seen) = watch::channel(Vec::new());
+        let keeps = Arc::new(keeps);
         let script: Arc<Script> = Arc::new(move |n, seen, stream| Box::pin(script(n, seen, stream)));
         let accepts = actix_web::rt::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (script, keeps) = (script.clone(), keeps.clone());
                 actix_web::rt::spawn(async move {
                     let Some(request) = read_head(&mut stream).await else { return };
-                    let n = {
-                        let mut all = keeps.lock().expect("no panic while held");
-                        all.push(request.clone());
-                        all.len() - 1
-                    };
+                    keeps.send_modify(|all| all.push(request.clone()));
+                    let n = keeps.borrow().len() - 1;
                     script(n, request, stream).await;
                 });
             }
@@ -99,7 +97,12 @@ impl Upstream {
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("no panic while held").clone()
+        self.seen.borrow().clone()
+    }
+
+    /// Waits until so many requests have arrived.
+    pub(crate) async fn has_seen(&self, requests: usize) {
+        self.seen.clone().wait_for(|all| all.len() >= requests).await.expect("upstream listens");
     }
 }
 
@@ -150,7 +153,8 @@ pub(crate) fn picture_answer(etag: &str, body: &[u8]) -> Vec<u8> {
     answer("200 OK", &fields, body)
 }
 
-/// A 304 of Mattermost's, which says no lifetime.
+/// A 304 of Mattermost's, which says no lifetime (`recordings`: `image-inm-equal-bare`).
 pub(crate) fn not_modified(etag: &str) -> Vec<u8> {
-    format!("HTTP/1.1 304 Not Modified\r\nEtag: {etag}\r\nConnection: close\r\n\r\n").into_bytes()
+    let fields = format!("Etag: {etag}\r\nExpires: 0\r\nVary: Accept-Encoding\r\nConnection: close");
+    format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n").into_bytes()
 }
