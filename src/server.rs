@@ -115,14 +115,15 @@ impl Bound {
         }
         tracing::info!("draining");
         readiness.drain();
-        tokio::select! {
-            () = handle.stop(true) => {}
-            () = at_once => handle.stop(false).await,
-        }
+        // While actix drains it hears no second command, so the drain is left to itself: its threads end with the process.
+        let drained = tokio::select! {
+            () = handle.stop(true) => true,
+            () = at_once => false,
+        };
         if let Some(admin) = admin {
             admin.stop(false).await;
         }
-        running.await.map_err(io::Error::other)?
+        if drained { running.await.map_err(io::Error::other)? } else { Ok(()) }
     }
 
     /// Hands the listeners over: one that stayed here would go on taking connections that nobody answers.
