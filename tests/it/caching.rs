@@ -174,11 +174,8 @@ async fn head_is_get_without_body() {
     for query in ["size=32", "size=64&format=jpeg", "format=original"] {
         let get = Request::picture(query).accept(WEBP);
         let head = get.clone().method("HEAD");
-        let (get, head, conditional) = (
-            proxy.send(&get).await,
-            proxy.send(&head).await,
-            proxy.send(&head.header("If-None-Match", "*")).await,
-        );
+        let (get, head, conditional) =
+            (proxy.send(&get).await, proxy.send(&head).await, proxy.send(&head.header("If-None-Match", "*")).await);
         let named = |answer: &Answer| {
             let mut fields = answer.headers.clone();
             fields.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));

@@ -120,7 +120,11 @@ async fn read(stream: &mut TcpStream, method: &str) -> Answer {
         if let Some(end) = find(&buffer, b"\r\n\r\n") {
             break end + 4;
         }
-        assert!(more(stream, &mut buffer).await, "the connection ended in the head: {:?}", String::from_utf8_lossy(&buffer));
+        assert!(
+            more(stream, &mut buffer).await,
+            "the connection ended in the head: {:?}",
+            String::from_utf8_lossy(&buffer)
+        );
     };
     let head = String::from_utf8_lossy(&buffer[..head_len]).into_owned();
     let mut lines = head.split("\r\n");
@@ -193,7 +197,11 @@ impl Answer {
 
     /// Every value of a field, in order.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(each, _)| each.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {

@@ -151,10 +151,8 @@ async fn f05_a_short_body_that_passes_through_never_looks_whole() {
 #[actix_web::test]
 async fn f06_bytes_after_the_body_end_only_the_connection() {
     let picture = png(&photo(1));
-    let kept_open = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nEtag: 1\r\nContent-Length: {}\r\n\r\n",
-        picture.len()
-    );
+    let kept_open =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nEtag: 1\r\nContent-Length: {}\r\n\r\n", picture.len());
     let stray = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     let bytes = [kept_open.as_bytes(), &picture, stray].concat();
     let upstream = Upstream::scripted(move |_, _, mut stream| {
@@ -426,7 +424,8 @@ async fn f18_a_picture_without_tag_is_asked_for_in_full_and_rendered_once() {
 #[actix_web::test]
 async fn f19_refusals_are_relayed_whole() {
     for status in ["401 Unauthorized", "403 Forbidden", "404 Not Found"] {
-        let fields = [("Set-Cookie", "MMAUTHTOKEN=; Max-Age=0"), ("Set-Cookie", "x=1"), ("Content-Type", "application/json")];
+        let fields =
+            [("Set-Cookie", "MMAUTHTOKEN=; Max-Age=0"), ("Set-Cookie", "x=1"), ("Content-Type", "application/json")];
         check_not_kept(answer(status, &fields, b"{\"id\":\"api.context\"}"), |answer| {
             assert_eq!(answer.status.to_string(), status[..3]);
             assert_eq!(answer.all("set-cookie"), ["MMAUTHTOKEN=; Max-Age=0", "x=1"]);

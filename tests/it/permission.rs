@@ -34,11 +34,11 @@ async fn every_request_asks_upstream_in_its_callers_name() {
         assert_eq!(proxy.send(request).await.dimensions(), (32, 32));
     }
 
-    let asked = |seen: &Seen| ["if-none-match", "cookie", "authorization"].map(|name| seen.header(name).map(str::to_owned));
+    let asked =
+        |seen: &Seen| ["if-none-match", "cookie", "authorization"].map(|name| seen.header(name).map(str::to_owned));
     let (cookie, bearer) = (format!("MMAUTHTOKEN={ALICES_TOKEN}"), format!("Bearer {ALICES_TOKEN}"));
     let held = Some("0".to_owned());
-    let expected =
-        [[None, Some(cookie.clone()), None], [held.clone(), None, Some(bearer)], [held, Some(cookie), None]];
+    let expected = [[None, Some(cookie.clone()), None], [held.clone(), None, Some(bearer)], [held, Some(cookie), None]];
     assert_eq!(upstream.seen().iter().map(asked).collect::<Vec<_>>(), expected);
 }
 

@@ -79,6 +79,11 @@ impl Proxy {
         let _ = self.stop.take().expect("asked once").send(());
     }
 
+    /// Asks the proxy to end its drain.
+    pub(crate) fn stop_at_once(&mut self) {
+        let _ = self.at_once.take().expect("asked once").send(());
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> std::io::Result<()> {
         self.thread.take().expect("waited for once").join().expect("no panic")

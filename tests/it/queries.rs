@@ -60,7 +60,8 @@ async fn f33_a_value_that_cannot_be_understood_is_400_and_costs_upstream_nothing
         check_bad_request(&answer, "avatar_proxy.query.value", query);
         assert_eq!(answer.header("vary"), Some("Accept"));
     }
-    for query in ["size=32&size=64", "size=32&s=64", "%73ize=32&size=64", "f=webp&output=png", "fit=cover&method=scale"] {
+    for query in ["size=32&size=64", "size=32&s=64", "%73ize=32&size=64", "f=webp&output=png", "fit=cover&method=scale"]
+    {
         check_bad_request(&proxy.send(&Request::picture(query)).await, "avatar_proxy.query.repeated", query);
     }
     let endless = format!("size={}", "3".repeat(10_000));
@@ -250,7 +251,9 @@ async fn two_users_under_one_tag_keep_their_own_pictures() {
 async fn f36_connection_may_not_name_who_asks() {
     let upstream = Upstream::showing("1", png(&photo(1))).await;
     let proxy = Proxy::before(upstream.address);
-    for named in ["Authorization", "Cookie", "close, cookie", "X-Forwarded-For", "Authorization, Cookie, X-Forwarded-For"] {
+    for named in
+        ["Authorization", "Cookie", "close, cookie", "X-Forwarded-For", "Authorization, Cookie, X-Forwarded-For"]
+    {
         for request in [Request::picture(""), Request::get("/api/v4/users").cookie(ALICES_TOKEN)] {
             let answer = proxy.send(&request.header("Connection", named)).await;
             check_bad_request(&answer, "avatar_proxy.header.connection", named);
@@ -258,7 +261,9 @@ async fn f36_connection_may_not_name_who_asks() {
     }
     assert!(upstream.seen().is_empty());
 
-    proxy.send(&Request::get("/x").header("Connection", "close, X-Hop").header("X-Hop", "1").header("X-Own", "1")).await;
+    proxy
+        .send(&Request::get("/x").header("Connection", "close, X-Hop").header("X-Hop", "1").header("X-Own", "1"))
+        .await;
     let seen = upstream.seen().pop().expect("asked");
     assert_eq!((seen.header("x-hop"), seen.header("x-own")), (None, Some("1")));
 }

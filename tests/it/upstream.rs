@@ -127,7 +127,10 @@ async fn read_head(stream: &mut TcpStream) -> Option<Seen> {
     let text = String::from_utf8_lossy(&head).into_owned();
     let mut lines = text.trim_end().split("\r\n");
     let line = lines.next()?.to_owned();
-    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     Some(Seen { line, headers })
 }
 
