@@ -85,20 +85,15 @@ impl Request {
     /// The request as bytes. `Host` and `Content-Length` are added unless they were given.
     pub(crate) fn bytes(&self, host: &str) -> Vec<u8> {
         let has = |name: &str| self.headers.iter().any(|(each, _)| each.eq_ignore_ascii_case(name));
-        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        let mut lines = vec![format!("{} {} HTTP/1.1", self.method, self.target)];
         if !has("host") {
-            text += &format!("Host: {host}\r\n");
+            lines.push(format!("Host: {host}"));
         }
-        for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
-        }
+        lines.extend(self.headers.iter().map(|(name, value)| format!("{name}: {value}")));
         if !self.body.is_empty() && !has("content-length") && !has("transfer-encoding") {
-            text += &format!("Content-Length: {}\r\n", self.body.len());
+            lines.push(format!("Content-Length: {}", self.body.len()));
         }
-        text += "\r\n";
-        let mut bytes = text.into_bytes();
-        bytes.extend_from_slice(&self.body);
-        bytes
+        [lines.join("\r\n").as_bytes(), b"\r\n\r\n", &self.body].concat()
     }
 
     /// Sends the request on a connection of its own and reads the answer to its end.
@@ -160,7 +155,10 @@ async fn read_chunks(stream: &mut TcpStream, mut raw: Vec<u8>) -> (Vec<u8>, bool
     let mut body = Vec::new();
     loop {
         let Some(end) = find(&raw, b"\r\n") else {
-            if more(stream, &mut raw).await { continue } else { return (body, false) }
+            if more(stream, &mut raw).await {
+                continue;
+            }
+            return (body, false);
         };
         let size = std::str::from_utf8(&raw[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
         let size = size.expect("a chunk size");

@@ -61,7 +61,7 @@ async fn f01_refused_is_502_whatever_is_in_memory() {
     }
     let passed = proxy.send(&Request::get("/api/v4/config/client")).await;
     check_error(&passed, 502, "avatar_proxy.upstream.unreachable");
-    assert_eq!(proxy.metric("avatar_proxy_refusals_total{reason=\"upstream_unreachable\"}").await, 3.0);
+    assert_eq!(proxy.metric("avatar_proxy_refusals_total{reason=\"upstream_unreachable\"}").await, 3);
 }
 
 #[actix_web::test]
@@ -184,8 +184,8 @@ async fn f07_a_broken_picture_is_asked_for_twice_and_relayed_as_it_is() {
         assert_eq!(upstream.seen().len(), 2);
         check_broken(&proxy.send(&Request::picture("size=64")).await, body);
 
-        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"broken_picture\"}").await, 1.0, "one decode a hash");
-        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"retried\"}").await, 2.0);
+        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"broken_picture\"}").await, 1, "one decode a hash");
+        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"retried\"}").await, 2);
         assert!(upstream.seen().iter().all(|seen| seen.header("if-none-match").is_none()), "nothing was kept");
     }
 }
@@ -307,7 +307,7 @@ async fn f13_a_body_over_the_limit_is_relayed_whole_and_not_kept() {
         }
 
         assert!(upstream.seen().iter().all(|seen| seen.header("if-none-match").is_none()));
-        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"over_limit\"}").await, 2.0);
+        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"over_limit\"}").await, 2);
     }
 }
 
@@ -359,7 +359,7 @@ async fn f16_a_source_that_was_evicted_is_asked_for_again() {
     });
     let evicted_and_fetched = async {
         // moka lets go in its own time.
-        while proxy.metric("avatar_proxy_faults_total{fault=\"evicted_refetch\"}").await < 1.0 {
+        while proxy.metric("avatar_proxy_faults_total{fault=\"evicted_refetch\"}").await < 1 {
             let answer = proxy.send(&Request::picture("size=32")).await;
             assert_eq!((answer.status, answer.dimensions()), (200, (32, 32)));
         }
@@ -386,7 +386,7 @@ async fn f17_a_304_under_another_tag_releases_nothing() {
     assert!(proxy.send(&Request::picture("")).await.looks(RED));
     assert!(proxy.send(&Request::picture("")).await.looks(BLUE));
     assert_eq!(upstream.seen()[2].header("if-none-match"), None);
-    assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"validator_mismatch\"}").await, 1.0);
+    assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"validator_mismatch\"}").await, 1);
 }
 
 #[actix_web::test]
@@ -418,7 +418,7 @@ async fn f18_a_picture_without_tag_is_asked_for_in_full_and_rendered_once() {
     assert_eq!((first.dimensions(), &first.body), ((32, 32), &second.body));
     assert_eq!(first.header("cache-control"), Some("max-age=300, private"));
     assert!(upstream.seen().iter().all(|seen| seen.header("if-none-match").is_none()));
-    assert_eq!(proxy.metric("avatar_proxy_render_duration_seconds_count{stage=\"resize_encode\"}").await, 1.0);
+    assert_eq!(proxy.metric("avatar_proxy_render_duration_seconds_count{stage=\"resize_encode\"}").await, 1);
 }
 
 #[actix_web::test]
@@ -453,10 +453,11 @@ async fn f20_a_strange_head_is_read_or_502() {
         [b"HTTP/1.1 200 OK\r\n", lines.as_bytes(), rest].concat()
     };
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(5);
-    let many = (0..90).map(|n| format!("X-Line-{n}: {n}\r\n")).collect::<String>();
+    let lines = |count| "X-Line: 1\r\n".repeat(count);
     for (strange, status) in [
         ([interim.as_bytes(), &whole].concat(), 200),
-        (with(&many), 200),
+        (with(&lines(90)), 200),
+        (with(&lines(200)), 502),
         (with(&format!("X-Long: {}\r\n", "x".repeat(64 << 10))), 200),
         (with("X-Odd: a\0b\r\n"), 502),
         (b"nonsense\r\n\r\n".to_vec(), 502),

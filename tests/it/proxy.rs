@@ -66,12 +66,12 @@ impl Proxy {
         request.send(self.address).await
     }
 
-    /// The value of a metric by its full name with labels; 0 when it has never been counted.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    /// The value of a counter by its full name with labels; 0 when it has never been counted.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = Request::get("/metrics").send(self.admin).await.body;
         let text = String::from_utf8(text.to_vec()).expect("text");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        line.map_or(0, |value| value.parse().expect("a whole number"))
     }
 
     /// Asks the proxy to stop and drain.

@@ -136,12 +136,9 @@ async fn read_head(stream: &mut TcpStream) -> Option<Seen> {
 
 /// An answer with these fields and this body, and the connection ends with it.
 pub(crate) fn answer(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
-    for (name, value) in fields {
-        answer += &format!("{name}: {value}\r\n");
-    }
-    answer += "\r\n";
-    [answer.as_bytes(), body].concat()
+    let mut lines = vec![format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close", body.len())];
+    lines.extend(fields.iter().map(|(name, value)| format!("{name}: {value}")));
+    [lines.join("\r\n").as_bytes(), b"\r\n\r\n", body].concat()
 }
 
 /// A 200 of Mattermost's with a picture.
