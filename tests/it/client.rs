@@ -9,9 +9,15 @@ use tokio::net::TcpStream;
 /// Longer than any time-out in these tests: a test that meets it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Two users' ids, and the tokens of their sessions.
+pub(crate) const ALICE: &str = "ge45wmpse3g8umtziei4q749th";
+pub(crate) const BOB: &str = "xmz5hjyoqfb1bxjhyixzfmgr1c";
+pub(crate) const ALICES_TOKEN: &str = "8a1xz5ri6bgwmq4m6xo7cnjdhe";
+pub(crate) const BOBS_TOKEN: &str = "n9o3ksfsz7ywxpyq1pxfjh5g1r";
+
 /// A request in the making.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     method: String,
     target: String,
     headers: Vec<(String, String)>,
@@ -20,67 +26,78 @@ pub struct Request {
 
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
     /// Whether the body came as it was announced; `false` when the connection broke before its end.
-    pub complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl Request {
-    pub fn new(method: &str, target: &str) -> Self {
+    pub(crate) fn new(method: &str, target: &str) -> Self {
         Self { method: method.into(), target: target.into(), headers: Vec::new(), body: Vec::new() }
     }
 
-    pub fn get(target: &str) -> Self {
+    pub(crate) fn get(target: &str) -> Self {
         Self::new("GET", target)
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    /// Alice asks for her own picture; the query comes without its `?`.
+    pub(crate) fn picture(query: &str) -> Self {
+        Self::picture_of(ALICE, query).cookie(ALICES_TOKEN)
+    }
+
+    /// Nobody in particular asks for a user's picture.
+    pub(crate) fn picture_of(user: &str, query: &str) -> Self {
+        let mark = if query.is_empty() { "" } else { "?" };
+        Self::get(&format!("/api/v4/users/{user}/image{mark}{query}"))
+    }
+
+    pub(crate) fn method(mut self, method: &str) -> Self {
+        self.method = method.into();
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
     /// The token as browsers send it.
-    pub fn cookie(self, token: &str) -> Self {
+    pub(crate) fn cookie(self, token: &str) -> Self {
         self.header("Cookie", &format!("MMAUTHTOKEN={token}"))
     }
 
-    pub fn bearer(self, token: &str) -> Self {
+    pub(crate) fn bearer(self, token: &str) -> Self {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    pub fn accept(self, accept: &str) -> Self {
+    pub(crate) fn accept(self, accept: &str) -> Self {
         self.header("Accept", accept)
     }
 
     /// The request as bytes. `Host` and `Content-Length` are added unless they were given.
-    pub fn bytes(&self, host: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&self, host: &str) -> Vec<u8> {
         let has = |name: &str| self.headers.iter().any(|(each, _)| each.eq_ignore_ascii_case(name));
-        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        let mut lines = vec![format!("{} {} HTTP/1.1", self.method, self.target)];
         if !has("host") {
-            text += &format!("Host: {host}\r\n");
+            lines.push(format!("Host: {host}"));
         }
-        for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
-        }
+        lines.extend(self.headers.iter().map(|(name, value)| format!("{name}: {value}")));
         if !self.body.is_empty() && !has("content-length") && !has("transfer-encoding") {
-            text += &format!("Content-Length: {}\r\n", self.body.len());
+            lines.push(format!("Content-Length: {}", self.body.len()));
         }
-        text += "\r\n";
-        let mut bytes = text.into_bytes();
-        bytes.extend_from_slice(&self.body);
-        bytes
+        [lines.join("\r\n").as_bytes(), b"\r\n\r\n", &self.body].concat()
     }
 
     /// Sends the request on a connection of its own and reads the answer to its end.
-    pub async fn send(&self, to: SocketAddr) -> Answer {
+    pub(crate) async fn send(&self, to: SocketAddr) -> Answer {
         let mut stream = TcpStream::connect(to).await.expect("the server listens");
         stream.write_all(&self.bytes(&to.to_string())).await.expect("the request is taken");
         read_answer(&mut stream, &self.method).await
@@ -88,7 +105,7 @@ impl Request {
 }
 
 /// Reads one answer; a body without length ends with the connection.
-pub async fn read_answer(stream: &mut TcpStream, method: &str) -> Answer {
+pub(crate) async fn read_answer(stream: &mut TcpStream, method: &str) -> Answer {
     tokio::time::timeout(PATIENCE, read(stream, method)).await.expect("an answer in time")
 }
 
@@ -98,7 +115,11 @@ async fn read(stream: &mut TcpStream, method: &str) -> Answer {
         if let Some(end) = find(&buffer, b"\r\n\r\n") {
             break end + 4;
         }
-        assert!(more(stream, &mut buffer).await, "the connection ended in the head: {:?}", String::from_utf8_lossy(&buffer));
+        assert!(
+            more(stream, &mut buffer).await,
+            "the connection ended in the head: {:?}",
+            String::from_utf8_lossy(&buffer)
+        );
     };
     let head = String::from_utf8_lossy(&buffer[..head_len]).into_owned();
     let mut lines = head.split("\r\n");
@@ -124,6 +145,8 @@ async fn read(stream: &mut TcpStream, method: &str) -> Answer {
             break;
         }
     }
+    // What comes after it is no part of it.
+    rest.truncate(length.unwrap_or(rest.len()));
     answer.body = rest.into();
     answer
 }
@@ -132,7 +155,10 @@ async fn read_chunks(stream: &mut TcpStream, mut raw: Vec<u8>) -> (Vec<u8>, bool
     let mut body = Vec::new();
     loop {
         let Some(end) = find(&raw, b"\r\n") else {
-            if more(stream, &mut raw).await { continue } else { return (body, false) }
+            if more(stream, &mut raw).await {
+                continue;
+            }
+            return (body, false);
         };
         let size = std::str::from_utf8(&raw[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
         let size = size.expect("a chunk size");
@@ -160,7 +186,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 impl Answer {
     /// The value of a field that is there at most once.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(each, _)| each.eq_ignore_ascii_case(name));
         let value = values.next().map(|(_, value)| value.as_str());
         assert!(values.next().is_none(), "{name} is there twice: {:?}", self.headers);
@@ -168,23 +194,28 @@ impl Answer {
     }
 
     /// Every value of a field, in order.
-    pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.headers
+            .iter()
+            .filter(|(each, _)| each.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     /// Width and height of the picture in the body.
-    pub fn dimensions(&self) -> (u32, u32) {
+    pub(crate) fn dimensions(&self) -> (u32, u32) {
         let picture = image::load_from_memory(&self.body).expect("a picture");
         (picture.width(), picture.height())
     }
 
-    /// The colour in the middle of the picture in the body.
-    pub fn middle(&self) -> [u8; 3] {
+    /// Whether the picture in the body has this colour in its middle, give or take what an encoder does to it.
+    pub(crate) fn looks(&self, colour: [u8; 3]) -> bool {
         let picture = image::load_from_memory(&self.body).expect("a picture").to_rgb8();
-        picture.get_pixel(picture.width() / 2, picture.height() / 2).0
+        let middle = picture.get_pixel(picture.width() / 2, picture.height() / 2);
+        middle.0.iter().zip(colour).all(|(shown, wanted)| shown.abs_diff(wanted) <= 8)
     }
 }

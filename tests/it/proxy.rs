@@ -10,36 +10,41 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// The time-outs of these tests.
-pub const SHORT: Duration = Duration::from_millis(400);
+/// The time-outs of an impatient proxy.
+pub(crate) const SHORT: Duration = Duration::from_millis(400);
 
 /// A running proxy; dropping it stops it at once.
-pub struct Proxy {
-    pub address: SocketAddr,
-    pub admin: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     at_once: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Proxy {
-    /// A proxy before `upstream` with short time-outs.
-    pub fn before(upstream: SocketAddr) -> Self {
+    /// A proxy before `upstream`, as patient as a busy machine needs it to be.
+    pub(crate) fn before(upstream: SocketAddr) -> Self {
         Self::with(upstream, |_| ())
     }
 
+    /// A proxy before `upstream` that gives up soon, but on connecting.
+    pub(crate) fn impatient(upstream: SocketAddr) -> Self {
+        Self::with(upstream, |config| {
+            config.upstream.head_timeout = SHORT;
+            config.upstream.idle_timeout = SHORT;
+            config.upstream.picture_timeout = 4 * SHORT;
+        })
+    }
+
     /// A proxy before `upstream`, configured further by the test.
-    pub fn with(upstream: SocketAddr, configure: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn with(upstream: SocketAddr, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.upstream.url = UpstreamUrl::parse(&format!("http://{upstream}")).expect("an address makes a URL");
         config.server.listen = "127.0.0.1:0".parse().expect("an address");
         config.admin.listen = Some(config.server.listen);
         config.server.workers = 2;
         config.server.shutdown_timeout = Duration::from_secs(5);
-        config.upstream.connect_timeout = SHORT;
-        config.upstream.head_timeout = SHORT;
-        config.upstream.idle_timeout = SHORT;
-        config.upstream.picture_timeout = 4 * SHORT;
         configure(&mut config);
         let bound = Bound::bind(config, Arc::new(Telemetry::new())).expect("the proxy binds");
         let address = bound.address().expect("bound");
@@ -57,25 +62,30 @@ impl Proxy {
         Self { address, admin, stop: Some(stop), at_once: Some(at_once), thread: Some(thread) }
     }
 
-    pub async fn send(&self, request: &Request) -> Answer {
+    pub(crate) async fn send(&self, request: &Request) -> Answer {
         request.send(self.address).await
     }
 
-    /// The value of a metric by its full name with labels; 0 when it has never been counted.
-    pub async fn metric(&self, name: &str) -> f64 {
+    /// The value of a counter by its full name with labels; 0 when it has never been counted.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = Request::get("/metrics").send(self.admin).await.body;
         let text = String::from_utf8(text.to_vec()).expect("text");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        line.map_or(0, |value| value.parse().expect("a whole number"))
     }
 
     /// Asks the proxy to stop and drain.
-    pub fn begin_stop(&mut self) {
+    pub(crate) fn begin_stop(&mut self) {
         let _ = self.stop.take().expect("asked once").send(());
     }
 
+    /// Asks the proxy to end its drain.
+    pub(crate) fn stop_at_once(&mut self) {
+        let _ = self.at_once.take().expect("asked once").send(());
+    }
+
     /// Waits for its end.
-    pub fn wait(mut self) -> std::io::Result<()> {
+    pub(crate) fn wait(mut self) -> std::io::Result<()> {
         self.thread.take().expect("waited for once").join().expect("no panic")
     }
 }

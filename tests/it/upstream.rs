@@ -4,23 +4,25 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// A request as upstream saw it.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub line: String,
-    pub headers: Vec<(String, String)>,
+pub(crate) struct Seen {
+    pub(crate) line: String,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    pub fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.line.split(' ').nth(1).expect("a request line")
     }
 }
@@ -29,61 +31,90 @@ impl Seen {
 type Script = dyn Fn(usize, Seen, TcpStream) -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// A scripted upstream on a port of its own; ends with the test's runtime.
-pub struct Upstream {
-    pub address: SocketAddr,
-    seen: Arc<Mutex<Vec<Seen>>>,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    seen: watch::Receiver<Vec<Seen>>,
+    accepts: JoinHandle<()>,
 }
 
 impl Upstream {
     /// Answers every request on a connection of its own by `script`, once its head has been read.
-    pub async fn scripted<F>(script: impl Fn(usize, Seen, TcpStream) -> F + 'static) -> Self
+    pub(crate) async fn scripted<F>(script: impl Fn(usize, Seen, TcpStream) -> F + 'static) -> Self
     where
         F: Future<Output = ()> + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let keeps = seen.clone();
+        let (keeps, seen) = watch::channel(Vec::new());
+        let keeps = Arc::new(keeps);
         let script: Arc<Script> = Arc::new(move |n, seen, stream| Box::pin(script(n, seen, stream)));
-        actix_web::rt::spawn(async move {
+        let accepts = actix_web::rt::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (script, keeps) = (script.clone(), keeps.clone());
                 actix_web::rt::spawn(async move {
                     let Some(request) = read_head(&mut stream).await else { return };
-                    let n = {
-                        let mut all = keeps.lock().expect("no panic while held");
-                        all.push(request.clone());
-                        all.len() - 1
-                    };
+                    keeps.send_modify(|all| all.push(request.clone()));
+                    let n = keeps.borrow().len() - 1;
                     script(n, request, stream).await;
                 });
             }
         });
-        Self { address, seen }
+        Self { address, seen, accepts }
     }
 
-    /// Answers every request with these bytes and closes.
-    pub async fn answering(answer: impl Into<Vec<u8>>) -> Self {
-        let answer = answer.into();
-        Self::scripted(move |_, _, mut stream| {
-            let answer = answer.clone();
+    /// Answers every request with the bytes that `reply` makes for it, and closes.
+    pub(crate) async fn replying(reply: impl Fn(usize, &Seen) -> Vec<u8> + 'static) -> Self {
+        Self::scripted(move |n, seen, mut stream| {
+            let answer = reply(n, &seen);
             async move {
-                // The proxy may have hung up on purpose.
-                let _ = stream.write_all(&answer).await;
-                let _ = stream.shutdown().await;
-                drain(&mut stream).await;
+                send_and_close(&mut stream, &answer).await;
             }
         })
         .await
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("no panic while held").clone()
+    /// Shows one picture under one tag, and knows it again: `Context.HandleEtag` in `server/channels/web/context.go`.
+    pub(crate) async fn showing(etag: &'static str, picture: impl Into<Vec<u8>>) -> Self {
+        let picture = picture.into();
+        Self::replying(move |_, seen| match seen.header("if-none-match") {
+            Some(held) if held == etag => not_modified(etag),
+            _ => picture_answer(etag, &picture),
+        })
+        .await
+    }
+
+    /// Answers every request with these bytes and closes.
+    pub(crate) async fn answering(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = answer.into();
+        Self::replying(move |_, _| answer.clone()).await
+    }
+
+    /// Stops listening: from now on connections are refused.
+    pub(crate) async fn refuse(&mut self) {
+        self.accepts.abort();
+        // The listener is closed when the task has ended.
+        let _ = (&mut self.accepts).await;
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.borrow().clone()
+    }
+
+    /// Waits until so many requests have arrived.
+    pub(crate) async fn has_seen(&self, requests: usize) {
+        self.seen.clone().wait_for(|all| all.len() >= requests).await.expect("upstream listens");
     }
 }
 
+/// Sends the last bytes of a connection. The proxy may have hung up on purpose.
+pub(crate) async fn send_and_close(stream: &mut TcpStream, bytes: &[u8]) {
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    drain(stream).await;
+}
+
 /// Reads until the other side hangs up: closing with unread bytes would reset the connection under our answer.
-pub async fn drain(stream: &mut TcpStream) {
+pub(crate) async fn drain(stream: &mut TcpStream) {
     let mut buffer = [0; 4096];
     while matches!(stream.read(&mut buffer).await, Ok(read) if read > 0) {}
 }
@@ -96,18 +127,34 @@ async fn read_head(stream: &mut TcpStream) -> Option<Seen> {
     let text = String::from_utf8_lossy(&head).into_owned();
     let mut lines = text.trim_end().split("\r\n");
     let line = lines.next()?.to_owned();
-    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     Some(Seen { line, headers })
 }
 
+/// An answer with these fields and this body, and the connection ends with it.
+pub(crate) fn answer(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut lines = vec![format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close", body.len())];
+    lines.extend(fields.iter().map(|(name, value)| format!("{name}: {value}")));
+    [lines.join("\r\n").as_bytes(), b"\r\n\r\n", body].concat()
+}
+
 /// A 200 of Mattermost's with a picture.
-pub fn picture_answer(etag: &str, body: &[u8]) -> Vec<u8> {
-    let mut answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nEtag: {etag}\r\nCache-Control: max-age=86400, private\r\n\
-         Expires: 0\r\nVary: Accept-Encoding\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    answer.extend_from_slice(body);
-    answer
+pub(crate) fn picture_answer(etag: &str, body: &[u8]) -> Vec<u8> {
+    let fields = [
+        ("Content-Type", "image/png"),
+        ("Etag", etag),
+        ("Cache-Control", "max-age=86400, private"),
+        ("Expires", "0"),
+        ("Vary", "Accept-Encoding"),
+    ];
+    answer("200 OK", &fields, body)
+}
+
+/// A 304 of Mattermost's, which says no lifetime (`recordings`: `image-inm-equal-bare`).
+pub(crate) fn not_modified(etag: &str) -> Vec<u8> {
+    let fields = format!("Etag: {etag}\r\nExpires: 0\r\nVary: Accept-Encoding\r\nConnection: close");
+    format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n").into_bytes()
 }

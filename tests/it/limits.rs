@@ -1,0 +1,107 @@
+//! What is bounded: pictures that would cost more than they are worth, and a start that cannot be.
+
+use crate::client::Request;
+use crate::pictures::{RED, moving_gif, photo, png, solid};
+use crate::proxy::Proxy;
+use crate::upstream::{Upstream, picture_answer};
+use avatar_proxy::config::{ByteSize, Config};
+use avatar_proxy::server::{Bound, StartError};
+use avatar_proxy::telemetry::Telemetry;
+use futures_util::future::join_all;
+use png::chunk::IDAT;
+use std::borrow::Cow;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+/// A PNG of which the header claims 2.5 gigapixels.
+fn claiming_png() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = png::Encoder::new(&mut bytes, 50_000, 50_000).write_header().expect("a header");
+    writer.write_chunk(IDAT, &[0x78, 0x9c, 0x63, 0, 0]).expect("a chunk");
+    drop(writer);
+    bytes
+}
+
+/// A PNG of a few pixels with a colour profile that inflates to 64 MiB.
+fn profile_png() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut info = png::Info::with_size(64, 64);
+    info.color_type = png::ColorType::Rgb;
+    info.icc_profile = Some(Cow::Owned(vec![0; 64 << 20]));
+    let encoder = png::Encoder::with_info(&mut bytes, info).expect("a header");
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(&[90; 64 * 64 * 3]).expect("pixels");
+    drop(writer);
+    bytes
+}
+
+/// A GIF of two small frames on a screen of 65,535 x 65,535.
+fn screen_gif() -> Vec<u8> {
+    let mut bytes = moving_gif(&[solid(RED), solid(RED)]);
+    bytes[6..10].fill(0xff);
+    bytes
+}
+
+#[actix_web::test]
+async fn f41_bombs_are_relayed_and_the_process_is_fine() {
+    for (bomb, name) in [(claiming_png(), "size"), (screen_gif(), "screen")] {
+        let upstream = Upstream::answering(picture_answer("1", &bomb)).await;
+        let proxy = Proxy::before(upstream.address);
+
+        let requests = (0..50).map(|n| Request::picture(&format!("size={}", 16 + n))).collect::<Vec<_>>();
+        let answers = join_all(requests.iter().map(|request| proxy.send(request))).await;
+
+        for answer in answers {
+            assert_eq!((answer.status, answer.header("etag")), (200, Some("1")), "{name}");
+            assert_eq!(answer.body, bomb, "{name}");
+        }
+        assert!(proxy.metric("avatar_proxy_faults_total{fault=\"over_limit\"}").await >= 1, "{name}");
+        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"decoder_panic\"}").await, 0, "{name}");
+        assert_eq!(Request::get("/healthz").send(proxy.admin).await.status, 200, "{name}");
+    }
+}
+
+#[actix_web::test]
+async fn f41_a_profile_that_inflates_is_not_read() {
+    let bomb = profile_png();
+    assert!(bomb.len() < 1 << 20, "{} bytes", bomb.len());
+    let upstream = Upstream::showing("1", bomb).await;
+    let proxy = Proxy::with(upstream.address, |config| config.limits.decoder_memory = ByteSize::mebibytes(1));
+
+    let answer = proxy.send(&Request::picture("size=32&format=webp")).await;
+
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/webp")));
+    assert_eq!(answer.dimensions(), (32, 32));
+}
+
+#[actix_web::test]
+async fn limits_on_edge_and_pixels_are_kept() {
+    let picture = png(&photo(1));
+    let upstream = Upstream::showing("1", picture.clone()).await;
+    let narrow = Proxy::with(upstream.address, |config| config.limits.edge = 127);
+    let few = Proxy::with(upstream.address, |config| config.limits.pixels = 128 * 128 - 1);
+    let enough = Proxy::with(upstream.address, |config| {
+        (config.limits.edge, config.limits.pixels) = (128, 128 * 128);
+    });
+
+    for proxy in [narrow, few] {
+        assert_eq!(proxy.send(&Request::picture("size=32")).await.body, picture);
+    }
+    assert_eq!(enough.send(&Request::picture("size=32")).await.dimensions(), (32, 32));
+}
+
+#[actix_web::test]
+async fn f52_a_taken_port_is_named_with_its_key() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("bound");
+    let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    for (listen, admin, expected) in [(taken, Some(free), "server.listen"), (free, Some(taken), "admin.listen")] {
+        let mut config = Config::default();
+        (config.server.listen, config.admin.listen) = (listen, admin);
+
+        let error = Bound::bind(config, Arc::new(Telemetry::new())).err().expect("the port is taken");
+
+        assert!(matches!(error, StartError::Bind { key, address, .. } if key == expected && address == taken));
+        assert!(error.to_string().starts_with(&format!("{expected}: {taken} cannot be bound: ")), "{error}");
+    }
+}

@@ -1,0 +1,289 @@
+//! Everything that is not a picture: it goes through as it came, streamed both ways.
+
+use crate::client::{Answer, Request, read_answer};
+use crate::proxy::Proxy;
+use crate::upstream::{Seen, Upstream, answer, send_and_close};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+
+/// The fields of a request without those that the proxy has to add, in order.
+fn own_fields(seen: &Seen) -> Vec<(String, String)> {
+    let ours = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "cdn-loop"];
+    let fields = seen.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+    let mut fields = fields.filter(|(name, _)| !ours.contains(&&**name)).collect::<Vec<_>>();
+    fields.sort();
+    fields
+}
+
+/// Who has forwarded a request so far, by its own account.
+fn hops(seen: &Seen) -> Vec<&str> {
+    let lines = seen.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("cdn-loop"));
+    lines.map(|(_, value)| &**value).collect()
+}
+
+fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>();
+    fields.sort();
+    fields
+}
+
+#[actix_web::test]
+async fn every_method_and_every_target_goes_through_byte_for_byte() {
+    let upstream = Upstream::answering(answer("200 OK", &[], b"ok")).await;
+    let proxy = Proxy::before(upstream.address);
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "REPORT"] {
+        for target in
+            ["/", "/api/v4/posts?page=0&per_page=60", "/a%20b/%C3%BC;x=1//y/?q=%22%2F&&=&e", "/plugins/p/?x=[1]"]
+        {
+            let answer = proxy.send(&Request::new(method, target)).await;
+            assert_eq!((answer.status, &answer.body[..]), (200, &b"ok"[..]), "{method} {target}");
+            assert_eq!(upstream.seen().pop().expect("asked").line, format!("{method} {target} HTTP/1.1"));
+        }
+    }
+}
+
+#[actix_web::test]
+async fn f31_connect_is_405_and_ends_the_connection() {
+    let upstream = Upstream::answering(answer("200 OK", &[], b"ok")).await;
+    let proxy = Proxy::before(upstream.address);
+    let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+    stream.write_all(b"CONNECT chat.example:443 HTTP/1.1\r\nHost: chat.example:443\r\n\r\n").await.expect("taken");
+
+    let answer = read_answer(&mut stream, "CONNECT").await;
+
+    assert_eq!((answer.status, answer.header("connection")), (405, Some("close")));
+    assert_eq!(answer.json()["id"], "avatar_proxy.method.connect");
+    assert!(upstream.seen().is_empty());
+}
+
+#[actix_web::test]
+async fn nothing_is_added_but_the_forwarding_fields_and_the_hop() {
+    let fields = [
+        ("content-type", "text/plain"),
+        ("set-cookie", "a=1; Path=/"),
+        ("set-cookie", "b=2; HttpOnly"),
+        ("set-cookie", "a=3"),
+        ("vary", "Accept-Encoding"),
+        ("vary", "Origin"),
+        ("etag", "W/\"x\""),
+        ("cache-control", "public, max-age=31536000"),
+        ("x-version-id", "11.6.0"),
+        ("date", "Mon, 23 Nov 2026 11:45:04 GMT"),
+    ];
+    let hops = [("Keep-Alive", "timeout=5"), ("Proxy-Authenticate", "Basic")];
+    let upstream = Upstream::answering(answer("201 Created", &[&fields[..], &hops].concat(), b"done")).await;
+    let proxy = Proxy::before(upstream.address);
+    let sent = [
+        ("host", "chat.example"),
+        ("accept", "*/*"),
+        ("accept-encoding", "gzip"),
+        ("authorization", "Bearer x"),
+        ("cookie", "MMAUTHTOKEN=x; theme=dark"),
+        ("cookie", "more=1"),
+        ("if-none-match", "1234"),
+        ("range", "bytes=1-2"),
+        ("x-csrf-token", "t"),
+    ];
+    let request =
+        sent.iter().fold(Request::get("/api/v4/users/me"), |request, (name, value)| request.header(name, value));
+
+    let answer = proxy.send(&request.header("TE", "trailers").header("Proxy-Authorization", "Basic x")).await;
+
+    let seen = upstream.seen().pop().expect("asked");
+    assert_eq!(own_fields(&seen), pairs(&sent));
+    assert_eq!((answer.status, &answer.body[..]), (201, &b"done"[..]));
+    assert_eq!(answer.all("set-cookie"), ["a=1; Path=/", "b=2; HttpOnly", "a=3"]);
+    let mut got =
+        answer.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect::<Vec<_>>();
+    got.sort();
+    assert_eq!(got, pairs(&[&fields[..], &[("content-length", "4")]].concat()));
+}
+
+#[actix_web::test]
+async fn bodies_come_down_as_they_were_framed() {
+    let chunked =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nTrailer: x\r\n\r\n";
+    let until_close = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcdefg";
+    for (raw, length) in [(&chunked[..], None), (until_close, None), (&answer("200 OK", &[], b"abcdefg"), Some("7"))] {
+        let upstream = Upstream::answering(raw).await;
+        let proxy = Proxy::before(upstream.address);
+        let answer = proxy.send(&Request::get("/files/1")).await;
+        assert_eq!((&answer.body[..], answer.complete), (&b"abcdefg"[..], true));
+        assert_eq!(answer.header("content-length"), length);
+    }
+}
+
+#[actix_web::test]
+async fn answers_without_a_body_have_none() {
+    for (method, raw, status, length) in [
+        ("HEAD", &b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n"[..], 200, Some("12345")),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204, None),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n", 304, None),
+        ("DELETE", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, Some("0")),
+    ] {
+        let upstream = Upstream::answering(raw).await;
+        let proxy = Proxy::before(upstream.address);
+        let answer = proxy.send(&Request::new(method, "/files/1")).await;
+        assert_eq!((answer.status, answer.header("content-length")), (status, length), "{method}");
+        assert_eq!(answer.header("transfer-encoding"), None, "{method}");
+    }
+}
+
+#[actix_web::test]
+async fn a_range_is_upstreams_business() {
+    let part = answer("206 Partial Content", &[("Content-Range", "bytes 2-4/9"), ("Accept-Ranges", "bytes")], b"cde");
+    let upstream = Upstream::answering(part).await;
+    let proxy = Proxy::before(upstream.address);
+
+    let answer = proxy.send(&Request::get("/files/1").header("Range", "bytes=2-4").header("If-Range", "\"x\"")).await;
+
+    let seen = upstream.seen().pop().expect("asked");
+    assert_eq!((seen.header("range"), seen.header("if-range")), (Some("bytes=2-4"), Some("\"x\"")));
+    assert_eq!((answer.status, &answer.body[..]), (206, &b"cde"[..]));
+    assert_eq!(answer.header("content-range"), Some("bytes 2-4/9"));
+}
+
+#[actix_web::test]
+async fn a_body_comes_down_while_upstream_still_sends() {
+    let more = Arc::new(Notify::new());
+    let asked_for_more = more.clone();
+    let upstream = Upstream::scripted(move |_, _, mut stream| {
+        let asked_for_more = asked_for_more.clone();
+        async move {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst").await;
+            asked_for_more.notified().await;
+            send_and_close(&mut stream, b"later").await;
+        }
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+    let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+    stream.write_all(&Request::get("/events").bytes("chat.example")).await.expect("taken");
+
+    let mut got = Vec::new();
+    while !got.ends_with(b"first") {
+        assert!(stream.read_buf(&mut got).await.expect("bytes") > 0);
+    }
+    more.notify_one();
+    while !got.ends_with(b"later") {
+        assert!(stream.read_buf(&mut got).await.expect("bytes") > 0);
+    }
+}
+
+/// Upstream reads a request's body to its end and tells of every read, with 0 for the end of the connection.
+async fn reading_upstream(until: usize) -> (Upstream, mpsc::UnboundedReceiver<usize>) {
+    let (tells, told) = mpsc::unbounded_channel();
+    let upstream = Upstream::scripted(move |_, _, mut stream| {
+        let tells = tells.clone();
+        async move {
+            let mut body = Vec::new();
+            while body.len() < until {
+                let read = stream.read_buf(&mut body).await.unwrap_or(0);
+                tells.send(read).expect("the test listens");
+                if read == 0 {
+                    return;
+                }
+            }
+            send_and_close(&mut stream, &answer("200 OK", &[], &body)).await;
+        }
+    })
+    .await;
+    (upstream, told)
+}
+
+/// A connection over which the head and the first half of an upload have gone.
+async fn half_sent(proxy: SocketAddr, target: &str, body: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy).await.expect("the proxy listens");
+    let whole = Request::new("POST", target).body(body).bytes("chat.example");
+    stream.write_all(&whole[..whole.len() - body.len() / 2]).await.expect("taken");
+    stream
+}
+
+#[actix_web::test]
+async fn an_upload_is_streamed() {
+    let body = (0..1 << 20).map(|n: u32| n.to_be_bytes()[2] ^ n.to_be_bytes()[3]).collect::<Vec<_>>();
+    let (upstream, mut told) = reading_upstream(body.len()).await;
+    let proxy = Proxy::before(upstream.address);
+    let mut stream = half_sent(proxy.address, "/api/v4/files", &body).await;
+    // Upstream has something before the client has sent all.
+    assert!(told.recv().await.expect("upstream reads") > 0);
+
+    stream.write_all(&body[body.len() - body.len() / 2..]).await.expect("taken");
+    let answer = read_answer(&mut stream, "POST").await;
+
+    assert_eq!((answer.status, answer.body == body), (200, true));
+    let seen = upstream.seen().pop().expect("asked");
+    assert_eq!((seen.header("content-length"), seen.header("transfer-encoding")), (Some("1048576"), None));
+}
+
+#[actix_web::test]
+async fn a_chunked_upload_stays_chunked() {
+    let (upstream, _told) = reading_upstream(b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n".len()).await;
+    let proxy = Proxy::before(upstream.address);
+    let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+    let head = b"POST /api/v4/files HTTP/1.1\r\nHost: chat.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(&[&head[..], b"5\r\nhello\r\n"].concat()).await.expect("taken");
+    upstream.has_seen(1).await;
+    stream.write_all(b"6\r\n world\r\n0\r\n\r\n").await.expect("taken");
+
+    let answer = read_answer(&mut stream, "POST").await;
+
+    let seen = upstream.seen().pop().expect("asked");
+    assert_eq!((seen.header("transfer-encoding"), seen.header("content-length")), (Some("chunked"), None));
+    assert!(answer.body.ends_with(b"0\r\n\r\n"), "{:?}", answer.body);
+    let text = String::from_utf8_lossy(&answer.body).replace("\r\n", "");
+    assert!(text.contains("hello") && text.contains("world"), "{text}");
+}
+
+#[actix_web::test]
+async fn f26_an_upload_that_breaks_off_is_seen_as_broken_off() {
+    let body = vec![7; 64 << 10];
+    for target in ["/api/v4/files", "/api/v4/users/ge45wmpse3g8umtziei4q749th/image"] {
+        let (upstream, mut told) = reading_upstream(body.len()).await;
+        let proxy = Proxy::before(upstream.address);
+        let stream = half_sent(proxy.address, target, &body).await;
+        upstream.has_seen(1).await;
+
+        drop(stream);
+
+        let mut received = 0;
+        loop {
+            match told.recv().await.expect("upstream reads") {
+                0 => break,
+                read => received += read,
+            }
+        }
+        assert!(received < body.len(), "{target}: a whole body of {received}");
+        assert_eq!(upstream.seen()[0].header("content-length"), Some("65536"));
+    }
+}
+
+#[actix_web::test]
+async fn f52_a_loop_is_met_with_508() {
+    let back: Arc<OnceLock<SocketAddr>> = Arc::default();
+    let proxy_address = back.clone();
+    let upstream = Upstream::scripted(move |_, seen, mut stream| {
+        let proxy = *proxy_address.get().expect("set before the first request");
+        async move {
+            let again = hops(&seen)
+                .iter()
+                .fold(Request::get(seen.target()).cookie("t"), |request, hop| request.header("CDN-Loop", hop));
+            let Answer { status, body, .. } = again.send(proxy).await;
+            send_and_close(&mut stream, &answer(&format!("{status} Again"), &[], &body)).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+    back.set(proxy.address).expect("set once");
+
+    for target in ["/api/v4/config", "/api/v4/users/ge45wmpse3g8umtziei4q749th/image"] {
+        let answer = proxy.send(&Request::get(target).cookie("t").header("CDN-Loop", "other-cdn")).await;
+        assert_eq!((answer.status, answer.json()["id"].as_str()), (508, Some("avatar_proxy.loop")), "{target}");
+    }
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 2);
+    assert!(matches!(hops(&seen[0])[..], ["other-cdn", ours] if ours.starts_with("avatar-proxy;id=")));
+}
