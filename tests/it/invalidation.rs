@@ -4,8 +4,10 @@
 use crate::client::{ALICE, ALICES_TOKEN, BOB, Request};
 use crate::pictures::{BLUE, RED, png, solid};
 use crate::proxy::Proxy;
-use crate::upstream::{Upstream, answer, not_modified, picture_answer, send_and_close};
+use crate::upstream::{Upstream, answer, drain, not_modified, picture_answer, send_and_close};
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 /// A write to Alice's picture, as the web client sends it.
@@ -195,4 +197,30 @@ async fn f45_a_read_begun_while_a_write_is_under_way_is_not_kept() {
     assert_eq!(written.status, 200);
     assert!(proxy.send(&Request::picture("")).await.looks(BLUE));
     assert_eq!(upstream.seen()[2].header("if-none-match"), None);
+}
+
+#[actix_web::test]
+async fn f45_nobody_joins_a_read_that_began_before_a_write() {
+    let upstream = Upstream::scripted(|n, _, mut stream| async move {
+        match n {
+            0 | 1 => drain(&mut stream).await,
+            _ => send_and_close(&mut stream, &picture_answer("2", &png(&solid(BLUE)))).await,
+        }
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+
+    let _early = sent(&proxy, &Request::picture("")).await;
+    upstream.has_seen(1).await;
+    let _write = sent(&proxy, &upload()).await;
+    upstream.has_seen(2).await;
+
+    assert!(proxy.send(&Request::picture("")).await.looks(BLUE));
+}
+
+/// A connection over which a request has gone, and nobody has read the answer.
+async fn sent(proxy: &Proxy, request: &Request) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+    stream.write_all(&request.bytes(&proxy.address.to_string())).await.expect("the request is taken");
+    stream
 }

@@ -194,6 +194,17 @@ async fn reading_upstream(until: usize) -> (Upstream, mpsc::UnboundedReceiver<us
     (upstream, told)
 }
 
+/// How many bytes of a body upstream reads until the connection ends.
+async fn until_the_end(told: &mut mpsc::UnboundedReceiver<usize>) -> usize {
+    let mut received = 0;
+    loop {
+        match told.recv().await.expect("upstream reads") {
+            0 => return received,
+            read => received += read,
+        }
+    }
+}
+
 /// A connection over which the head and the first half of an upload have gone.
 async fn half_sent(proxy: SocketAddr, target: &str, body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(proxy).await.expect("the proxy listens");
@@ -249,16 +260,25 @@ async fn f26_an_upload_that_breaks_off_is_seen_as_broken_off() {
 
         drop(stream);
 
-        let mut received = 0;
-        loop {
-            match told.recv().await.expect("upstream reads") {
-                0 => break,
-                read => received += read,
-            }
-        }
+        let received = until_the_end(&mut told).await;
         assert!(received < body.len(), "{target}: a whole body of {received}");
         assert_eq!(upstream.seen()[0].header("content-length"), Some("65536"));
     }
+}
+
+#[actix_web::test]
+async fn f26_a_chunked_upload_that_breaks_off_gets_no_last_chunk() {
+    let (upstream, mut told) = reading_upstream(1 << 20).await;
+    let proxy = Proxy::before(upstream.address);
+    let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+    let head = b"POST /api/v4/files HTTP/1.1\r\nHost: chat.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(&[&head[..], b"5\r\nhello\r\n"].concat()).await.expect("taken");
+    upstream.has_seen(1).await;
+
+    drop(stream);
+
+    let received = until_the_end(&mut told).await;
+    assert!(received <= b"5\r\nhello\r\n".len(), "it looks whole");
 }
 
 #[actix_web::test]

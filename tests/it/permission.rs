@@ -75,7 +75,7 @@ async fn a_refused_caller_who_asks_at_the_same_time_is_refused() {
         let upstream = only_alice().await;
         let proxy = Proxy::before(upstream.address);
         let (alices, bobs) = (Request::picture("size=32"), Request::picture_of(ALICE, "size=32").cookie(BOBS_TOKEN));
-        let (bob, alice) = join(proxy.send(&bobs), proxy.send(&alices)).await;
+        let (alice, bob) = join(proxy.send(&alices), proxy.send(&bobs)).await;
         assert_eq!((alice.status, bob.status), (200, 403));
     }
 }
