@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longer than any time-out in these tests: a test that meets it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Two users' ids, and the tokens of their sessions.
 pub(crate) const ALICE: &str = "ge45wmpse3g8umtziei4q749th";

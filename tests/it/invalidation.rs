@@ -1,7 +1,7 @@
 //! Writes that may change a picture: whatever comes of them, the next request asks upstream without a condition, and a
 //! read that was already on its way cannot put the old picture back.
 
-use crate::client::{ALICE, ALICES_TOKEN, BOB, Request};
+use crate::client::{ALICE, ALICES_TOKEN, BOB, PATIENCE, Request};
 use crate::pictures::{BLUE, RED, png, solid};
 use crate::proxy::Proxy;
 use crate::upstream::{Upstream, answer, drain, not_modified, picture_answer, send_and_close};
@@ -208,7 +208,10 @@ async fn f45_nobody_joins_a_read_that_began_before_a_write() {
         }
     })
     .await;
-    let proxy = Proxy::before(upstream.address);
+    // Whoever joined the early read would wait for longer than this test does.
+    let proxy = Proxy::with(upstream.address, |config| {
+        (config.upstream.head_timeout, config.upstream.picture_timeout) = (3 * PATIENCE, 3 * PATIENCE);
+    });
 
     let _early = sent(&proxy, &Request::picture("")).await;
     upstream.has_seen(1).await;

@@ -14,5 +14,7 @@ mod limits;
 mod passthrough;
 mod permission;
 mod queries;
+mod relayed;
+mod revalidation;
 mod shutdown;
 mod websocket;

@@ -1,6 +1,6 @@
 //! Everything that is not a picture: it goes through as it came, streamed both ways.
 
-use crate::client::{Answer, Request, read_answer};
+use crate::client::{Answer, PATIENCE, Request, read_answer};
 use crate::proxy::Proxy;
 use crate::upstream::{Seen, Upstream, answer, send_and_close};
 use std::net::SocketAddr;
@@ -198,7 +198,8 @@ async fn reading_upstream(until: usize) -> (Upstream, mpsc::UnboundedReceiver<us
 async fn until_the_end(told: &mut mpsc::UnboundedReceiver<usize>) -> usize {
     let mut received = 0;
     loop {
-        match told.recv().await.expect("upstream reads") {
+        let read = tokio::time::timeout(PATIENCE, told.recv()).await.expect("an end in time");
+        match read.expect("upstream reads") {
             0 => return received,
             read => received += read,
         }

@@ -1,6 +1,7 @@
 //! An upstream that answers with just the bytes it is told to, and keeps what it was sent: for every fault that a tidy
 //! server would not commit.
 
+use crate::client::PATIENCE;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -102,7 +103,9 @@ impl Upstream {
 
     /// Waits until so many requests have arrived.
     pub(crate) async fn has_seen(&self, requests: usize) {
-        self.seen.clone().wait_for(|all| all.len() >= requests).await.expect("upstream listens");
+        let mut seen = self.seen.clone();
+        let arrived = seen.wait_for(|all| all.len() >= requests);
+        tokio::time::timeout(PATIENCE, arrived).await.expect("requests in time").expect("upstream listens");
     }
 }
 

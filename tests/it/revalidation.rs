@@ -1,0 +1,80 @@
+//! Validators that lie, are missing, or outlive the bytes they stood for.
+
+use crate::client::Request;
+use crate::pictures::{BLUE, RED, photo, png, solid};
+use crate::proxy::Proxy;
+use crate::upstream::{Upstream, answer, not_modified, picture_answer};
+use avatar_proxy::config::ByteSize;
+use std::time::Duration;
+
+#[actix_web::test]
+async fn f16_a_source_that_was_evicted_is_asked_for_again() {
+    let upstream = Upstream::showing("1", png(&photo(1))).await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        // Room for what is known of a picture, but not for its bytes.
+        config.cache.sources = ByteSize::new(8 << 10);
+        config.cache.variants = ByteSize::new(0);
+    });
+    let evicted_and_fetched = async {
+        // moka lets go in its own time.
+        while proxy.metric("avatar_proxy_faults_total{fault=\"evicted_refetch\"}").await < 1 {
+            let answer = proxy.send(&Request::picture("size=32")).await;
+            assert_eq!((answer.status, answer.dimensions()), (200, (32, 32)));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), evicted_and_fetched).await.expect("the source is let go");
+
+    let seen = upstream.seen();
+    let [.., asked, again] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((asked.header("if-none-match"), again.header("if-none-match")), (Some("1"), None));
+    assert_eq!(asked.header("cookie"), again.header("cookie"));
+}
+
+#[actix_web::test]
+async fn f17_a_304_under_another_tag_releases_nothing() {
+    let (old, new) = (png(&solid(RED)), png(&solid(BLUE)));
+    let upstream = Upstream::replying(move |n, _| match n {
+        0 => picture_answer("1", &old),
+        1 => not_modified("2"),
+        _ => picture_answer("2", &new),
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+
+    assert!(proxy.send(&Request::picture("")).await.looks(RED));
+    assert!(proxy.send(&Request::picture("")).await.looks(BLUE));
+    assert_eq!(upstream.seen()[2].header("if-none-match"), None);
+    assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"validator_mismatch\"}").await, 1);
+}
+
+#[actix_web::test]
+async fn f17_new_bytes_under_the_same_tag_win() {
+    let (old, new) = (png(&solid(RED)), png(&solid(BLUE)));
+    let upstream = Upstream::replying(move |n, _| match n {
+        0 => picture_answer("1", &old),
+        1 => picture_answer("1", &new),
+        _ => not_modified("1"),
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+
+    assert!(proxy.send(&Request::picture("")).await.looks(RED));
+    for _ in 0..2 {
+        assert!(proxy.send(&Request::picture("")).await.looks(BLUE));
+    }
+}
+
+#[actix_web::test]
+async fn f18_a_picture_without_tag_is_asked_for_in_full_and_rendered_once() {
+    let fields = [("Content-Type", "image/png"), ("Cache-Control", "max-age=300, private")];
+    let upstream = Upstream::answering(answer("200 OK", &fields, &png(&photo(1)))).await;
+    let proxy = Proxy::before(upstream.address);
+
+    let first = proxy.send(&Request::picture("size=32")).await;
+    let second = proxy.send(&Request::picture("size=32")).await;
+
+    assert_eq!((first.dimensions(), &first.body), ((32, 32), &second.body));
+    assert_eq!(first.header("cache-control"), Some("max-age=300, private"));
+    assert!(upstream.seen().iter().all(|seen| seen.header("if-none-match").is_none()));
+    assert_eq!(proxy.metric("avatar_proxy_render_duration_seconds_count{stage=\"resize_encode\"}").await, 1);
+}
