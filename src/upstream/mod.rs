@@ -170,7 +170,8 @@ impl Answer {
                 return Ok(self);
             }
         }
-        self.body = AnswerBody::Complete(read.freeze());
+        // A buffer that grew by doubling may be half empty, and what is kept of it is kept for long.
+        self.body = AnswerBody::Complete(Bytes::copy_from_slice(&read));
         Ok(self)
     }
 }
