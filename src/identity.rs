@@ -1,4 +1,4 @@
-//! Who asks and for what: picture names and caller digests. A credential itself never gets past this file.
+//! What is asked for: the names of pictures.
 
 use std::fmt;
 
@@ -88,23 +88,31 @@ pub struct PictureId {
     pub object: ObjectId,
 }
 
-/// The fields of a request that go upstream and decide what the caller may see, as they came.
-///
-/// Borrowed from the request: they are hashed and forwarded, never kept.
-#[derive(Clone, Copy, Default)]
-pub struct Credentials<'a> {
-    /// The value of the `MMAUTHTOKEN` cookies, each with its name, in their order.
-    pub cookie: Option<&'a [u8]>,
-    /// The `Authorization` field lines.
-    pub authorization: &'a [&'a [u8]],
-    /// The `X-Mattermost-Preauth-Secret` field lines.
-    pub preauth_secret: &'a [&'a [u8]],
-    /// The `Host` that is sent upstream.
-    pub host: &'a [u8],
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl fmt::Debug for Credentials<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(redacted)")
+    #[test]
+    fn only_the_canonical_form_is_an_id() {
+        for (raw, is_id) in [
+            ("ge45wmpse3g8umtziei4q749th", true),
+            ("00000000000000000000000000", true),
+            ("GE45WMPSE3G8UMTZIEI4Q749TH", false),
+            ("ge45wmpse3g8umtziei4q749t", false),
+            ("ge45wmpse3g8umtziei4q749thh", false),
+            ("ge45wmpse3g8umtziei4q749t\u{fc}", false),
+            ("ge45wmpse3g8umtziei4q749t-", false),
+            ("", false),
+        ] {
+            let id = ObjectId::parse(raw.as_bytes());
+            assert_eq!(id.is_some(), is_id, "{raw}");
+            assert!(id.is_none_or(|id| id.as_str() == raw));
+        }
+    }
+
+    #[test]
+    fn sites_are_told_apart_by_host_in_any_case() {
+        assert_eq!(Site::of(b"Chat.Example"), Site::of(b"chat.example"));
+        assert_ne!(Site::of(b"chat.example"), Site::of(b"chat.example:8065"));
     }
 }

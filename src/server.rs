@@ -2,7 +2,8 @@
 
 use crate::admin::{self, AdminState, NotReady, Readiness, ReadinessSettings};
 use crate::avatar::{self, Avatars};
-use crate::config::{Config, Scheme, UpstreamHost, UpstreamUrl};
+use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
+use crate::identity::PictureKind;
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
 use crate::upstream::{self, Gateway, Upstream, UpstreamError};
 use crate::variant::negotiation;
@@ -279,17 +280,21 @@ fn avatar_settings(config: &Config) -> avatar::Settings {
     }
 }
 
+const fn is_ours(kind: PictureKind, pictures: &config::Pictures) -> bool {
+    match kind {
+        PictureKind::User => pictures.users,
+        PictureKind::Default => pictures.defaults,
+        PictureKind::Team => pictures.teams,
+        PictureKind::Emoji => pictures.emoji,
+    }
+}
+
 fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
     let pictures = &config.pictures;
     Ok(web::Settings {
         base_path: config.server.base_path.prefix().to_owned(),
         trusted_proxies: config.server.trusted_proxies.clone(),
-        pictures: web::Pictures {
-            users: pictures.users,
-            defaults: pictures.defaults,
-            teams: pictures.teams,
-            emoji: pictures.emoji,
-        },
+        pictures: PictureKind::ALL.into_iter().filter(|kind| is_ours(*kind, pictures)).collect(),
         sizes: Sizes::new(pictures.sizes.clone())?,
         negotiation: negotiation::Settings {
             formats: pictures.formats.clone(),

@@ -35,7 +35,7 @@ impl Avatars {
         let bytes = bytes.clone();
         let hash = ContentHash::of(&bytes);
         if let Some(known) = self.sources.body(&hash).await {
-            return Ok(Examined::Picture(granted(answer.headers, known)));
+            return Ok(Examined::Picture(Box::new(granted(answer.headers, known))));
         }
         match self.sources.rejection(&hash).await {
             Some(Rejection::Broken) => return Ok(Examined::Broken(answer)),
@@ -46,7 +46,7 @@ impl Avatars {
             Ok(info) => {
                 let image = Arc::new(SourceImage { hash, bytes, info });
                 self.sources.keep_body(image.clone()).await;
-                Ok(Examined::Picture(granted(answer.headers, image)))
+                Ok(Examined::Picture(Box::new(granted(answer.headers, image))))
             }
             Err(error) => Ok(self.not_proved(hash, answer, &error).await),
         }
@@ -83,7 +83,7 @@ fn relay(answer: Answer) -> Examined {
     Examined::Relay(Relayed { answer, keep: Keep::AsUpstreamSays })
 }
 
-fn granted(headers: HeaderMap, image: Arc<SourceImage>) -> Box<Granted> {
+fn granted(headers: HeaderMap, image: Arc<SourceImage>) -> Granted {
     let record = Record {
         validator: headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes())),
         source: image.hash,
@@ -91,7 +91,7 @@ fn granted(headers: HeaderMap, image: Arc<SourceImage>) -> Box<Granted> {
         source_len: image.bytes.len(),
         cache_control: headers.get(header::CACHE_CONTROL).cloned(),
     };
-    Box::new(Granted { record: Arc::new(record), upstream_bytes: image.bytes.len(), body: Some(image), headers })
+    Granted { record: Arc::new(record), upstream_bytes: image.bytes.len(), body: Some(image), headers }
 }
 
 /// Whether an answer may be taken for a picture at all: a 200 (never a 206) that says it is an image, in no encoding,

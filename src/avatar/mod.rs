@@ -6,6 +6,8 @@
 
 mod examine;
 pub mod render_pool;
+#[cfg(test)]
+mod tests;
 
 use crate::cache::{Lookup, OnEviction, PixelCache, Record, RecordKey, Rejection, Sources, Usage, Variants};
 use crate::identity::PictureId;
@@ -185,8 +187,16 @@ struct Granted {
     upstream_bytes: usize,
 }
 
+/// The two calls into `render`, so that a test can put codecs in their place that panic or never end.
+#[derive(Clone, Copy)]
+struct Codecs {
+    decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError>,
+    render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError>,
+}
+
 /// Serves and forgets pictures. Built once, shared by every worker.
 pub struct Avatars {
+    codecs: Codecs,
     telemetry: Arc<Telemetry>,
     sources: Sources,
     variants: Variants,
@@ -211,6 +221,7 @@ impl Avatars {
     #[must_use]
     pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Self {
         Self {
+            codecs: Codecs { decode: render::decode, render: render::render },
             sources: Sources::new(&settings.cache, evictions(&telemetry, CacheName::Sources)),
             variants: Variants::new(&settings.cache, evictions(&telemetry, CacheName::Variants)),
             pixels: PixelCache::new(&settings.cache, Pixels::memory, evictions(&telemetry, CacheName::Pixels)),
@@ -286,7 +297,7 @@ impl Avatars {
                 ours = Some(admission);
                 landed
             };
-            let joined = self.sources.join_fetch(key, fetch).await;
+            let joined = Box::pin(self.sources.join_fetch(key, fetch)).await;
             if let Some(ours) = ours {
                 return ours;
             }
@@ -312,7 +323,7 @@ impl Avatars {
         let asked = errand.within_time(async {
             let answer = self.ask(errand, record.validator.as_ref()).await?;
             if answer.status != http::StatusCode::NOT_MODIFIED {
-                return self.examine(errand, Some(key), answer).await.map(Some);
+                return Box::pin(self.examine(errand, Some(key), answer)).await.map(Some);
             }
             let named = answer.headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()));
             if named.is_some() && named != record.validator {
@@ -331,7 +342,7 @@ impl Avatars {
     async fn fetch(&self, errand: Errand<'_>, key: Option<RecordKey>) -> Result<Admission, UpstreamError> {
         let asked = async {
             let answer = self.ask(errand, None).await?;
-            self.examine(errand, key, answer).await
+            Box::pin(self.examine(errand, key, answer)).await
         };
         errand.within_time(asked).await
     }
@@ -384,12 +395,11 @@ impl Avatars {
         let rendered = match plan {
             Plan::Render(recipe) if !untouched => {
                 let key = VariantKey { source: hash, recipe };
-                match self.variants.get(&key).await {
-                    Some(variant) => Ok((variant, Lookup::Hit)),
-                    None => {
-                        let Some(body) = self.body_of(&granted).await else { return Ok(None) };
-                        self.render(key, body).await
-                    }
+                if let Some(variant) = self.variants.get(&key).await {
+                    Ok((variant, Lookup::Hit))
+                } else {
+                    let Some(body) = self.body_of(&granted).await else { return Ok(None) };
+                    self.render(key, body).await
                 }
             }
             Plan::Render(_) | Plan::Untouched => Ok((Arc::new(Variant::SourceIsBest), Lookup::Hit)),
@@ -430,12 +440,12 @@ impl Avatars {
     }
 
     async fn render(&self, key: VariantKey, source: Arc<SourceImage>) -> Result<(Arc<Variant>, Lookup), RenderError> {
-        let render = async {
+        let (render, recipe, source_len) = (self.codecs.render, key.recipe, source.bytes.len());
+        let rendered = async {
             let pixels = self.pixels(&source).await?;
-            let (recipe, source_len): (Recipe, usize) = (key.recipe, source.bytes.len());
             let timed = move || {
                 let started = Instant::now();
-                (render::render(&pixels, &recipe, source_len), started.elapsed())
+                (render(&pixels, &recipe, source_len), started.elapsed())
             };
             let ((variant, took), waited) = self.fenced(source.hash, timed).await?;
             let variant = variant?;
@@ -446,7 +456,8 @@ impl Avatars {
             }
             Ok(Arc::new(variant))
         };
-        self.variants.get_or_render(key, render).await
+        // On the heap, like every step that a hit does not take: its state is many times that of a hit.
+        self.variants.get_or_render(key, Box::pin(rendered)).await
     }
 
     /// The pixels of a source that is known to decode.
@@ -456,10 +467,10 @@ impl Avatars {
     }
 
     async fn decode(&self, hash: ContentHash, bytes: Bytes) -> Result<Pixels, RenderError> {
-        let limits = self.settings.limits;
+        let (decode, limits) = (self.codecs.decode, self.settings.limits);
         let timed = move || {
             let started = Instant::now();
-            (render::decode(&bytes, &limits), started.elapsed())
+            (decode(&bytes, &limits), started.elapsed())
         };
         let ((pixels, took), waited) = self.fenced(hash, timed).await?;
         self.telemetry.render_stage(Stage::Queue, waited);

@@ -1,6 +1,6 @@
 //! Memory: sources, variants and, for a moment, decoded pixels. The only room that names moka.
 //!
-//! Every cache weighs what it really holds, keys and bookkeeping included, against a budget in bytes; TinyLFU decides
+//! Every cache weighs what it really holds, keys and bookkeeping included, against a budget in bytes; `TinyLFU` decides
 //! what stays. Nothing here knows who may see what: that is decided before anybody asks.
 
 mod pixels;

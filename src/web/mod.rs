@@ -42,8 +42,8 @@ pub struct Settings {
     pub base_path: String,
     /// Networks whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Which kinds of picture are ours.
-    pub pictures: Pictures,
+    /// Which kinds of picture are ours; the others pass through.
+    pub pictures: Vec<PictureKind>,
     /// The sizes that are rendered.
     pub sizes: Sizes,
     /// The formats that are negotiated.
@@ -54,19 +54,6 @@ pub struct Settings {
     pub server_timing: bool,
     /// One log line a request.
     pub log_requests: bool,
-}
-
-/// Which kinds of picture are ours; the others pass through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pictures {
-    /// Users' pictures.
-    pub users: bool,
-    /// Users' default pictures.
-    pub defaults: bool,
-    /// Teams' icons.
-    pub teams: bool,
-    /// Custom emoji.
-    pub emoji: bool,
 }
 
 /// Everything that a request is answered with: one for each worker, of parts that all share but for the way to upstream.
@@ -110,11 +97,14 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: Payload) ->
         Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
     let route = Route::of(&method, request.path(), &front.settings.base_path);
     let origin = origin_of(&front, &request);
-    let ledger = Ledger::open(&front.telemetry, front.settings.log_requests, method, origin.peer, class(&route));
-    let mut inbound = match read(&front, &request, payload, origin, ledger) {
-        Ok(inbound) => inbound,
-        Err((error, ledger)) => return fail(&front, &error, ledger, &route),
+    let ledger =
+        Ledger::open(&front.telemetry, front.settings.log_requests, method.clone(), origin.peer, class(&route));
+    let (headers, body, target) = match read(&front, &request, payload, &method, origin) {
+        Ok(read) => read,
+        Err(error) => return fail(&front, &error, ledger, &route),
     };
+    let (path, query) = (request.path().to_owned(), request.query_string().to_owned());
+    let mut inbound = Inbound { method, path, query, target, headers, body, ledger };
     match dispatch(&front, &mut inbound, &route).await {
         Ok(response) => inbound.ledger.close_with(response),
         Err(error) => fail(&front, &error, inbound.ledger, &route),
@@ -168,31 +158,18 @@ fn class(route: &Route) -> RouteClass {
     }
 }
 
+/// What is left of a request's head and body once it has been prepared for upstream.
 fn read(
     front: &Front,
     request: &HttpRequest,
     payload: Payload,
+    method: &Method,
     origin: Origin,
-    ledger: Ledger,
-) -> Result<Inbound, (WebError, Ledger)> {
+) -> Result<(HeaderMap, ClientBody, PathAndQuery), WebError> {
     let mut headers = wire::from_client(request.headers());
-    let body = body_of(&ledger.method, &headers, payload);
-    let prepared = body.and_then(|body| {
-        prepare(front, &mut headers, origin)?;
-        Ok((body, target_of(request)?))
-    });
-    match prepared {
-        Ok((body, target)) => Ok(Inbound {
-            path: request.path().to_owned(),
-            query: request.query_string().to_owned(),
-            method: ledger.method.clone(),
-            target,
-            headers,
-            body,
-            ledger,
-        }),
-        Err(error) => Err((error, ledger)),
-    }
+    let body = body_of(method, &headers, payload)?;
+    prepare(front, &mut headers, origin)?;
+    Ok((headers, body, target_of(request)?))
 }
 
 fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {

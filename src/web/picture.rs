@@ -30,15 +30,9 @@ const DO_NOT_KEEP: &str = "private, no-cache";
 /// Whether the request is one that we answer ourselves; all others pass through untouched.
 pub(super) fn is_ours(front: &Front, inbound: &Inbound, kind: PictureKind) -> bool {
     let headers = &inbound.headers;
-    let switched_on = match kind {
-        PictureKind::User => front.settings.pictures.users,
-        PictureKind::Default => front.settings.pictures.defaults,
-        PictureKind::Team => front.settings.pictures.teams,
-        PictureKind::Emoji => front.settings.pictures.emoji,
-    };
     let server_to_server =
         headers.keys().any(|name| name.as_str().starts_with("x-remotecluster-") || name == "x-cloud-token");
-    switched_on
+    front.settings.pictures.contains(&kind)
         && !server_to_server
         && headers::has_credentials(headers)
         && !crate::variant::query::names_parameter(&inbound.query, b"access_token")
@@ -295,6 +289,7 @@ fn relay(inbound: &Inbound, relayed: Relayed) -> HttpResponse {
     let shows_picture = status == UpstreamStatus::OK && is_image(&headers);
     if shows_picture {
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
     let validator = headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()));
     let lines = inbound.headers.get_all(header::IF_NONE_MATCH).into_iter().map(HeaderValue::as_bytes);
