@@ -7,8 +7,8 @@ use crate::variant::transform::Sizes;
 use http::uri::Scheme;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 const PICTURE: &[u8] = include_bytes!("../../benches/pictures/photo-ski-chelsea.png");
 
@@ -133,19 +133,20 @@ async fn f42_an_encoder_that_panics_costs_the_picture_its_transform() {
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::AsUpstreamSays));
 }
 
-/// Holds every render until it is unlocked; whether one is held.
-static BUSY: Mutex<()> = Mutex::new(());
+/// Renders wait while this is true; whether one does.
+static HELD: Mutex<bool> = Mutex::new(true);
+static RELEASED: Condvar = Condvar::new();
 static RENDERING: AtomicBool = AtomicBool::new(false);
 
 #[actix_web::test]
 async fn f44_with_all_permits_taken_the_original_is_sent_for_this_once() {
     let render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError> = |pixels, recipe, source_len| {
         RENDERING.store(true, Ordering::Release);
-        drop(BUSY.lock().expect("never poisoned"));
+        let held = HELD.lock().expect("never poisoned");
+        drop(RELEASED.wait_while(held, |held| *held).expect("never poisoned"));
         render::render(pixels, recipe, source_len)
     };
     let stage = Arc::new(Stage::with(Codecs { decode: render::decode, render }, 8));
-    let held = BUSY.lock().expect("never poisoned");
     let first = actix_web::rt::spawn({
         let stage = stage.clone();
         async move { is_variant(&stage.ask("size=32").await) }
@@ -155,7 +156,8 @@ async fn f44_with_all_permits_taken_the_original_is_sent_for_this_once() {
     }
     assert_eq!(original(&stage.ask("size=64").await), (PICTURE, Keep::StopGap));
     assert!(stage.faults("queue_timeout"));
-    drop(held);
+    *HELD.lock().expect("never poisoned") = false;
+    RELEASED.notify_all();
     assert!(first.await.expect("no panic"));
     assert!(is_variant(&stage.ask("size=64").await));
 }
