@@ -1,0 +1,132 @@
+//! How much memory the program takes: the peak of the real binary while ten times its cache budget passes through, as
+//! the kernel accounts for it (`VmHWM`). A plain program; Linux only.
+
+use avatar_proxy::demo::{Options, StandIn};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+/// Square pictures of noise as Mattermost stores them: nothing compresses, so each is about 49 kB.
+const EDGE: u32 = 128;
+const SIZES: [u32; 5] = [24, 32, 40, 64, 128];
+
+fn main() {
+    println!("| cache budget | passed through | peak | at start |");
+    println!("|---|---|---|---|");
+    for (budget, pictures) in [(8, 1_700), (128, 500)] {
+        let town = StandIn::start(Options::default()).expect("the stand-in starts");
+        let proxy = Proxy::start(&town, budget);
+        let at_start = proxy.memory("VmRSS");
+        let mut client = Client::connect(proxy.address, town.token("alice"));
+        let (user, mut passed) = (town.id("bob"), 0);
+        for n in 0..pictures {
+            let picture = noise(n);
+            passed += picture.len();
+            town.show("bob", picture);
+            for size in SIZES {
+                assert_eq!(client.get(&format!("/api/v4/users/{user}/image?size={size}")), 200);
+            }
+        }
+        let (mib, peak) = (passed >> 20, proxy.memory("VmHWM"));
+        println!("| {budget} MiB | {mib} MiB in {pictures} pictures | {} MiB | {} MiB |", peak >> 10, at_start >> 10);
+    }
+}
+
+/// A PNG of noise, another for each `seed`.
+fn noise(seed: u32) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    let picture = image::RgbImage::from_fn(EDGE, EDGE, |_, _| {
+        // Xorshift (Marsaglia 2003): enough for pixels.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        let [r, g, b, _] = state.to_le_bytes();
+        image::Rgb([r, g, b])
+    });
+    let mut file = Vec::new();
+    picture.write_to(&mut std::io::Cursor::new(&mut file), image::ImageFormat::Png).expect("encodes");
+    file
+}
+
+/// The real binary; killed when dropped.
+struct Proxy {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Proxy {
+    /// `budget` in MiB is shared out among the caches as by default.
+    fn start(town: &StandIn, budget: u32) -> Self {
+        let share = |parts: u32| format!("{}KiB", budget * 1024 * parts / 132);
+        let mut process = Command::new(env!("CARGO_BIN_EXE_avatar-proxy"))
+            .args(["--upstream", &town.url(), "--listen", "127.0.0.1:0"])
+            .env("AVATAR_PROXY__CACHE__SOURCES", share(64))
+            .env("AVATAR_PROXY__CACHE__VARIANTS", share(64))
+            .env("AVATAR_PROXY__CACHE__PIXELS", share(4))
+            .env("AVATAR_PROXY__SERVER__WORKERS", "1")
+            .env("AVATAR_PROXY__ADMIN__LISTEN", "")
+            .env("AVATAR_PROXY__LOG__REQUESTS", "false")
+            .env("AVATAR_PROXY__LOG__FORMAT", "json")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it listens");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("a log line");
+        let address = line["listen"].as_str().and_then(|address| address.parse().ok()).expect("an address");
+        Self { process, address }
+    }
+
+    /// A figure of the process in KiB.
+    fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("the process lives");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel accounts for it");
+        line.trim_matches([':', '\t', ' ']).split(' ').next().and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// One kept connection.
+struct Client {
+    stream: BufReader<TcpStream>,
+    token: String,
+}
+
+impl Client {
+    fn connect(address: SocketAddr, token: String) -> Self {
+        let stream = TcpStream::connect(address).expect("the proxy listens");
+        stream.set_nodelay(true).expect("a socket");
+        Self { stream: BufReader::new(stream), token }
+    }
+
+    /// The status; the body is read and thrown away.
+    fn get(&mut self, target: &str) -> u16 {
+        let token = &self.token;
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nHost: bench\r\nAccept: image/webp\r\nCookie: MMAUTHTOKEN={token}\r\n\r\n"
+        );
+        self.stream.get_mut().write_all(head.as_bytes()).expect("sent");
+        let (mut status, mut length, mut line) = (0, 0, String::new());
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line).expect("an answer");
+            let text = line.trim_end().to_ascii_lowercase();
+            if let Some(rest) = text.strip_prefix("http/1.1 ") {
+                status = rest[..3].parse().expect("a status");
+            } else if let Some(rest) = text.strip_prefix("content-length: ") {
+                length = rest.parse().expect("a length");
+            } else if text.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).expect("the body");
+        status
+    }
+}
