@@ -1,7 +1,9 @@
 //! Upstream's answer to our own fetch, taken apart: a picture that decodes, one that is broken, or nothing of ours.
 
+use super::admission::Granted;
 use super::render_pool::PoolError;
-use super::{Avatars, Granted, Keep, Relayed, RenderError};
+use super::rendering::RenderError;
+use super::{Avatars, Keep, Relayed};
 use crate::cache::{Record, Rejection};
 use crate::render::{DecodeError, Pixels};
 use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};

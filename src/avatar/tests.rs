@@ -2,13 +2,16 @@
 
 use super::*;
 use crate::identity::{ObjectId, PictureKind, Site};
+use crate::render::{DecodeError, EncodeError};
 use crate::upstream::{self, Gateway};
+use crate::variant::Recipe;
 use crate::variant::transform::Sizes;
 use http::uri::Scheme;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 const PICTURE: &[u8] = include_bytes!("../../benches/pictures/photo-ski-chelsea.png");
 

@@ -1,0 +1,97 @@
+//! Pixels and variants on demand: decoded and rendered in the pool, once for all who wait.
+
+use super::Avatars;
+use super::render_pool::PoolError;
+use crate::cache::{Lookup, Rejection};
+use crate::render::{DecodeError, EncodeError, Limits, Pixels};
+use crate::source::{ContentHash, SourceImage};
+use crate::telemetry::{Fault, Stage};
+use crate::variant::{Recipe, Variant, VariantKey};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The two calls into `render`, so that a test can put codecs in their place that panic or never end.
+#[derive(Clone, Copy)]
+pub(super) struct Codecs {
+    pub(super) decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError>,
+    pub(super) render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError>,
+}
+
+/// Why a variant was not rendered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RenderError {
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+impl Avatars {
+    pub(super) async fn render(
+        &self,
+        key: VariantKey,
+        source: Arc<SourceImage>,
+    ) -> Result<(Arc<Variant>, Lookup), RenderError> {
+        let (render, recipe, source_len) = (self.codecs.render, key.recipe, source.bytes.len());
+        let rendered = async {
+            let pixels = self.pixels(&source).await?;
+            let timed = move || {
+                let started = Instant::now();
+                (render(&pixels, &recipe, source_len), started.elapsed())
+            };
+            let ((variant, took), waited) = self.fenced(source.hash, timed).await?;
+            let variant = variant?;
+            self.telemetry.render_stage(Stage::Queue, waited);
+            self.telemetry.render_stage(Stage::ResizeEncode, took);
+            if let Variant::Encoded(encoded) = &variant {
+                self.telemetry.rendered(encoded.format);
+            }
+            Ok(Arc::new(variant))
+        };
+        // On the heap, like every step that a hit does not take: its state is many times that of a hit.
+        self.variants.get_or_render(key, Box::pin(rendered)).await
+    }
+
+    /// The pixels of a source that is known to decode.
+    pub(super) async fn pixels(&self, source: &Arc<SourceImage>) -> Result<Arc<Pixels>, RenderError> {
+        let decode = async { Ok(Arc::new(self.decode(source.hash, source.bytes.clone()).await?)) };
+        self.pixels.get_or_decode(source.hash, decode).await
+    }
+
+    pub(super) async fn decode(&self, hash: ContentHash, bytes: Bytes) -> Result<Pixels, RenderError> {
+        let (decode, limits) = (self.codecs.decode, self.settings.limits);
+        let timed = move || {
+            let started = Instant::now();
+            (decode(&bytes, &limits), started.elapsed())
+        };
+        let ((pixels, took), waited) = self.fenced(hash, timed).await?;
+        self.telemetry.render_stage(Stage::Queue, waited);
+        self.telemetry.render_stage(Stage::Decode, took);
+        Ok(pixels?)
+    }
+
+    /// Runs pixel work in the pool; a source that makes a codec panic is not touched again.
+    pub(super) async fn fenced<T: Send + 'static>(
+        &self,
+        hash: ContentHash,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(T, Duration), RenderError> {
+        let done = self.pool.run(work).await;
+        if done.as_ref().is_err_and(|error| *error == PoolError::Panicked) {
+            self.sources.reject(hash, Rejection::Quarantined).await;
+        }
+        Ok(done?)
+    }
+
+    pub(super) fn count_render_fault(&self, error: &RenderError) {
+        self.telemetry.fault(match error {
+            RenderError::Pool(PoolError::QueueFull) => Fault::QueueFull,
+            RenderError::Pool(PoolError::QueueTimeout) => Fault::QueueTimeout,
+            RenderError::Pool(PoolError::Panicked) => Fault::DecoderPanic,
+            RenderError::Decode(_) | RenderError::Encode(_) => Fault::BrokenPicture,
+        });
+    }
+}
