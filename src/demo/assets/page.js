@@ -286,8 +286,10 @@ async function start() {
   const person = (user) => ({ path: `/api/v4/users/${user.id}/image`, title: nameOf(user), subtitle: user.is_bot ? "bot" : user.position, shape: "", id: user.id });
   state.you = makeCard(person(me));
   $("you-card").append(state.you.node);
-  const others = [...users.filter((user) => user.id === me.id), ...users.filter((user) => user.id !== me.id)];
-  const picked = others.map(person);
+  // Oneself and who speaks in the chat come first: among them is a picture of each kind.
+  const first = [me.username, ...SAID.map(([name]) => name)];
+  const rank = ({ username }) => (first.includes(username) ? first.indexOf(username) : first.length);
+  const picked = users.toSorted((one, other) => rank(one) - rank(other)).map(person);
   picked.push(...emoji.map(({ id, name }) => ({ path: `/api/v4/emoji/${id}/image`, title: `:${name}:`, subtitle: "custom emoji", shape: "plain" })));
   picked.push(...teams.map(({ id, display_name }) => ({ path: `/api/v4/teams/${id}/image`, title: display_name, subtitle: "team icon", shape: "square" })));
   state.cards = picked.map(makeCard);
