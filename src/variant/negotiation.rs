@@ -65,10 +65,10 @@ pub fn negotiate<'a>(
         RequestedFormat::Auto | RequestedFormat::Avif => {
             let named = Named::in_accept(accept);
             let row = if named.an_image_type { None } else { user_agent.and_then(|agent| settings.row(agent)) };
-            let webp = named.webp || row.is_some_and(|formats| formats.contains(&Format::Webp));
+            let webp = named.webp.is_welcome() || row.is_some_and(|formats| formats.contains(&Format::Webp));
             let webp = webp && settings.formats.contains(&Format::Webp);
             Negotiated {
-                offer: if webp { OfferKind::Webp } else { OfferKind::Basic },
+                offer: if webp { OfferKind::Webp } else { named.without_webp() },
                 vary_accept: true,
                 vary_user_agent: row.is_some(),
             }
@@ -83,59 +83,116 @@ impl Settings {
     }
 }
 
-/// What an `Accept` names, wildcards aside (RFC 9110 section 12.5.1).
+/// What an `Accept` says of one type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Mention {
+    named: bool,
+    /// By `q=0`, which no other mention takes back.
+    refused: bool,
+}
+
+impl Mention {
+    fn is_welcome(self) -> bool {
+        self.named && !self.refused
+    }
+}
+
+/// What an `Accept` names (RFC 9110 section 12.5.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Named {
-    /// WebP, and nowhere refused.
-    webp: bool,
+    webp: Mention,
+    png: Mention,
+    jpeg: Mention,
+    /// `image/*` or `*/*`.
+    wildcard: Mention,
     /// Any image type by its name, be it to refuse it: then the client speaks for itself.
     an_image_type: bool,
 }
 
 impl Named {
     fn in_accept<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let (mut named, mut refused, mut seen) = (Self::default(), false, 0);
+        let (mut named, mut seen) = (Self::default(), 0);
         for line in lines {
             seen += line.len();
             if seen > LONGEST_ACCEPT {
                 return Self::default();
             }
-            for range in split(line, b',').filter_map(MediaRange::parse) {
-                named.an_image_type = true;
-                named.webp |= range.is_webp && !range.refused;
-                refused |= range.is_webp && range.refused;
+            for MediaRange { kind, refused } in split(line, b',').filter_map(MediaRange::parse) {
+                named.an_image_type |= kind != Kind::Wildcard;
+                let mention = match kind {
+                    Kind::Webp => &mut named.webp,
+                    Kind::Png => &mut named.png,
+                    Kind::Jpeg => &mut named.jpeg,
+                    Kind::Wildcard => &mut named.wildcard,
+                    Kind::Other => continue,
+                };
+                mention.named |= !refused;
+                mention.refused |= refused;
             }
         }
-        named.webp &= !refused;
         named
+    }
+
+    /// What to make without WebP. Every client shows PNG and JPEG, so both may be made unless this one says otherwise: by
+    /// refusing one, or by naming one and nothing that covers the other.
+    fn without_webp(&self) -> OfferKind {
+        let open = !self.an_image_type || self.wildcard.is_welcome();
+        let takes = |mention: Mention| if open { !mention.refused } else { mention.is_welcome() };
+        match (takes(self.png), takes(self.jpeg)) {
+            (true, false) => OfferKind::Only(Format::Png),
+            (false, true) => OfferKind::Only(Format::Jpeg),
+            (true, true) | (false, false) => OfferKind::Basic,
+        }
     }
 }
 
-/// One image type by its name.
+/// The types that matter here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Webp,
+    Png,
+    Jpeg,
+    /// Another image type.
+    Other,
+    Wildcard,
+}
+
+/// One element of an `Accept`.
 struct MediaRange {
-    /// `image/webp` without parameters; with some it is more specific than what we make.
-    is_webp: bool,
+    kind: Kind,
     /// `q=0`.
     refused: bool,
 }
 
 impl MediaRange {
-    /// `None` for junk, wildcards and what is no image.
+    /// `None` for junk and what is no image.
     fn parse(element: &[u8]) -> Option<Self> {
         let mut parts = split(element, b';').map(<[u8]>::trim_ascii);
-        let subtype = parts.next()?.split_at_checked(6).filter(|(kind, _)| kind.eq_ignore_ascii_case(b"image/"))?.1;
-        if subtype.is_empty() || subtype == b"*" || !subtype.iter().copied().all(is_token) {
-            return None;
-        }
-        let mut is_webp = subtype.eq_ignore_ascii_case(b"webp");
+        let mut kind = Kind::of(parts.next()?)?;
         for parameter in parts.filter(|parameter| !parameter.is_empty()) {
             if let Some(weight) = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q=")) {
                 // What follows the weight was `accept-ext` until RFC 9110 and never narrowed a range.
-                return Some(Self { is_webp, refused: is_zero(weight)? });
+                return Some(Self { kind, refused: is_zero(weight)? });
             }
-            is_webp = false;
+            // With a parameter it is more specific than what we make.
+            kind = Kind::Other;
         }
-        Some(Self { is_webp, refused: false })
+        Some(Self { kind, refused: false })
+    }
+}
+
+impl Kind {
+    fn of(media_range: &[u8]) -> Option<Self> {
+        if media_range == b"*/*" {
+            return Some(Self::Wildcard);
+        }
+        let (kind, subtype) = media_range.split_at_checked(6)?;
+        if !kind.eq_ignore_ascii_case(b"image/") || subtype.is_empty() || !subtype.iter().copied().all(is_token) {
+            return None;
+        }
+        let known = [(&b"*"[..], Self::Wildcard), (b"webp", Self::Webp), (b"png", Self::Png), (b"jpeg", Self::Jpeg)];
+        let found = known.into_iter().find(|(name, _)| subtype.eq_ignore_ascii_case(name));
+        Some(found.map_or(Self::Other, |(_, kind)| kind))
     }
 }
 
@@ -183,7 +240,7 @@ mod tests {
 
     fn named(lines: &[&str]) -> (bool, bool) {
         let named = Named::in_accept(lines.iter().map(|line| line.as_bytes()));
-        (named.webp, named.an_image_type)
+        (named.webp.is_welcome(), named.an_image_type)
     }
 
     #[test]
@@ -239,6 +296,28 @@ mod tests {
     }
 
     #[test]
+    fn without_webp_only_what_is_named_or_covered_is_made() {
+        const PNG: OfferKind = OfferKind::Only(Format::Png);
+        const JPEG: OfferKind = OfferKind::Only(Format::Jpeg);
+        for (accept, offer) in [
+            ("", OfferKind::Basic),
+            ("*/*", OfferKind::Basic),
+            ("image/*;q=0.8", OfferKind::Basic),
+            ("image/png,image/jpeg", OfferKind::Basic),
+            ("image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", OfferKind::Basic),
+            ("image/gif", OfferKind::Basic),
+            ("image/png", PNG),
+            ("image/png, */*;q=0", PNG),
+            ("image/jpeg, text/html", JPEG),
+            ("*/*, image/jpeg;q=0", PNG),
+            ("image/*, image/png;q=0.0", JPEG),
+            ("image/png;q=0, image/jpeg;q=0", OfferKind::Basic),
+        ] {
+            assert_eq!(Named::in_accept([accept.as_bytes()]).without_webp(), offer, "{accept}");
+        }
+    }
+
+    #[test]
     fn a_long_accept_names_nothing() {
         let padded = |len: usize| format!("image/webp,{}", "x".repeat(len - 11));
         assert_eq!(named(&[&padded(LONGEST_ACCEPT)]), (true, true));
@@ -261,7 +340,7 @@ mod tests {
         check(Auto, "*/*", Some(b"Mozilla/5.0"), Basic, (true, false));
         check(Auto, "*/*", Some(MOBILE), Webp, (true, true));
         check(Auto, "", Some(MOBILE), Webp, (true, true));
-        check(Auto, "image/png", Some(MOBILE), Basic, (true, false));
+        check(Auto, "image/png", Some(MOBILE), Only(Format::Png), (true, false));
         check(Auto, "image/webp;q=0,*/*", Some(MOBILE), Basic, (true, false));
         check(Auto, "*/*", Some(b"mattermost mobile/2"), Basic, (true, false));
         check(Jpeg, "image/webp", Some(MOBILE), Only(Format::Jpeg), (false, false));

@@ -82,8 +82,10 @@ pub(super) async fn serve(
             let response = answer.response(started);
             let ledger = &mut inbound.ledger;
             ledger.bytes_upstream = picture.upstream_bytes as u64;
-            ledger.bytes_original = picture.source_len as u64;
             ledger.outcome = outcome(&picture, response.status());
+            // Mattermost would have sent nothing either to a client that has the picture.
+            let sent = ledger.outcome != Outcome::NotModified;
+            ledger.bytes_original = if sent { picture.source_len as u64 } else { 0 };
             response
         }
         Served::Relayed(relayed) => {
