@@ -1,10 +1,12 @@
-//! What a request costs before anything is looked up: its query, its `Accept`, its `If-None-Match`.
+//! What a request costs before anything is looked up: its query, its `Accept`, its `If-None-Match`, its credentials.
 
+use avatar_proxy::upstream::headers::picture_request;
 use avatar_proxy::variant::negotiation::{Settings, negotiate};
 use avatar_proxy::variant::query::forwarded_query;
 use avatar_proxy::variant::transform::{RequestedFormat, Sizes, Transform};
 use avatar_proxy::variant::validators::names_etag;
 use criterion::{Criterion, criterion_group, criterion_main};
+use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, USER_AGENT};
 use std::hint::black_box;
 
 fn query(criterion: &mut Criterion) {
@@ -62,5 +64,28 @@ fn if_none_match(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, query, accept, if_none_match);
+/// From a client's header to the fixed list that our own fetch is made with.
+fn credentials(criterion: &mut Criterion) {
+    const SESSION: &str = "MMAUTHTOKEN=8a1xz5ri6bgwmq4m6xo7cnjdhe; MMUSERID=ge45wmpse3g8umtziei4q749th";
+    let crowded = format!("{}{SESSION}", "theme=0123456789abcdef; ".repeat(170));
+    let mut group = criterion.benchmark_group("credentials");
+    for (name, field, value) in [
+        ("browser", COOKIE, &*format!("rl_page_init_referrer=x; {SESSION}; MMCSRF=n9o3ksfsz7ywxpyq1pxfjh5g1r")),
+        ("mobile", AUTHORIZATION, "Bearer 8a1xz5ri6bgwmq4m6xo7cnjdhe"),
+        ("cookies_4k", COOKIE, &crowded),
+    ] {
+        let header = [
+            (ACCEPT_LANGUAGE, HeaderValue::from_static("en-GB,en;q=0.9,de;q=0.8")),
+            (USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:141.0) Gecko/20100101")),
+            (field, HeaderValue::from_str(value).expect("a field value")),
+        ];
+        let header = HeaderMap::from_iter(header);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| picture_request(black_box(&header)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, query, accept, if_none_match, credentials);
 criterion_main!(benches);

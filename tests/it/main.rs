@@ -1,20 +1,31 @@
 //! Behaviour on real sockets: a proxy as it is deployed, a client that sends raw bytes, and an upstream that answers
-//! with raw bytes. `client`, `upstream`, `proxy` and `pictures` are the stage; each other module is a group of tests.
+//! with raw bytes or is the demo's stand-in Mattermost. `client`, `dice`, `mattermost`, `pictures`, `proxy` and `upstream`
+//! are the stage; each other module is a group of tests.
 //! A number in a test's name is a row of the fault table that the proxy was built by.
 
 mod client;
+mod dice;
+mod mattermost;
 mod pictures;
 mod proxy;
 mod upstream;
 
+mod budget;
 mod caching;
+mod coalescing;
+mod damage;
+mod day;
 mod faults;
+mod interleaving;
 mod invalidation;
 mod limits;
 mod passthrough;
 mod permission;
 mod queries;
 mod relayed;
+mod replicas;
 mod revalidation;
 mod shutdown;
+mod sight;
+mod stock_clients;
 mod websocket;

@@ -68,10 +68,25 @@ impl Proxy {
 
     /// The value of a counter by its full name with labels; 0 when it has never been counted.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
+        self.metrics(&[name]).await[0]
+    }
+
+    /// The values of several counters at one moment.
+    pub(crate) async fn metrics(&self, names: &[&str]) -> Vec<u64> {
         let text = Request::get("/metrics").send(self.admin).await.body;
-        let text = String::from_utf8(text.to_vec()).expect("text");
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0, |value| value.parse().expect("a whole number"))
+        let text = std::str::from_utf8(&text).expect("text");
+        let value = |name: &&str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.map_or(0, |value| value.parse().expect("a whole number"))
+        };
+        names.iter().map(value).collect()
+    }
+
+    /// Waits until so many requests are being answered at once.
+    pub(crate) async fn has_in_flight(&self, requests: u64) {
+        while self.metric("avatar_proxy_in_flight_requests").await < requests {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Asks the proxy to stop and drain.
