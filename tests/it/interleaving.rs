@@ -166,7 +166,7 @@ async fn direct(town: &StandIn, user: &str) -> Sketch {
 }
 
 fn looks(dice: &mut Dice, target: usize) -> [Look; 3] {
-    [(); 3].map(|()| Look { viewer: dice.roll(VIEWERS.len()), target, query: *dice.pick(&QUERIES) })
+    [(); 3].map(|()| Look { viewer: dice.roll(VIEWERS.len()), target, query: dice.pick(&QUERIES) })
 }
 
 #[actix_web::test]
