@@ -130,7 +130,12 @@ async fn read(stream: &mut TcpStream, method: &str) -> Answer {
         .collect::<Vec<_>>();
     let mut answer = Answer { status, headers, body: Bytes::new(), complete: true };
     let mut rest = buffer.split_off(head_len);
-    if method == "HEAD" || status == 304 || status == 204 || status == 101 {
+    if status == 101 {
+        // What the other side of the pipe said meanwhile.
+        answer.body = rest.into();
+        return answer;
+    }
+    if method == "HEAD" || status == 304 || status == 204 {
         return answer;
     }
     if answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {

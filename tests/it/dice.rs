@@ -18,7 +18,7 @@ impl Dice {
         usize::try_from((mixed ^ (mixed >> 31)) % sides).expect("below a small number")
     }
 
-    pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.roll(choices.len())]
+    pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.roll(choices.len())]
     }
 }

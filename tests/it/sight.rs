@@ -22,7 +22,7 @@ impl Callers<'_> {
     /// Something that changes who may see whom.
     fn change(&mut self, dice: &mut Dice) {
         let viewer = dice.roll(VIEWERS.len());
-        let (name, target) = (VIEWERS[viewer], *dice.pick(&TARGETS));
+        let (name, target) = (VIEWERS[viewer], dice.pick(&TARGETS));
         match dice.roll(4) {
             0 => self.town.allow(name, target),
             1 => self.town.deny(name, target),
@@ -38,7 +38,7 @@ fn condition(dice: &mut Dice, tags: &BTreeSet<String>) -> Option<String> {
     let bare = tags.iter().filter(|tag| !tag.starts_with('"')).collect::<Vec<_>>();
     match dice.roll(4) {
         0 if !quoted.is_empty() => Some(quoted.join(", ")),
-        1 if !bare.is_empty() => Some((*dice.pick(&bare)).clone()),
+        1 if !bare.is_empty() => Some(dice.pick(&bare).clone()),
         2 => Some("*".to_owned()),
         _ => None,
     }
@@ -55,8 +55,9 @@ async fn a_picture_is_shown_only_while_upstream_allows_it() {
         if dice.roll(4) == 0 {
             callers.change(&mut dice);
         }
-        let (method, query) = (*dice.pick(&["GET", "GET", "HEAD"]), *dice.pick(&QUERIES));
-        let (token, path) = (dice.pick(&callers.tokens).clone(), picture_path(&town, *dice.pick(&TARGETS)));
+        let (method, query) = (dice.pick(&["GET", "GET", "HEAD"]), dice.pick(&QUERIES));
+        let (token, path) =
+            (callers.tokens[dice.roll(VIEWERS.len())].clone(), picture_path(&town, dice.pick(&TARGETS)));
         let condition = condition(&mut dice, &tags);
         let direct = Request::get(&path).bearer(&token).send(town.address()).await;
         let mut request = Request::new(method, &format!("{path}{query}")).accept(BROWSER);
