@@ -8,6 +8,7 @@ mod colours;
 mod jpeg;
 mod palette;
 mod png;
+mod quantise;
 mod webp;
 
 use super::EncodeError;
@@ -21,9 +22,6 @@ const PALETTE_PIXELS: usize = 1 << 18;
 
 /// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes.
 const PALETTE_BEATS_JPEG_PIXELS: usize = 40 * 40;
-
-/// What a lossy encoding of a drawing hardly undercuts, in bytes for each pixel along its edge: it is not tried then.
-const FEW_BYTES_AN_EDGE: usize = 16;
 
 /// Encodes `raster` in the format among those on offer that takes the fewest bytes.
 pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8>), EncodeError> {
@@ -43,16 +41,10 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
 
 fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
     let indexed = if content == Content::Photo { None } else { indexed(raster, content, quality) };
-    let Some(indexed) = indexed else {
-        return webp::lossy(raster, content, quality);
-    };
-    let lossless = webp::lossless(&indexed.raster())?;
-    if content == Content::Letter || lossless.len() <= FEW_BYTES_AN_EDGE * raster.len().isqrt() {
-        return Ok(lossless);
+    match indexed {
+        Some(indexed) => webp::lossless(&indexed.raster()),
+        None => webp::lossy(raster, content, quality),
     }
-    let lossy = webp::lossy(raster, content, quality)?;
-    // The palette looks better at this size, so the lossy one has to be smaller by more than chance.
-    Ok(if lossy.len() * 10 < lossless.len() * 9 { lossy } else { lossless })
 }
 
 fn png(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
@@ -80,14 +72,13 @@ fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Ind
     (raster.len() <= PALETTE_PIXELS).then(|| palette::reduce(raster, tolerance(content, quality))).flatten()
 }
 
-/// How far a palette may be off: the mean of squared distances in RGBA. The defaults bring letters to about 90 and the
-/// others to about 80 on the scale of SSIMULACRA2; an asked quality of 100 takes exact colours only.
-fn tolerance(content: Content, quality: Option<u8>) -> f32 {
-    let drawing = quality.map_or(25.0, |quality| f32::from(100 - quality).powi(2) / 16.0);
+/// How far a palette may be off: the mean of squared distances in RGBA. An asked quality of 100 takes exact colours only.
+fn tolerance(content: Content, quality: Option<u8>) -> f64 {
+    let drawing = quality.map_or(50.0, |quality| f64::from(100 - quality).powi(2) / 8.0);
     match content {
-        Content::Letter => drawing / 4.0,
+        Content::Letter => drawing / 2.0,
         Content::Drawing => drawing,
-        Content::Photo => drawing * 2.5,
+        Content::Photo => drawing * 1.25,
     }
 }
 

@@ -1,14 +1,7 @@
 //! A picture with few colours as a palette and indices: the fewest colours that stay within a tolerance.
 
-use super::colours::distinct;
+use super::quantise::{Colour, quantise};
 use crate::render::raster::Raster;
-use quantizr::{Histogram, Image, Options, QuantizeResult};
-
-/// The palettes that are tried, from the smallest: a bit depth of PNG is used up, or half a step further.
-const COLOURS: [i32; 10] = [4, 8, 12, 16, 24, 32, 48, 64, 128, 256];
-
-/// A palette that is this many times over the tolerance at 16 colours does not come within it at 256.
-const HOPELESS: f32 = 40.0;
 
 /// A picture of at most 256 colours.
 pub(super) struct Indexed {
@@ -28,58 +21,86 @@ impl Indexed {
     }
 }
 
-/// Reduces `raster` to the fewest colours whose mean squared distance stays within `tolerance`; `None` when 256 are not
-/// enough. Nothing is dithered: the noise would cost more bytes than further colours.
-pub(super) fn reduce(raster: &Raster, tolerance: f32) -> Option<Indexed> {
-    let samples: Vec<u8> = raster.rgba().flatten().collect();
-    let width = usize::try_from(raster.width).ok()?;
-    let height = usize::try_from(raster.height).ok()?;
-    let image = Image::new(&samples, width, height).ok()?;
-    let mut histogram = Histogram::new();
-    histogram.add_image(&image);
-    let exact_at_last = distinct(raster, 256) <= 256;
-    let mut quantised = fewest_colours(&histogram, tolerance, exact_at_last)?;
-    quantised.set_dithering_level(0.0).ok()?;
-    let mut indices = vec![0; raster.len()];
-    quantised.remap_image(&image, &mut indices).ok()?;
-    let palette = quantised.get_palette();
-    let colours = indices.iter().map(|&index| {
-        let colour = palette.entries[usize::from(index)];
-        // What is under full transparency is not seen; one value for it compresses best.
-        if colour.a == 0 { [0; 4] } else { [colour.r, colour.g, colour.b, colour.a] }
-    });
-    Some(index(raster.width, raster.height, &colours.collect::<Vec<_>>()))
-}
-
-fn fewest_colours(histogram: &Histogram, tolerance: f32, exact_at_last: bool) -> Option<QuantizeResult> {
-    // The error falls with every colour more, near enough to search by halves: four palettes are made and not ten.
-    let (mut from, mut to, mut fewest) = (0, COLOURS.len(), None);
-    while from < to {
-        let middle = from.midpoint(to);
-        let mut options = Options::default();
-        options.set_max_colors(COLOURS[middle]).ok()?;
-        let quantised = QuantizeResult::quantize_histogram(histogram, &options);
-        if quantised.get_error() <= tolerance {
-            (to, fewest) = (middle, Some(quantised));
-        } else if !exact_at_last && COLOURS[middle] >= 16 && quantised.get_error() > HOPELESS * tolerance {
-            return None;
-        } else {
-            from = middle + 1;
-        }
-    }
-    fewest
-}
-
-/// Builds the palette of `colours`, of which there are at most 256. Its order is a matter of the colours alone:
-/// those with transparency come first, since PNG then stores no alpha for the rest.
-fn index(width: u32, height: u32, colours: &[[u8; 4]]) -> Indexed {
-    let mut palette = colours.to_vec();
-    palette.sort_unstable_by_key(|&[r, g, b, a]| (a, [r, g, b].map(u16::from).iter().sum::<u16>(), r, g, b));
+/// Reduces `raster` to the fewest colours whose mean squared distance stays about within `tolerance`; `None` when 256 are
+/// not enough. Nothing is dithered: the noise would cost more bytes than further colours.
+pub(super) fn reduce(raster: &Raster, tolerance: f64) -> Option<Indexed> {
+    let counted = Counted::of(raster);
+    let chosen = quantise(&counted.colours, tolerance)?;
+    let mut palette = chosen.clone();
+    // The order is a matter of the colours alone: those with transparency come first, since PNG then stores no alpha for
+    // the rest.
+    let rank = |&[r, g, b, a]: &[u8; 4]| (a, u16::from(r) + u16::from(g) + u16::from(b), r, g, b);
+    palette.sort_unstable_by_key(rank);
     palette.dedup();
-    let positions: std::collections::HashMap<_, _> = palette.iter().copied().zip(0_u8..=u8::MAX).collect();
-    let indices = colours.iter().map(|colour| positions[colour]).collect();
-    Indexed { width, height, palette, indices }
+    let place = |colour| u8::try_from(palette.partition_point(|other| rank(other) < rank(colour))).ok();
+    let places: Vec<u8> = chosen.iter().map(place).collect::<Option<_>>()?;
+    let indices = counted.indices.iter().map(|&index| places[index as usize]).collect();
+    Some(Indexed { width: raster.width, height: raster.height, palette, indices })
 }
+
+/// The distinct colours of a picture, and which of them each pixel has.
+struct Counted {
+    colours: Vec<Colour>,
+    indices: Vec<u32>,
+}
+
+impl Counted {
+    fn of(raster: &Raster) -> Self {
+        let mut counted = Self { colours: Vec::new(), indices: Vec::with_capacity(raster.len()) };
+        // A hash table of indices by open addressing, at most half full.
+        let mut slots = vec![VACANT; 1 << 10];
+        for mut rgba in raster.rgba() {
+            if rgba[3] == 0 {
+                // What is under full transparency is not seen; one value for it compresses best.
+                rgba = [0; 4];
+            }
+            if let Some(&last) = counted.indices.last()
+                && counted.colours[last as usize].rgba == rgba
+            {
+                counted.add(last);
+                continue;
+            }
+            let slot = counted.slot(&slots, rgba);
+            if slots[slot] == VACANT {
+                slots[slot] = u32::try_from(counted.colours.len()).expect("pictures with a palette are small");
+                counted.colours.push(Colour { rgba, pixels: 0 });
+            }
+            counted.add(slots[slot]);
+            if 2 * counted.colours.len() > slots.len() {
+                slots = counted.rehashed(2 * slots.len());
+            }
+        }
+        counted
+    }
+
+    fn add(&mut self, index: u32) {
+        self.colours[index as usize].pixels += 1;
+        self.indices.push(index);
+    }
+
+    /// The slot that holds the index of `rgba`, or else the vacant one where it belongs.
+    fn slot(&self, slots: &[u32], rgba: [u8; 4]) -> usize {
+        // Fibonacci hashing: the high bits of the product depend on every bit of the colour.
+        let hash = u32::from_le_bytes(rgba).wrapping_mul(0x9e37_79b1) >> (32 - slots.len().ilog2());
+        let mut slot = hash as usize;
+        while slots[slot] != VACANT && self.colours[slots[slot] as usize].rgba != rgba {
+            slot = (slot + 1) % slots.len();
+        }
+        slot
+    }
+
+    fn rehashed(&self, length: usize) -> Vec<u32> {
+        let mut slots = vec![VACANT; length];
+        for (index, colour) in (0..).zip(&self.colours) {
+            let slot = self.slot(&slots, colour.rgba);
+            slots[slot] = index;
+        }
+        slots
+    }
+}
+
+/// A slot that holds no index.
+const VACANT: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +138,7 @@ mod tests {
         #[test]
         fn every_index_names_a_colour(
             samples in proptest::collection::vec(any::<u8>(), 4 * 48),
-            tolerance in 0.0_f32..1e5,
+            tolerance in 0.0_f64..1e5,
         ) {
             let raster = Raster::with_alpha(8, 6, samples);
             if let Some(indexed) = reduce(&raster, tolerance) {

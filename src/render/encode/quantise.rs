@@ -1,0 +1,169 @@
+//! Many colours to few: clusters that are split at their mean along the channel that varies most, as in "Variance-based
+//! color image quantization for frame buffer display" (Wan, Prusinkiewicz and Wong, 1990).
+//!
+//! The error is known after each split, so that the fewest colours within a tolerance are found in one go.
+
+use std::ops::Range;
+
+/// What an index of one byte can tell apart.
+const MOST_COLOURS: usize = 256;
+
+/// A picture that is this many times over the tolerance at `EARLY` clusters does not come within it at 256.
+const HOPELESS: f64 = 40.0;
+const EARLY: usize = 16;
+
+/// Moving colours to the nearest cluster takes away this share of the error that the splits leave behind.
+const REFINED: f64 = 0.87;
+
+/// A colour, and how many pixels have it.
+#[derive(Clone, Copy)]
+pub(super) struct Colour {
+    pub(super) rgba: [u8; 4],
+    pub(super) pixels: u32,
+}
+
+/// Finds for each of `colours` (no two equal) the one that stands for it, so that the mean of squared distances over the
+/// pixels stays about within `tolerance`; `None` when 256 colours are not enough.
+pub(super) fn quantise(colours: &[Colour], tolerance: f64) -> Option<Vec<[u8; 4]>> {
+    let mut members: Vec<Member> = (0..).zip(colours).map(|(place, &colour)| Member { colour, place }).collect();
+    let clusters = split(&mut members, tolerance)?;
+    let means: Vec<[u8; 4]> = clusters.iter().map(|cluster| cluster.sums.mean()).collect();
+    let mut refined = vec![Sums::default(); means.len()];
+    let mut nearest = vec![0_u8; colours.len()];
+    for (own, cluster) in (0_u8..=u8::MAX).zip(&clusters) {
+        let members = &members[cluster.members.clone()];
+        let near = neighbours(own, members, &means);
+        for member in members {
+            let (_, index) = near
+                .iter()
+                .map(|&i| (distance(means[usize::from(i)], member.colour.rgba), i))
+                .min()
+                .unwrap_or((0, own));
+            refined[usize::from(index)].add(member.colour);
+            nearest[member.place] = index;
+        }
+    }
+    Some(nearest.iter().map(|&index| refined[usize::from(index)].mean()).collect())
+}
+
+/// A colour on its way between the clusters.
+#[derive(Clone, Copy)]
+struct Member {
+    colour: Colour,
+    /// Its place among the colours that were given.
+    place: usize,
+}
+
+/// Some of the members, which lie side by side.
+struct Cluster {
+    members: Range<usize>,
+    sums: Sums,
+    /// The sum of squared distances to the mean, for each channel.
+    errors: [f64; 4],
+    error: f64,
+}
+
+impl Cluster {
+    fn new(all: &[Member], members: Range<usize>) -> Self {
+        let mut sums = Sums::default();
+        for member in &all[members.clone()] {
+            sums.add(member.colour);
+        }
+        let errors = sums.errors();
+        Self { members, sums, errors, error: errors.iter().sum() }
+    }
+
+    /// Divides the members at their mean along the channel with the largest error, which must not be 0.
+    fn split(&self, all: &mut [Member]) -> [Self; 2] {
+        let channel = (0..4).max_by(|&a, &b| self.errors[a].total_cmp(&self.errors[b])).expect("four channels");
+        let mean = self.sums.first[channel] / self.sums.pixels;
+        let Range { start, end } = self.members;
+        let mut middle = start;
+        for i in start..end {
+            // The mean is rounded down, so neither side is empty where there are two values.
+            if u64::from(all[i].colour.rgba[channel]) <= mean {
+                all.swap(i, middle);
+                middle += 1;
+            }
+        }
+        [Self::new(all, start..middle), Self::new(all, middle..end)]
+    }
+}
+
+/// What means and errors are made of; whole numbers, so that no order of summing matters.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    pixels: u64,
+    first: [u64; 4],
+    second: [u64; 4],
+}
+
+impl Sums {
+    fn add(&mut self, colour: Colour) {
+        let pixels = u64::from(colour.pixels);
+        self.pixels += pixels;
+        for ((first, second), value) in self.first.iter_mut().zip(&mut self.second).zip(colour.rgba) {
+            let weighted = pixels * u64::from(value);
+            *first += weighted;
+            *second += weighted * u64::from(value);
+        }
+    }
+
+    fn mean(&self) -> [u8; 4] {
+        self.first
+            .map(|sum| u8::try_from((sum + self.pixels / 2) / self.pixels.max(1)).expect("a mean of bytes is a byte"))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "the rasters that take a palette have sums below 2^53")]
+    fn errors(&self) -> [f64; 4] {
+        let of = |channel: usize| {
+            let first = self.first[channel] as f64;
+            self.second[channel] as f64 - first * first / self.pixels as f64
+        };
+        [of(0), of(1), of(2), of(3)]
+    }
+}
+
+/// Splits the cluster with the largest error until the error of all is within `tolerance`.
+fn split(members: &mut [Member], tolerance: f64) -> Option<Vec<Cluster>> {
+    let everything = Cluster::new(members, 0..members.len());
+    #[expect(clippy::cast_precision_loss, reason = "a picture has fewer than 2^53 pixels")]
+    let most = tolerance * everything.sums.pixels as f64 / REFINED;
+    let exact_at_last = members.len() <= MOST_COLOURS;
+    let mut error = everything.error;
+    let mut clusters = vec![everything];
+    while error > most && clusters.len() < members.len() {
+        if !exact_at_last && (clusters.len() == MOST_COLOURS || clusters.len() == EARLY && error > HOPELESS * most) {
+            return None;
+        }
+        let worst = (0..clusters.len()).max_by(|&a, &b| clusters[a].error.total_cmp(&clusters[b].error))?;
+        let halves = clusters[worst].split(members);
+        error += halves[0].error + halves[1].error - clusters[worst].error;
+        let [one, other] = halves;
+        clusters[worst] = one;
+        clusters.push(other);
+    }
+    Some(clusters)
+}
+
+/// The clusters whose mean may be the nearest to some member of the `own` one: no other is closer to a member than half
+/// the distance between the means tells.
+fn neighbours(own: u8, members: &[Member], means: &[[u8; 4]]) -> Vec<u8> {
+    let mean = means[usize::from(own)];
+    let radius = members.iter().map(|member| distance(mean, member.colour.rgba)).max().unwrap_or(0);
+    (0..=u8::MAX)
+        .zip(means)
+        .filter(|&(i, &other)| i == own || distance(mean, other) < 4 * radius)
+        .map(|(i, _)| i)
+        .collect()
+}
+
+/// The squared distance.
+fn distance(one: [u8; 4], other: [u8; 4]) -> u32 {
+    let mut sum = 0;
+    for channel in 0..4 {
+        let apart = u32::from(one[channel].abs_diff(other[channel]));
+        sum += apart * apart;
+    }
+    sum
+}
