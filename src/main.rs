@@ -7,7 +7,7 @@ use avatar_proxy::server::Bound;
 use avatar_proxy::telemetry::{Telemetry, init_logs};
 use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -61,11 +61,12 @@ fn run_demo(listen: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The defaults, and the headers that tell what the cache did, which the page shows.
+/// The defaults, the headers that tell what the cache did, which the page shows, and metrics beside those of the real thing.
 fn demo_config(mattermost: SocketAddr, listen: Option<SocketAddr>) -> Config {
     let mut config = Config::default();
     config.upstream.url = UpstreamUrl::parse(&format!("http://{mattermost}")).expect("an address makes a URL");
     config.server.listen = listen.unwrap_or(config.server.listen);
+    config.admin.listen = Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
     config.headers.cache_status = true;
     config.headers.server_timing = true;
     config.log.requests = false;
@@ -74,7 +75,6 @@ fn demo_config(mattermost: SocketAddr, listen: Option<SocketAddr>) -> Config {
 
 fn on_any_port(mut config: Config) -> Config {
     config.server.listen.set_port(0);
-    config.admin.listen = Some(SocketAddr::new(config.server.listen.ip(), 0));
     config
 }
 
