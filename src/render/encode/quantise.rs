@@ -167,3 +167,54 @@ fn distance(one: [u8; 4], other: [u8; 4]) -> u32 {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn counted(colours: &[([u8; 4], u32)]) -> Vec<Colour> {
+        colours.iter().map(|&(rgba, pixels)| Colour { rgba, pixels }).collect()
+    }
+
+    /// The mean of squared distances over the pixels.
+    fn error(colours: &[Colour], chosen: &[[u8; 4]]) -> f64 {
+        let pixels: u32 = colours.iter().map(|colour| colour.pixels).sum();
+        let sum: u32 = colours.iter().zip(chosen).map(|(colour, &to)| colour.pixels * distance(colour.rgba, to)).sum();
+        f64::from(sum) / f64::from(pixels)
+    }
+
+    #[test]
+    fn what_is_rare_joins_what_is_common() {
+        let colours = counted(&[([0, 0, 0, 255], 1000), ([4, 0, 0, 255], 1), ([200, 200, 200, 255], 500)]);
+        assert_eq!(
+            quantise(&colours, 1.0).expect("two colours"),
+            [[0, 0, 0, 255], [0, 0, 0, 255], [200, 200, 200, 255]]
+        );
+        assert_eq!(quantise(&colours, 0.0).expect("three colours"), colours.iter().map(|c| c.rgba).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn too_many_colours_for_a_palette_are_told_from_a_few_exact_ones() {
+        let grid = |n: u8, step: u8| {
+            let edge = |i: u8| (0..n).map(move |j| ([i * step, j * step, 0, 255], 1));
+            counted(&(0..n).flat_map(edge).collect::<Vec<_>>())
+        };
+        assert!(quantise(&grid(16, 16), 0.0).is_some(), "256 colours");
+        assert!(quantise(&grid(17, 15), 0.0).is_none(), "289 colours");
+    }
+
+    proptest! {
+        #[test]
+        fn the_error_stays_about_within_the_tolerance(
+            colours in proptest::collection::btree_map(any::<[u8; 4]>(), 1_u32..50, 1..120),
+            tolerance in 0.0_f64..2000.0,
+        ) {
+            let colours = counted(&colours.into_iter().collect::<Vec<_>>());
+            let chosen = quantise(&colours, tolerance).expect("few enough to be exact at last");
+            prop_assert_eq!(chosen.len(), colours.len());
+            // Moving colours to the nearest cluster takes away less than it usually does from some; and means are rounded.
+            prop_assert!(error(&colours, &chosen) <= tolerance / REFINED + 1.0);
+        }
+    }
+}
