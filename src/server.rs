@@ -24,7 +24,7 @@ use std::time::Duration;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// How long a client may take to hang up after our last word.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the caches are told to let go of what nobody asks for.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 

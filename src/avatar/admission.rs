@@ -19,9 +19,6 @@ pub(super) enum Admission {
     Relayed(Relayed),
 }
 
-/// How many fetches of others a request waits for before it asks for itself.
-const FLIGHTS_TO_JOIN: usize = 2;
-
 /// A request on its way to upstream by one worker's connections.
 #[derive(Clone, Copy)]
 pub(super) struct Errand<'a> {
@@ -67,34 +64,30 @@ impl Avatars {
         let Some(picture) = errand.request.picture.filter(|picture| picture.kind.has_validator()) else {
             return self.fetch(errand, None).await;
         };
-        for _ in 0..FLIGHTS_TO_JOIN {
-            // Taken before upstream is asked: what is fetched under it is found only while nothing was forgotten since.
-            let key = self.sources.key(picture);
-            if let Some(record) = self.sources.record(&key).await {
-                return self.revalidate(errand, key, record).await;
-            }
-            let mut ours = None;
-            let fetch = async {
-                let admission = self.fetch(errand, None).await;
-                let landed = landing(&admission);
-                ours = Some(admission);
-                landed
-            };
-            let joined = Box::pin(self.sources.join_fetch(key, fetch)).await;
-            if let Some(ours) = ours {
-                return ours;
-            }
-            match joined {
-                // Another caller's fetch brought the validator: now upstream is asked about this one.
-                Ok(record) => return self.revalidate(errand, key, record).await,
-                // There is no permission in it, and asking after one another would take as long for each (F02).
-                Err(Flight::NoAnswer(error)) => return Err(error),
-                // Another caller was refused, or there was nothing to keep: that says nothing about this one.
-                Err(Flight::NothingToKeep) => {}
-            }
-        }
+        // Taken before upstream is asked: what is fetched under it is found only while nothing was forgotten since.
         let key = self.sources.key(picture);
-        self.fetch(errand, Some(key)).await
+        if let Some(record) = self.sources.record(&key).await {
+            return self.revalidate(errand, key, record).await;
+        }
+        let mut ours = None;
+        let fetch = async {
+            let admission = self.fetch(errand, None).await;
+            let landed = landing(&admission);
+            ours = Some(admission);
+            landed
+        };
+        let joined = Box::pin(self.sources.join_fetch(key, fetch)).await;
+        if let Some(ours) = ours {
+            return ours;
+        }
+        match joined {
+            // Another caller's fetch brought the validator: now upstream is asked about this one.
+            Ok(record) => self.revalidate(errand, key, record).await,
+            // There is no permission in it, and asking after one another would take as long for each (F02).
+            Err(Flight::NoAnswer(error)) => Err(error),
+            // Another caller was refused, or there was nothing to keep: that says nothing about this one.
+            Err(Flight::NothingToKeep) => self.fetch(errand, Some(self.sources.key(picture))).await,
+        }
     }
 
     async fn revalidate(

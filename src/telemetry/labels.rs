@@ -174,10 +174,6 @@ words! {
         Overloaded = "overloaded",
         /// The request has been here before.
         Loop = "loop",
-        /// The head of the request is too large.
-        TooLargeHead = "too_large_head",
-        /// A fault of ours.
-        Internal = "internal",
     }
 }
 

@@ -79,6 +79,8 @@ where
     // What HTTP libraries tell of below a warning may be header fields, hence credentials.
     let filter = Targets::new()
         .with_target(env!("CARGO_CRATE_NAME"), settings.level)
+        // It calls every client that breaks off or sends nonsense an error.
+        .with_target("actix_http", LevelFilter::OFF)
         .with_default(settings.level.min(LevelFilter::WARN));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     match settings.format {
@@ -109,6 +111,8 @@ pub struct RequestLine<'a> {
     pub duration: Duration,
     /// The name of the request, also in our own errors.
     pub request_id: &'a str,
+    /// Mattermost's name for it, which the client is told and which stands in Mattermost's own log.
+    pub upstream_request_id: Option<&'a str>,
     /// Who asked; behind a trusted proxy, as that says.
     pub client: Option<IpAddr>,
 }
@@ -125,6 +129,7 @@ pub fn log_request(line: &RequestLine<'_>) {
         bytes.upstream = line.bytes_upstream,
         duration_ms = milliseconds(line.duration),
         request.id = line.request_id,
+        upstream.request_id = line.upstream_request_id,
         client.address = line.client.map(field::display),
         "request"
     );
@@ -217,6 +222,7 @@ mod tests {
             bytes_upstream: 0,
             duration: Duration::from_nanos(1_234_567),
             request_id: "r1\nfaked line",
+            upstream_request_id: Some("m1"),
             client: Some(IpAddr::from([192, 0, 2, 7])),
         });
     }
@@ -233,7 +239,7 @@ mod tests {
                 "level": "INFO", "message": "request", "http.method": "GET", "http.route": "default_picture",
                 "http.path": "/api/v4/users/abcdefghijklmnopqrstuvwxyz/image/default", "http.status": 200,
                 "cache.outcome": "hit", "bytes.sent": 700, "bytes.upstream": 0, "duration_ms": 1.234,
-                "request.id": "r1\nfaked line", "client.address": "192.0.2.7",
+                "request.id": "r1\nfaked line", "upstream.request_id": "m1", "client.address": "192.0.2.7",
             })
         );
     }
@@ -262,6 +268,7 @@ mod tests {
                 bytes_upstream: 0,
                 duration: Duration::ZERO,
                 request_id: "r2",
+                upstream_request_id: None,
                 client: None,
             });
         });

@@ -125,7 +125,7 @@ pub struct PictureRequest {
     pub headers: HeaderMap,
 }
 
-/// Upstream's answer to a picture request. It occupies one of the slots for such requests until it is dropped.
+/// Upstream's answer to a picture request. It occupies one of the slots for such requests until its body has been read.
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
@@ -133,7 +133,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, not yet read.
     pub body: AnswerBody,
-    _slot: OwnedSemaphorePermit,
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 /// The body of an [`Answer`].
@@ -172,6 +172,7 @@ impl Answer {
         }
         // A buffer that grew by doubling may be half empty, and what is kept of it is kept for long.
         self.body = AnswerBody::Complete(Bytes::copy_from_slice(&read));
+        self.slot = None;
         Ok(self)
     }
 }
@@ -322,7 +323,7 @@ impl Upstream {
             }
         });
         let rest = with_idle_timeout(Box::pin(chunks), self.settings.idle_timeout);
-        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), _slot: slot })
+        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), slot: Some(slot) })
     }
 
     /// Forwards a request whose path and query are sent byte for byte.

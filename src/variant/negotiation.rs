@@ -31,6 +31,8 @@ pub enum OfferKind {
     Webp,
     /// Negotiated: the client named nothing that helps.
     Basic,
+    /// Negotiated: the client takes one, of those that everybody shows.
+    Alone(Format),
     /// `format=` named one.
     Only(Format),
     /// `format=original`: that of the source.
@@ -139,8 +141,8 @@ impl Named {
         let open = !self.an_image_type || self.wildcard.is_welcome();
         let takes = |mention: Mention| if open { !mention.refused } else { mention.is_welcome() };
         match (takes(self.png), takes(self.jpeg)) {
-            (true, false) => OfferKind::Only(Format::Png),
-            (false, true) => OfferKind::Only(Format::Jpeg),
+            (true, false) => OfferKind::Alone(Format::Png),
+            (false, true) => OfferKind::Alone(Format::Jpeg),
             (true, true) | (false, false) => OfferKind::Basic,
         }
     }
@@ -297,8 +299,8 @@ mod tests {
 
     #[test]
     fn without_webp_only_what_is_named_or_covered_is_made() {
-        const PNG: OfferKind = OfferKind::Only(Format::Png);
-        const JPEG: OfferKind = OfferKind::Only(Format::Jpeg);
+        const PNG: OfferKind = OfferKind::Alone(Format::Png);
+        const JPEG: OfferKind = OfferKind::Alone(Format::Jpeg);
         for (accept, offer) in [
             ("", OfferKind::Basic),
             ("*/*", OfferKind::Basic),
@@ -340,7 +342,7 @@ mod tests {
         check(Auto, "*/*", Some(b"Mozilla/5.0"), Basic, (true, false));
         check(Auto, "*/*", Some(MOBILE), Webp, (true, true));
         check(Auto, "", Some(MOBILE), Webp, (true, true));
-        check(Auto, "image/png", Some(MOBILE), Only(Format::Png), (true, false));
+        check(Auto, "image/png", Some(MOBILE), OfferKind::Alone(Format::Png), (true, false));
         check(Auto, "image/webp;q=0,*/*", Some(MOBILE), Basic, (true, false));
         check(Auto, "*/*", Some(b"mattermost mobile/2"), Basic, (true, false));
         check(Jpeg, "image/webp", Some(MOBILE), Only(Format::Jpeg), (false, false));

@@ -18,7 +18,9 @@ impl Transform {
         let stilled = source.animated && self.animated == Some(false);
         let untouched = match offer {
             OfferKind::Original => geometry == Geometry::Keep && self.quality.is_none() && !stilled,
-            OfferKind::Webp | OfferKind::Basic | OfferKind::Only(_) => source.animated && self.is_identity(),
+            OfferKind::Webp | OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Only(_) => {
+                source.animated && self.is_identity()
+            }
         };
         if untouched { Plan::Untouched } else { Plan::Render(self.recipe(geometry, offer, source)) }
     }
@@ -27,7 +29,7 @@ impl Transform {
         let offer = match kind {
             OfferKind::Webp => Offer::Webp,
             OfferKind::Basic => Offer::Basic,
-            OfferKind::Only(format) => Offer::Only(format),
+            OfferKind::Only(format) | OfferKind::Alone(format) => Offer::Only(format),
             OfferKind::Original => Offer::Only(own_format(source.format)),
         };
         let transparent = source.has_alpha || matches!(geometry, Geometry::Pad { .. });
@@ -56,7 +58,7 @@ const fn own_format(format: SourceFormat) -> Format {
 fn shows_the_source(kind: OfferKind, source: &SourceInfo) -> bool {
     let known = match kind {
         OfferKind::Webp | OfferKind::Original => true,
-        OfferKind::Basic => source.format != SourceFormat::Webp,
+        OfferKind::Basic | OfferKind::Alone(_) => source.format != SourceFormat::Webp,
         OfferKind::Only(format) => source.format != SourceFormat::Gif && own_format(source.format) == format,
     };
     known && !source.animated
@@ -289,6 +291,8 @@ mod tests {
             ("size=32&fit=inside", OfferKind::Basic, flat, true),
             ("size=32&fit=contain", OfferKind::Basic, flat, false),
             ("size=32&fit=fill", OfferKind::Basic, flat, false),
+            ("", OfferKind::Alone(Format::Jpeg), STILL, true),
+            ("", OfferKind::Alone(Format::Jpeg), webp, false),
             ("f=png", OfferKind::Only(Format::Png), STILL, true),
             ("f=webp", OfferKind::Only(Format::Webp), STILL, false),
             ("f=png", OfferKind::Only(Format::Png), SourceInfo { format: SourceFormat::Gif, ..STILL }, false),

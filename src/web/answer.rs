@@ -11,7 +11,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode as UpstreamStatus};
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -33,6 +33,10 @@ pub(super) struct Ledger {
     pub(super) bytes_upstream: u64,
     /// Bytes that the client would have got without us.
     pub(super) bytes_original: u64,
+    /// Upstream's answer goes out as it came: what is sent is what upstream sent.
+    pub(super) relayed: bool,
+    /// The name that Mattermost gave the request.
+    pub(super) upstream_request_id: Option<HeaderValue>,
     status: UpstreamStatus,
     bytes_sent: u64,
     started: Instant,
@@ -53,6 +57,8 @@ impl Ledger {
             outcome: Outcome::Failed,
             bytes_upstream: 0,
             bytes_original: 0,
+            relayed: false,
+            upstream_request_id: None,
             status: UpstreamStatus::INTERNAL_SERVER_ERROR,
             bytes_sent: 0,
             started: Instant::now(),
@@ -60,6 +66,11 @@ impl Ledger {
             telemetry: telemetry.clone(),
             _in_flight: telemetry.in_flight(),
         }
+    }
+
+    /// Takes down what upstream called the request.
+    pub(super) fn named_by_upstream(&mut self, headers: &HeaderMap) {
+        self.upstream_request_id = headers.get("x-request-id").cloned();
     }
 
     /// Ties the account to the answer: it closes with the body's last byte.
@@ -77,13 +88,15 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        let passed = matches!(self.route, Route::Passthrough | Route::Change | Route::Websocket);
-        let bytes_upstream = if passed { self.bytes_sent } else { self.bytes_upstream };
+        let bytes_upstream = if self.relayed { self.bytes_sent } else { self.bytes_upstream };
+        let is_picture = !matches!(self.route, Route::Passthrough | Route::Change | Route::Websocket);
+        let shown = self.relayed && is_picture && self.status == UpstreamStatus::OK;
+        let bytes_original = if shown { self.bytes_sent } else { self.bytes_original };
         let duration = self.started.elapsed();
         let Self { route, outcome, status, bytes_sent, .. } = *self;
         self.telemetry.answered(&Answered { route, outcome, status, bytes_sent, duration });
         self.telemetry.upstream_bytes(route, bytes_upstream);
-        self.telemetry.original_bytes(self.bytes_original);
+        self.telemetry.original_bytes(bytes_original);
         if self.logs {
             log_request(&RequestLine {
                 method: &self.method,
@@ -95,6 +108,7 @@ impl Drop for Ledger {
                 bytes_upstream,
                 duration,
                 request_id: self.request_id.as_str(),
+                upstream_request_id: self.upstream_request_id.as_ref().and_then(|id| id.to_str().ok()),
                 client: Some(self.client),
             });
         }

@@ -134,6 +134,7 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
 fn fail(front: &Front, error: &WebError, mut ledger: Ledger, route: &Route) -> HttpResponse {
     let (status, id, reason) = error.verdict();
     ledger.outcome = if matches!(error, WebError::Query(_)) { Outcome::RefusedQuery } else { Outcome::Failed };
+    ledger.relayed = false;
     front.telemetry.refused(reason);
     if status.is_server_error() {
         tracing::warn!(error.id = id, request.id = ledger.request_id.as_str(), %error, "request failed");

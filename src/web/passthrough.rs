@@ -22,6 +22,8 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
 /// Streams upstream's answer to the client.
 pub(super) fn relay(inbound: &mut Inbound, answer: http::Response<BodyStream>) -> HttpResponse {
     inbound.ledger.outcome = Outcome::Passed;
+    inbound.ledger.relayed = true;
+    inbound.ledger.named_by_upstream(answer.headers());
     let (head, body) = answer.into_parts();
     streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body))
 }

@@ -83,14 +83,17 @@ pub(super) async fn serve(
             let ledger = &mut inbound.ledger;
             ledger.bytes_upstream = picture.upstream_bytes as u64;
             ledger.outcome = outcome(&picture, response.status());
-            // Mattermost would have sent nothing either to a client that has the picture.
-            let sent = ledger.outcome != Outcome::NotModified;
+            ledger.named_by_upstream(&picture.headers);
+            // Mattermost would have sent nothing either to a client that has the picture, or asks for the head alone.
+            let sent = ledger.outcome != Outcome::NotModified && inbound.method != Method::HEAD;
             ledger.bytes_original = if sent { picture.source_len as u64 } else { 0 };
             response
         }
         Served::Relayed(relayed) => {
             let shown = relayed.answer.status == UpstreamStatus::OK;
             inbound.ledger.outcome = if shown { Outcome::Original } else { Outcome::Relayed };
+            inbound.ledger.relayed = true;
+            inbound.ledger.named_by_upstream(&relayed.answer.headers);
             relay(inbound, relayed)
         }
     })
@@ -248,11 +251,10 @@ fn server_timing(started: Instant) -> ActixValue {
 
 /// Which of upstream's fields go with a picture whose content and lifetime we describe ourselves.
 fn passes_with_picture(name: &HeaderName) -> bool {
-    const OURS: [HeaderName; 10] = [
+    const OURS: [HeaderName; 9] = [
         header::ACCEPT_RANGES,
         header::AGE,
         header::CACHE_CONTROL,
-        header::CONTENT_DISPOSITION,
         header::CONTENT_ENCODING,
         header::CONTENT_LENGTH,
         header::CONTENT_TYPE,
@@ -306,7 +308,8 @@ fn relay(inbound: &Inbound, relayed: Relayed) -> HttpResponse {
 }
 
 fn is_image(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"image/"))
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().trim_ascii_start().get(..6));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"image/"))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
     };
     inbound.ledger.route = Route::Websocket;
     inbound.ledger.outcome = Outcome::Passed;
+    inbound.ledger.relayed = true;
     let mut headers = inbound.headers.clone();
     headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -65,6 +66,8 @@ fn switched(head: &HeaderMap, payload: Payload, tunnel: Tunnel) -> HttpResponse 
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");
     let mut response = response.streaming(upstream_to_client(from_upstream));
+    // actix takes what follows for content.
+    response.headers_mut().remove(actix_web::http::header::CONTENT_TYPE);
     super::wire::to_client(head, response.headers_mut(), |name| {
         !matches!(*name, header::CONNECTION | header::UPGRADE | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
     });

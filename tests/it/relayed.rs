@@ -48,6 +48,38 @@ async fn f07_whole_on_the_second_try_is_a_good_answer() {
 }
 
 #[actix_web::test]
+async fn f07_the_second_try_needs_no_second_place() {
+    let whole = png(&photo(1));
+    let upstream = Upstream::replying(move |n, _| picture_answer("1", if n == 0 { b"" } else { &whole })).await;
+    let proxy = Proxy::with(upstream.address, |config| config.upstream.max_picture_requests = 1);
+
+    let answer = proxy.send(&Request::picture("size=32")).await;
+
+    assert_eq!((answer.status, answer.dimensions()), (200, (32, 32)));
+}
+
+#[actix_web::test]
+async fn what_is_relayed_saves_nothing_and_what_is_not_sent_neither() {
+    let svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>";
+    let upstream = Upstream::answering(answer("200 OK", &[("Content-Type", "image/svg+xml")], svg)).await;
+    let proxy = Proxy::before(upstream.address);
+    proxy.send(&Request::picture("")).await;
+    let bytes = u64::try_from(svg.len()).expect("a few");
+    for total in [
+        "original_bytes_total",
+        "client_bytes_total{route=\"user_picture\"}",
+        "upstream_bytes_total{route=\"user_picture\"}",
+    ] {
+        assert_eq!(proxy.metric(&format!("avatar_proxy_{total}")).await, bytes, "{total}");
+    }
+
+    let upstream = Upstream::answering(picture_answer("1", &png(&photo(1)))).await;
+    let proxy = Proxy::before(upstream.address);
+    assert_eq!(proxy.send(&Request::picture("size=32").method("HEAD")).await.status, 200);
+    assert_eq!(proxy.metric("avatar_proxy_original_bytes_total").await, 0);
+}
+
+#[actix_web::test]
 async fn f07_refused_on_the_second_try_is_refused() {
     let upstream = Upstream::replying(|n, _| match n {
         0 => picture_answer("1", b"broken"),
