@@ -23,6 +23,9 @@ const PALETTE_PIXELS: usize = 1 << 18;
 /// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes.
 const PALETTE_BEATS_JPEG_PIXELS: usize = 40 * 40;
 
+/// What a lossy encoding of a drawing hardly undercuts, in bytes for each pixel along its edge: it is not tried then.
+const FEW_BYTES_AN_EDGE: usize = 16;
+
 /// Encodes `raster` in the format among those on offer that takes the fewest bytes.
 pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8>), EncodeError> {
     let quality = recipe.quality.map(|quality| quality.clamp(1, 100));
@@ -41,10 +44,16 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
 
 fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
     let indexed = if content == Content::Photo { None } else { indexed(raster, content, quality) };
-    match indexed {
-        Some(indexed) => webp::lossless(&indexed.raster()),
-        None => webp::lossy(raster, content, quality),
+    let Some(indexed) = indexed else {
+        return webp::lossy(raster, content, quality);
+    };
+    let lossless = webp::lossless(&indexed.raster())?;
+    if content == Content::Letter || lossless.len() <= FEW_BYTES_AN_EDGE * raster.len().isqrt() {
+        return Ok(lossless);
     }
+    // So many bytes are no longer those of flat areas, so the colour planes need no care either.
+    let lossy = webp::lossy(raster, Content::Photo, quality)?;
+    Ok(if lossy.len() < lossless.len() { lossy } else { lossless })
 }
 
 fn png(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {

@@ -14,9 +14,6 @@ use std::mem::MaybeUninit;
 /// libwebp's customary setting, 80 on the scale of SSIMULACRA2 on photographs.
 const QUALITY: f32 = 80.0;
 
-/// The same on larger pictures, a hair lower for a few bytes of a thousand.
-const LARGE_QUALITY: f32 = 79.9;
-
 /// What comes to the same with the settings for small pictures when their edges are no whole macroblocks: there the
 /// usual quality is a little better than it need be.
 const PADDED_QUALITY: f32 = 79.5;
@@ -35,11 +32,7 @@ pub(super) fn lossy(raster: &Raster, content: Content, quality: Option<u8>) -> R
     let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
     let small = raster.len() <= SMALL_PIXELS;
     let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
-    let usual = match (small, padded) {
-        (true, true) => PADDED_QUALITY,
-        (true, false) => QUALITY,
-        (false, _) => LARGE_QUALITY,
-    };
+    let usual = if small && padded { PADDED_QUALITY } else { QUALITY };
     config.quality = quality.map_or(usual, f32::from);
     config.method = 4;
     if small {
