@@ -5,11 +5,10 @@ use super::render_pool::PoolError;
 use super::rendering::RenderError;
 use super::{Avatars, Keep, Relayed};
 use crate::cache::{Record, Rejection};
-use crate::render::{DecodeError, Pixels};
-use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
+use crate::render::DecodeError;
+use crate::source::{ContentHash, SourceImage, Validator};
 use crate::telemetry::Fault;
 use crate::upstream::{Answer, AnswerBody, UpstreamError};
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
 
@@ -44,9 +43,10 @@ impl Avatars {
             Some(Rejection::LeftAlone | Rejection::Quarantined) => return Ok(relay(answer)),
             None => {}
         }
-        match self.prove(hash, &bytes).await {
-            Ok(info) => {
-                let image = Arc::new(SourceImage { hash, bytes, info });
+        // Not seen before: it has to decode, and its pixels stay for the render that follows.
+        match self.pixels(hash, &bytes).await {
+            Ok(pixels) => {
+                let image = Arc::new(SourceImage { hash, bytes, info: pixels.info });
                 self.sources.keep_body(image.clone()).await;
                 Ok(Examined::Picture(Box::new(granted(answer.headers, image))))
             }
@@ -54,17 +54,11 @@ impl Avatars {
         }
     }
 
-    /// Decodes a body that was not seen before; its pixels stay for the render that follows.
-    async fn prove(&self, hash: ContentHash, bytes: &Bytes) -> Result<SourceInfo, RenderError> {
-        let decode = async { Ok::<Arc<Pixels>, RenderError>(Arc::new(self.decode(hash, bytes.clone()).await?)) };
-        Ok(self.pixels.get_or_decode(hash, decode).await?.info)
-    }
-
     async fn not_proved(&self, hash: ContentHash, answer: Answer, error: &RenderError) -> Examined {
         let (fault, verdict) = match error {
-            RenderError::Decode(DecodeError::Broken(_)) => (Fault::BrokenPicture, Some(Rejection::Broken)),
-            RenderError::Decode(DecodeError::Unsupported) => (Fault::UnsupportedPicture, Some(Rejection::LeftAlone)),
-            RenderError::Decode(DecodeError::OverLimit(_)) => (Fault::OverLimit, Some(Rejection::LeftAlone)),
+            RenderError::Decode(DecodeError::Broken(_)) => (Fault::BrokenPicture, Rejection::Broken),
+            RenderError::Decode(DecodeError::Unsupported) => (Fault::UnsupportedPicture, Rejection::LeftAlone),
+            RenderError::Decode(DecodeError::OverLimit(_)) => (Fault::OverLimit, Rejection::LeftAlone),
             RenderError::Pool(_) | RenderError::Encode(_) => {
                 // No verdict on the bytes: a busy moment is none, and a panic has quarantined them already.
                 self.count_render_fault(error);
@@ -74,10 +68,8 @@ impl Avatars {
             }
         };
         self.telemetry.fault(fault);
-        if let Some(verdict) = verdict {
-            self.sources.reject(hash, verdict).await;
-        }
-        if verdict == Some(Rejection::Broken) { Examined::Broken(answer) } else { relay(answer) }
+        self.sources.reject(hash, verdict).await;
+        if verdict == Rejection::Broken { Examined::Broken(answer) } else { relay(answer) }
     }
 }
 

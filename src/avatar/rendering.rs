@@ -37,7 +37,7 @@ impl Avatars {
     ) -> Result<(Arc<Variant>, Lookup), RenderError> {
         let (render, recipe, source_len) = (self.codecs.render, key.recipe, source.bytes.len());
         let rendered = async {
-            let pixels = self.pixels(&source).await?;
+            let pixels = self.pixels(source.hash, &source.bytes).await?;
             let timed = move || {
                 let started = Instant::now();
                 (render(&pixels, &recipe, source_len), started.elapsed())
@@ -55,13 +55,13 @@ impl Avatars {
         self.variants.get_or_render(key, Box::pin(rendered)).await
     }
 
-    /// The pixels of a source that is known to decode.
-    pub(super) async fn pixels(&self, source: &Arc<SourceImage>) -> Result<Arc<Pixels>, RenderError> {
-        let decode = async { Ok(Arc::new(self.decode(source.hash, source.bytes.clone()).await?)) };
-        self.pixels.get_or_decode(source.hash, decode).await
+    /// The pixels of the body of that name, decoded once for all who ask at the same time.
+    pub(super) async fn pixels(&self, hash: ContentHash, bytes: &Bytes) -> Result<Arc<Pixels>, RenderError> {
+        let decode = async { Ok(Arc::new(self.decode(hash, bytes.clone()).await?)) };
+        self.pixels.get_or_decode(hash, decode).await
     }
 
-    pub(super) async fn decode(&self, hash: ContentHash, bytes: Bytes) -> Result<Pixels, RenderError> {
+    async fn decode(&self, hash: ContentHash, bytes: Bytes) -> Result<Pixels, RenderError> {
         let (decode, limits) = (self.codecs.decode, self.settings.limits);
         let timed = move || {
             let started = Instant::now();

@@ -80,6 +80,12 @@ fn connection_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// The length that a message's head declares, where it is a number.
+#[must_use]
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Where a request came from, as far as we believe it.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin {

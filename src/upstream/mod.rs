@@ -154,7 +154,7 @@ impl Answer {
         let AnswerBody::Partial(prefix, mut rest) = self.body else {
             return Ok(self);
         };
-        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        let declared = headers::content_length(&self.headers);
         if declared.is_some_and(|length| length > limit) {
             self.body = AnswerBody::Partial(prefix, rest);
             return Ok(self);

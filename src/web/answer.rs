@@ -6,6 +6,7 @@ use super::wire;
 use crate::identity::PictureId;
 use crate::telemetry::{Answered, Counted, Outcome, RequestLine, Route, Telemetry, log_request};
 use crate::upstream::AnswerBody;
+use crate::upstream::headers::content_length;
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, HttpResponseBuilder};
@@ -139,7 +140,7 @@ impl MessageBody for CountedBody {
 /// An answer of upstream's with its body, whole or as a stream, framed anew.
 pub(super) fn streamed(method: &Method, status: UpstreamStatus, headers: &HeaderMap, body: AnswerBody) -> HttpResponse {
     let status = StatusCode::from_u16(status.as_u16()).expect("a status in one crate is one in the other");
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
+    let declared = content_length(headers);
     let mut response = HttpResponseBuilder::new(status).finish();
     wire::to_client(headers, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
     // Neither has a body, whatever its header says (RFC 9110 sections 15.3.5 and 15.4.5).

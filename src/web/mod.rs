@@ -195,8 +195,7 @@ fn target_of(request: &HttpRequest) -> Result<PathAndQuery, WebError> {
 /// any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
 fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
+    let length = headers::content_length(headers).unwrap_or(0);
     // The very test by which actix decides to hand over whatever follows as it comes.
     let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
