@@ -24,6 +24,7 @@
 pub mod admin;
 pub mod avatar;
 pub mod cache;
+pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod demo;

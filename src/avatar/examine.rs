@@ -1,6 +1,6 @@
 //! Upstream's answer to our own fetch, taken apart: a picture that decodes, one that is broken, or nothing of ours.
 
-use super::admission::Granted;
+use super::admission::{Granted, Inquiry, Proof};
 use super::render_pool::PoolError;
 use super::rendering::RenderError;
 use super::{Avatars, Keep, Relayed};
@@ -8,6 +8,7 @@ use crate::cache::{Record, Rejection};
 use crate::render::DecodeError;
 use crate::source::{ContentHash, SourceImage, Validator};
 use crate::telemetry::Fault;
+use crate::upstream::headers::{picture_lifetime, picture_vary};
 use crate::upstream::{Answer, AnswerBody, UpstreamError};
 use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(super) enum Examined {
 
 impl Avatars {
     /// Reads the answer and, if it is a picture whose bytes were not seen before, proves that it decodes.
-    pub(super) async fn examine_once(&self, answer: Answer) -> Result<Examined, UpstreamError> {
+    pub(super) async fn examine_once(&self, inquiry: &Inquiry, answer: Answer) -> Result<Examined, UpstreamError> {
         if !is_plain_picture(answer.status, &answer.headers) {
             return Ok(relay(answer));
         }
@@ -36,7 +37,7 @@ impl Avatars {
         let bytes = bytes.clone();
         let hash = ContentHash::of(&bytes);
         if let Some(known) = self.sources.body(&hash).await {
-            return Ok(Examined::Picture(Box::new(granted(answer.headers, known))));
+            return Ok(Examined::Picture(Box::new(granted(inquiry, answer.headers, known))));
         }
         match self.sources.rejection(&hash).await {
             Some(Rejection::Broken) => return Ok(Examined::Broken(answer)),
@@ -48,7 +49,7 @@ impl Avatars {
             Ok(pixels) => {
                 let image = Arc::new(SourceImage { hash, bytes, info: pixels.info });
                 self.sources.keep_body(image.clone()).await;
-                Ok(Examined::Picture(Box::new(granted(answer.headers, image))))
+                Ok(Examined::Picture(Box::new(granted(inquiry, answer.headers, image))))
             }
             Err(error) => Ok(self.not_proved(hash, answer, &error).await),
         }
@@ -77,15 +78,28 @@ fn relay(answer: Answer) -> Examined {
     Examined::Relay(Relayed { answer, keep: Keep::AsUpstreamSays })
 }
 
-fn granted(headers: HeaderMap, image: Arc<SourceImage>) -> Granted {
+fn granted(inquiry: &Inquiry, headers: HeaderMap, image: Arc<SourceImage>) -> Granted {
+    let validator = validator(&headers);
     let record = Record {
-        validator: headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes())),
+        version: inquiry.question().answered(validator.as_ref()),
+        validator,
         source: image.hash,
         info: image.info,
         source_len: image.bytes.len(),
-        cache_control: headers.get(header::CACHE_CONTROL).cloned(),
+        lifetime: picture_lifetime(&headers),
+        vary: picture_vary(&headers),
     };
-    Granted { record: Arc::new(record), upstream_bytes: image.bytes.len(), body: Some(image), headers }
+    let (record, upstream_bytes) = (Arc::new(record), image.bytes.len());
+    Granted { record, upstream_bytes, body: Some(image), headers, proof: Proof::Fetched }
+}
+
+fn validator(headers: &HeaderMap) -> Option<Validator> {
+    headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()))
+}
+
+/// The validator of what, by its head, is a picture.
+pub(super) fn names_picture(answer: &Answer) -> Option<Validator> {
+    validator(&answer.headers).filter(|_| is_plain_picture(answer.status, &answer.headers))
 }
 
 /// Whether an answer may be taken for a picture at all: a 200 (never a 206) that says it is an image, in no encoding,

@@ -1,27 +1,37 @@
 //! The decisions: what to serve, and to whom.
 //!
-//! Every request asks upstream with its caller's own credentials, by a conditional GET where a validator is known, and
-//! only upstream's 200 or 304 to *this* request releases pixels. What is shared is the work: bodies, pixels and
-//! variants are kept by content hash, whoever they were fetched for.
+//! Pixels are released by upstream's 200 or 304 to *this* request, or by a grant: the same said to the very same
+//! credentials a moment ago. What is shared is the work: bodies, pixels and variants are kept by content hash, whoever
+//! they were fetched for.
 
 mod admission;
 mod examine;
+mod flights;
+mod hearsay;
 pub mod render_pool;
 mod rendering;
 #[cfg(test)]
 mod tests;
 
-use crate::cache::{Lookup, OnEviction, PixelCache, Sources, Usage, Variants};
+pub use admission::Proof;
+
+use crate::cache::grants;
+use crate::cache::{Grants, Lookup, OnEviction, PixelCache, Sources, Usage, Variants};
+use crate::caller::Caller;
 use crate::identity::PictureId;
 use crate::render::{self, Limits, Pixels};
 use crate::source::{SourceFormat, SourceImage, Validator};
+use std::time::Instant;
 use crate::telemetry::{CacheName, Fault, Telemetry};
+use crate::upstream::headers::picture_vary;
 use crate::upstream::{Answer, PictureRequest, Upstream, UpstreamError};
 use crate::variant::negotiation::OfferKind;
 use crate::variant::transform::Transform;
 use crate::variant::{Encoded, Format, Plan, Variant, VariantKey};
 use admission::{Admission, Errand, Granted};
-use http::header::{self, HeaderMap, HeaderValue};
+use flights::Flights;
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
 use render_pool::RenderPool;
 use rendering::Codecs;
 use std::sync::Arc;
@@ -31,6 +41,8 @@ use std::sync::Arc;
 pub struct Settings {
     /// How many bytes each cache may hold.
     pub cache: crate::cache::Settings,
+    /// How long upstream's yes is remembered; `None`: not at all.
+    pub grants: Option<grants::Settings>,
     /// How much pixel work may run and wait.
     pub render: render_pool::Settings,
     /// What a picture may cost before it is relayed as it came.
@@ -39,22 +51,35 @@ pub struct Settings {
     pub max_source: u64,
 }
 
-/// A request for a picture, with nothing left to parse.
-#[derive(Clone, Debug)]
-pub struct AvatarRequest {
-    /// Its name; `None` for `me`, under which nothing is kept.
+/// What is asked for and by whom, with nothing left to parse.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The picture's name; `None` for `me`, under which nothing is kept.
     pub picture: Option<PictureId>,
-    /// How upstream is asked for it in the caller's name.
-    pub upstream: PictureRequest,
+    /// Who asks; `None` where that cannot be told for certain, and then nothing is remembered.
+    pub caller: Option<Caller>,
+    /// Whether upstream has to be asked though there may be a grant: a reload, or the page of another site.
+    pub must_ask: bool,
+    /// The version of the picture that the client has heard of.
+    pub stamp: Option<i64>,
     /// What the query asks.
     pub transform: Transform,
     /// What the client can show.
     pub offer: OfferKind,
 }
 
+/// A request for a picture.
+#[derive(Clone, Debug)]
+pub struct AvatarRequest {
+    /// What is asked for and by whom.
+    pub wish: Wish,
+    /// How upstream is asked for it in the caller's name.
+    pub upstream: PictureRequest,
+}
+
 /// What to send.
 pub enum Served {
-    /// A picture that upstream has just said this caller may see.
+    /// A picture that this caller may see.
     Picture(Picture),
     /// Upstream's own answer: a refusal, a redirect, something that is not for us.
     Relayed(Relayed),
@@ -64,10 +89,12 @@ pub enum Served {
 pub struct Picture {
     /// The bytes.
     pub body: PictureBody,
-    /// The header of upstream's answer to this request.
+    /// The header of upstream's answer to this request; empty where a grant was enough.
     pub headers: HeaderMap,
-    /// Upstream's `Cache-Control` for the picture, also where its 304 said none.
-    pub cache_control: Option<HeaderValue>,
+    /// The `Cache-Control` that goes with the picture, also where upstream's 304 said none.
+    pub lifetime: Bytes,
+    /// The names that its `Vary` holds on upstream's account; often none.
+    pub vary: Bytes,
     /// Upstream's validator of the picture.
     pub validator: Option<Validator>,
     /// The untouched picture's length in bytes: what the client would have got without us.
@@ -91,8 +118,8 @@ pub enum PictureBody {
 /// How a picture was come by: what upstream said, and where the bytes came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PictureOutcome {
-    /// Whether upstream sent a body for this request, or a 304.
-    pub fetched: bool,
+    /// Why it may be seen: what upstream said, and when.
+    pub proof: Proof,
     /// Where the variant came from; `None` where the source itself is sent.
     pub variant: Option<Lookup>,
 }
@@ -131,6 +158,8 @@ pub enum AvatarError {
 pub struct Avatars {
     codecs: Codecs,
     telemetry: Arc<Telemetry>,
+    grants: Option<Grants>,
+    flights: Flights,
     sources: Sources,
     variants: Variants,
     pixels: PixelCache<Pixels>,
@@ -151,41 +180,66 @@ pub struct CacheUsage {
 
 impl Avatars {
     /// Empty caches.
-    #[must_use]
-    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Result<Self, getrandom::Error> {
+        Ok(Self {
             codecs: Codecs { decode: render::decode, render: render::render },
+            grants: settings.grants.map(Grants::new).transpose()?,
+            flights: Flights::default(),
             sources: Sources::new(&settings.cache, evictions(&telemetry, CacheName::Sources)),
             variants: Variants::new(&settings.cache, evictions(&telemetry, CacheName::Variants)),
             pixels: PixelCache::new(&settings.cache, Pixels::memory, evictions(&telemetry, CacheName::Pixels)),
             pool: RenderPool::new(settings.render),
             settings,
             telemetry,
-        }
+        })
     }
 
-    /// Answers a request for a picture, asking upstream by this worker's connections.
+    /// The picture as asked for, if the caller has a grant for it and all of it is in memory.
+    pub async fn recall(&self, wish: &Wish, now: Instant) -> Option<Picture> {
+        let granted = self.remembered(wish, now).await?;
+        let source = granted.record.source;
+        let encoded = match wish.transform.plan(wish.offer, &granted.record.info) {
+            Plan::Untouched => None,
+            Plan::Render(recipe) => match &*self.variants.get(&VariantKey { source, recipe }).await? {
+                Variant::Encoded(encoded) => Some(encoded.clone()),
+                Variant::SourceIsBest => None,
+            },
+        };
+        Some(match encoded {
+            Some(encoded) => granted.shown_as(PictureBody::Encoded(encoded), Some(Lookup::Hit)),
+            None => granted.shown_as(PictureBody::Source(self.sources.body(&source).await?), None),
+        })
+    }
+
+    /// Answers a request for a picture, asking upstream by this worker's connections where it has to.
     ///
     /// # Errors
     /// Upstream could not be asked, or there is no capacity.
     pub async fn serve(&self, upstream: &Upstream, request: &AvatarRequest) -> Result<Served, AvatarError> {
         let errand = Errand { upstream, request };
-        let granted = match self.admit(errand).await? {
-            Admission::Granted(granted) => granted,
-            Admission::Relayed(relayed) => return relayed.shown_to(request).map(Served::Relayed),
-        };
-        if let Some(served) = self.compose(request, *granted).await? {
-            return Ok(Served::Picture(served));
+        if let Some(served) = self.answer(&request.wish, self.admit(errand).await?).await? {
+            return Ok(served);
         }
-        // Upstream said "not modified", but the bytes were let go in between: ask for them.
+        // It may be seen, but the bytes were let go in between: as if nobody had ever asked for them.
         self.telemetry.fault(Fault::EvictedRefetch);
-        let key = request.picture.map(|picture| self.sources.key(picture));
-        match self.fetch(errand, key).await? {
-            Admission::Granted(granted) => {
-                let served = self.compose(request, *granted).await?;
-                Ok(Served::Picture(served.expect("a fetched picture has its bytes")))
-            }
-            Admission::Relayed(relayed) => relayed.shown_to(request).map(Served::Relayed),
+        if let Some(picture) = request.wish.picture {
+            self.sources.let_go(&self.sources.key(picture)).await;
+        }
+        if let Some(served) = self.answer(&request.wish, self.admit(errand).await?).await? {
+            return Ok(served);
+        }
+        let alone = self.ask_alone(errand).await?;
+        Ok(self.answer(&request.wish, alone).await?.expect("a fetched picture has its bytes"))
+    }
+
+    /// What comes of upstream's verdict; `None` when the bytes would be needed and are gone.
+    async fn answer(&self, wish: &Wish, admission: Admission) -> Result<Option<Served>, AvatarError> {
+        match admission {
+            Admission::Granted(granted) => Ok(self.compose(wish, *granted).await?.map(Served::Picture)),
+            Admission::Relayed(relayed) => relayed.shown_to(wish).map(Served::Relayed).map(Some),
         }
     }
 
@@ -213,54 +267,64 @@ impl Avatars {
     }
 
     /// Turns what the caller may see into what the caller asked for; `None` when the bytes would be needed and are gone.
-    async fn compose(&self, request: &AvatarRequest, granted: Granted) -> Result<Option<Picture>, AvatarError> {
-        let (hash, info) = (granted.record.source, granted.record.info);
-        let untouched = self.sources.rejection(&hash).await.is_some();
-        let plan = request.transform.plan(request.offer, &info);
-        let rendered = match plan {
-            Plan::Render(recipe) if !untouched => {
-                let key = VariantKey { source: hash, recipe };
+    async fn compose(&self, wish: &Wish, granted: Granted) -> Result<Option<Picture>, AvatarError> {
+        let (source, info) = (granted.record.source, granted.record.info);
+        let rendered = match wish.transform.plan(wish.offer, &info) {
+            Plan::Untouched => Ok((Arc::new(Variant::SourceIsBest), Lookup::Hit)),
+            Plan::Render(recipe) => {
+                let key = VariantKey { source, recipe };
                 if let Some(variant) = self.variants.get(&key).await {
                     Ok((variant, Lookup::Hit))
+                } else if self.sources.rejection(&source).await.is_some() {
+                    Ok((Arc::new(Variant::SourceIsBest), Lookup::Hit))
                 } else {
                     let Some(body) = self.body_of(&granted).await else { return Ok(None) };
-                    self.render(key, body).await
+                    Box::pin(self.render(key, body)).await
                 }
             }
-            Plan::Render(_) | Plan::Untouched => Ok((Arc::new(Variant::SourceIsBest), Lookup::Hit)),
         };
-        let (body, lookup) = match rendered {
+        let error = match rendered {
             Ok((variant, lookup)) => match &*variant {
-                Variant::Encoded(encoded) => (PictureBody::Encoded(encoded.clone()), Some(lookup)),
-                Variant::SourceIsBest => {
-                    let Some(source) = self.body_of(&granted).await else { return Ok(None) };
-                    (PictureBody::Source(source), None)
+                Variant::Encoded(encoded) => {
+                    return Ok(Some(granted.shown_as(PictureBody::Encoded(encoded.clone()), Some(lookup))));
                 }
+                Variant::SourceIsBest => None,
             },
-            Err(error) => {
-                self.count_render_fault(&error);
-                let Some(source) = self.body_of(&granted).await else { return Ok(None) };
-                if !shows(request.offer, source.info.format) {
-                    return Err(AvatarError::Overloaded);
-                }
-                (PictureBody::StopGap(source), None)
-            }
+            Err(error) => Some(error),
         };
-        Ok(Some(Picture {
-            body,
-            cache_control: granted.record.cache_control.clone(),
-            validator: granted.record.validator.clone(),
-            source_len: granted.record.source_len,
-            outcome: PictureOutcome { fetched: granted.body.is_some(), variant: lookup },
-            upstream_bytes: granted.upstream_bytes,
-            headers: granted.headers,
-        }))
+        let Some(body) = self.body_of(&granted).await else { return Ok(None) };
+        let Some(error) = error else {
+            return Ok(Some(granted.shown_as(PictureBody::Source(body), None)));
+        };
+        self.count_render_fault(&error);
+        if !shows(wish.offer, body.info.format) {
+            return Err(AvatarError::Overloaded);
+        }
+        Ok(Some(granted.shown_as(PictureBody::StopGap(body), None)))
     }
 
     async fn body_of(&self, granted: &Granted) -> Option<Arc<SourceImage>> {
         match &granted.body {
             Some(body) => Some(body.clone()),
             None => self.sources.body(&granted.record.source).await,
+        }
+    }
+}
+
+impl Granted {
+    fn shown_as(self, body: PictureBody, variant: Option<Lookup>) -> Picture {
+        let record = &self.record;
+        // What upstream varies on it says with each answer of its own.
+        let vary = if self.headers.is_empty() { record.vary.clone() } else { picture_vary(&self.headers) };
+        Picture {
+            body,
+            lifetime: record.lifetime.clone(),
+            vary,
+            validator: record.validator.clone(),
+            source_len: record.source_len,
+            outcome: PictureOutcome { proof: self.proof, variant },
+            upstream_bytes: self.upstream_bytes,
+            headers: self.headers,
         }
     }
 }
@@ -278,9 +342,9 @@ const fn shows(offer: OfferKind, source: SourceFormat) -> bool {
 
 impl Relayed {
     /// A picture that nobody looked at may be of a format that this client cannot show.
-    fn shown_to(self, request: &AvatarRequest) -> Result<Self, AvatarError> {
+    fn shown_to(self, wish: &Wish) -> Result<Self, AvatarError> {
         let webp = self.answer.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"image/webp");
-        if self.keep == Keep::StopGap && webp && !shows(request.offer, SourceFormat::Webp) {
+        if self.keep == Keep::StopGap && webp && !shows(wish.offer, SourceFormat::Webp) {
             return Err(AvatarError::Overloaded);
         }
         Ok(self)

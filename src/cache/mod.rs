@@ -3,12 +3,14 @@
 //! Every cache weighs what it really holds, keys and bookkeeping included, against a budget in bytes; `TinyLFU` decides
 //! what stays. Nothing here knows who may see what: that is decided before anybody asks.
 
+pub mod grants;
 mod pixels;
 mod sources;
 mod variants;
 
+pub use grants::Grants;
 pub use pixels::PixelCache;
-pub use sources::{Record, RecordKey, Rejection, Sources};
+pub use sources::{Hearsay, Question, Record, RecordKey, Rejection, Sources, Version};
 pub use variants::{Lookup, Variants};
 
 use moka::notification::RemovalCause;

@@ -3,11 +3,13 @@
 use super::{OnEviction, Settings, Usage, listener, weight};
 use crate::identity::PictureId;
 use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
+use bytes::Bytes;
 use moka::future::Cache;
 use std::hash::{BuildHasher, RandomState};
 use std::mem::size_of;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Generations are counted per slot and not per picture, so that their memory is bounded: a write to one picture makes
 /// the few that share its slot ask upstream once more, which costs a request and nothing else.
@@ -28,10 +30,18 @@ pub struct RecordKey {
     generation: u64,
 }
 
-/// What is known of a picture under its validator.
+impl RecordKey {
+    /// The picture.
+    #[must_use]
+    pub const fn picture(&self) -> PictureId {
+        self.picture
+    }
+}
+
+/// What is known of a picture: the bytes it has, and what goes with them.
 #[derive(Debug)]
 pub struct Record {
-    /// The validator upstream gave with it; without one the record is of use to its own request only.
+    /// The validator upstream gave with it; without one it can be served on a grant, but never revalidated.
     pub validator: Option<Validator>,
     /// The bytes that came with it.
     pub source: ContentHash,
@@ -39,8 +49,89 @@ pub struct Record {
     pub info: SourceInfo,
     /// How many they are.
     pub source_len: usize,
-    /// The `Cache-Control` that upstream's 200 said; its 304 says none.
-    pub cache_control: Option<http::HeaderValue>,
+    /// The `Cache-Control` that is sent with it.
+    pub lifetime: Bytes,
+    /// The names in upstream's `Vary` that are passed on; empty where there are none.
+    pub vary: Bytes,
+    /// Which version it is, among those that were heard of.
+    pub version: Version,
+}
+
+/// Which version of a picture a record holds, against what has been heard of it: in a user's record, in an event, in
+/// the `_` of a URL. Newer means the greater absolute value, since a negative stamp marks a default picture.
+///
+/// A newer version that was heard of ends freshness for everybody, until upstream, asked *afterwards*, has answered.
+/// Its answer wins, whatever it is: an absurd stamp costs one question.
+#[derive(Debug)]
+pub struct Version {
+    stamp: u64,
+    heard: Arc<Hearsay>,
+    settled: AtomicU64,
+    sent: Mutex<Instant>,
+}
+
+/// The newest version that has been heard of a picture, as an absolute stamp in milliseconds.
+#[derive(Debug, Default)]
+pub struct Hearsay(AtomicU64);
+
+impl Hearsay {
+    /// Takes down a stamp.
+    pub fn hear(&self, stamp: i64) {
+        self.0.fetch_max(stamp.unsigned_abs(), Ordering::AcqRel);
+    }
+}
+
+/// A question about a version, as it was put: what had been heard by then is settled by its answer.
+#[derive(Clone, Debug)]
+pub struct Question {
+    heard: Arc<Hearsay>,
+    settles: u64,
+    sent: Instant,
+}
+
+impl Question {
+    /// A question about a picture of which `heard` was heard, put at `sent`.
+    #[must_use]
+    pub fn put(heard: Arc<Hearsay>, sent: Instant) -> Self {
+        let settles = heard.0.load(Ordering::Acquire);
+        Self { heard, settles, sent }
+    }
+
+    /// What upstream answered: the picture of this validator.
+    #[must_use]
+    pub fn answered(&self, validator: Option<&Validator>) -> Version {
+        Version {
+            stamp: validator.and_then(Validator::stamp).map_or(0, i64::unsigned_abs),
+            heard: self.heard.clone(),
+            settled: AtomicU64::new(self.settles),
+            sent: Mutex::new(self.sent),
+        }
+    }
+}
+
+impl Version {
+    /// Whether nothing newer was heard of.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.heard.0.load(Ordering::Acquire) <= self.stamp.max(self.settled.load(Ordering::Acquire))
+    }
+
+    /// What is heard of the picture.
+    #[must_use]
+    pub fn hearsay(&self) -> &Arc<Hearsay> {
+        &self.heard
+    }
+
+    /// Upstream answered `question` with 304: it is this version.
+    pub fn confirm(&self, question: &Question) {
+        self.settled.fetch_max(question.settles, Ordering::AcqRel);
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        *sent = question.sent.max(*sent);
+    }
+
+    fn sent(&self) -> Instant {
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Why a body is not decoded again.
@@ -59,8 +150,9 @@ pub struct Sources {
     records: Cache<RecordKey, Arc<Record>>,
     bodies: Cache<ContentHash, Arc<SourceImage>>,
     rejections: Cache<ContentHash, Rejection>,
-    generations: Box<[AtomicU64]>,
-    epoch: AtomicU64,
+    started: Instant,
+    generations: Box<[Generation]>,
+    all: Generation,
     slot_hasher: RandomState,
     max_entry: u64,
 }
@@ -82,8 +174,9 @@ impl Sources {
                 .eviction_listener(listener(evicted))
                 .build(),
             rejections: Cache::new(REJECTIONS),
-            generations: (0..GENERATION_SLOTS).map(|_| AtomicU64::new(0)).collect(),
-            epoch: AtomicU64::new(0),
+            started: Instant::now(),
+            generations: (0..GENERATION_SLOTS).map(|_| Generation::default()).collect(),
+            all: Generation::default(),
             slot_hasher: RandomState::new(),
             max_entry: settings.max_entry,
         }
@@ -93,7 +186,7 @@ impl Sources {
     #[must_use]
     pub fn key(&self, picture: PictureId) -> RecordKey {
         // Two counters that only ever grow: their sum changes whenever either does.
-        let generation = self.slot(picture).load(Ordering::Acquire) + self.epoch.load(Ordering::Acquire);
+        let generation = self.slot(picture).count() + self.all.count();
         RecordKey { picture, generation }
     }
 
@@ -102,21 +195,19 @@ impl Sources {
         self.records.get(key).await
     }
 
-    /// Runs `fetch` unless a fetch for the same key is under way already, and waits for whichever it is.
-    ///
-    /// # Errors
-    /// Why the fetch brought nothing that can be kept, to all who waited for it.
-    pub async fn join_fetch<E: Clone + Send + Sync + 'static>(
-        &self,
-        key: RecordKey,
-        fetch: impl Future<Output = Result<Arc<Record>, E>>,
-    ) -> Result<Arc<Record>, E> {
-        self.records.try_get_with(key, fetch).await.map_err(|error| E::clone(&error))
+    /// Keeps `record`, unless what is held under `key` answers a later question: an answer that was long on its way
+    /// must not put an older picture back.
+    pub async fn keep_record(&self, key: RecordKey, record: Arc<Record>) {
+        let newer_of = |held: Option<moka::Entry<RecordKey, Arc<Record>>>| {
+            let held = held.map(moka::Entry::into_value).filter(|held| held.version.sent() > record.version.sent());
+            std::future::ready(held.unwrap_or(record))
+        };
+        self.records.entry(key).and_upsert_with(newer_of).await;
     }
 
-    /// Keeps `record`.
-    pub async fn keep_record(&self, key: RecordKey, record: Arc<Record>) {
-        self.records.insert(key, record).await;
+    /// Lets go of what is kept under `key`, whose bytes are gone.
+    pub async fn let_go(&self, key: &RecordKey) {
+        self.records.invalidate(key).await;
     }
 
     /// The source image of that name, if it is still here.
@@ -143,12 +234,19 @@ impl Sources {
 
     /// Forgets what is known of `picture`. The pixels stay under their hash: a new picture has a new one.
     pub fn forget(&self, picture: PictureId) {
-        self.slot(picture).fetch_add(1, Ordering::AcqRel);
+        self.slot(picture).end(self.started.elapsed());
     }
 
     /// Forgets what is known of every picture, when it cannot be told which one changed.
     pub fn forget_all(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.all.end(self.started.elapsed());
+    }
+
+    /// Whether `picture` was, or may have been, forgotten at or after `sent`.
+    #[must_use]
+    pub fn changed_since(&self, picture: PictureId, sent: Instant) -> bool {
+        let sent = sent.saturating_duration_since(self.started);
+        self.slot(picture).ended_since(sent) || self.all.ended_since(sent)
     }
 
     /// What the source images and the map from picture to hash take.
@@ -166,18 +264,47 @@ impl Sources {
         self.bodies.run_pending_tasks().await;
     }
 
-    fn slot(&self, picture: PictureId) -> &AtomicU64 {
+    fn slot(&self, picture: PictureId) -> &Generation {
         // The low bits of a keyed hash: nobody outside can aim a write at another picture's slot.
         let hash = usize::try_from(self.slot_hasher.hash_one(picture) & (GENERATION_SLOTS as u64 - 1));
         &self.generations[hash.expect("twelve bits fit")]
     }
 }
 
+/// Counts how often something was forgotten, and tells when it was last.
+#[derive(Default)]
+struct Generation {
+    count: AtomicU64,
+    /// Nanoseconds since the start, and one.
+    last: AtomicU64,
+}
+
+impl Generation {
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    fn end(&self, now: Duration) {
+        self.last.fetch_max(nanos(now) + 1, Ordering::AcqRel);
+        self.count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn ended_since(&self, then: Duration) -> bool {
+        self.last.load(Ordering::Acquire) > nanos(then)
+    }
+}
+
+fn nanos(since: Duration) -> u64 {
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX - 1)
+}
+
 impl Record {
     fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.validator.as_ref().map_or(0, |validator| validator.as_bytes().len())
-            + self.cache_control.as_ref().map_or(0, http::HeaderValue::len)
+            + self.lifetime.len()
+            + self.vary.len()
+            + size_of::<Hearsay>()
     }
 }
 
@@ -186,7 +313,6 @@ mod tests {
     use super::*;
     use crate::identity::{ObjectId, PictureKind, Site};
     use crate::source::SourceFormat;
-    use bytes::Bytes;
 
     fn picture(n: u8) -> PictureId {
         let object = ObjectId::parse(format!("{n:026}").as_bytes()).expect("26 digits");
@@ -203,13 +329,19 @@ mod tests {
     }
 
     fn record(stamp: &str) -> Arc<Record> {
+        answer(stamp, &Question::put(Arc::default(), Instant::now()))
+    }
+
+    fn answer(stamp: &str, question: &Question) -> Arc<Record> {
         let validator = Validator::new(stamp.as_bytes());
         Arc::new(Record {
+            version: question.answered(validator.as_ref()),
             validator,
             source: ContentHash::of(stamp.as_bytes()),
             info: info(),
             source_len: 1,
-            cache_control: None,
+            lifetime: Bytes::new(),
+            vary: Bytes::new(),
         })
     }
 
@@ -233,38 +365,60 @@ mod tests {
             .map(picture)
             .find(|other| !std::ptr::eq(sources.slot(*other), sources.slot(picture(1))))
             .expect("another slot");
+        let begun = Instant::now();
         for each in [picture(1), other] {
             sources.keep_record(sources.key(each), record("1")).await;
         }
         sources.forget(picture(1));
         assert!(sources.record(&sources.key(picture(1))).await.is_none());
         assert!(sources.record(&sources.key(other)).await.is_some());
+        assert!(sources.changed_since(picture(1), begun) && !sources.changed_since(other, begun));
         sources.forget_all();
+        assert!(sources.changed_since(other, begun) && !sources.changed_since(other, Instant::now()));
         assert!(sources.record(&sources.key(other)).await.is_none());
     }
 
     #[actix_web::test]
-    async fn one_fetch_runs_for_all_who_wait_and_a_failure_is_told_to_them() {
-        let sources = Arc::new(sources(1 << 20));
-        let (key, runs) = (sources.key(picture(1)), Arc::new(AtomicU64::new(0)));
-        let tasks = (0..20).map(|_| {
-            let (sources, runs) = (sources.clone(), runs.clone());
-            actix_web::rt::spawn(async move {
-                let fetch = async {
-                    runs.fetch_add(1, Ordering::Relaxed);
-                    tokio::task::yield_now().await;
-                    Ok::<_, ()>(record("7"))
-                };
-                sources.join_fetch(key, fetch).await.is_ok()
-            })
-        });
-        for task in tasks.collect::<Vec<_>>() {
-            assert!(task.await.expect("no panic"));
+    async fn an_answer_that_was_long_on_its_way_does_not_put_an_older_picture_back() {
+        let sources = sources(1 << 20);
+        let key = sources.key(picture(1));
+        let (early, heard) = (Instant::now(), Arc::<Hearsay>::default());
+        let [first, second] = [0, 1].map(|after| Question::put(heard.clone(), early + Duration::from_secs(after)));
+        sources.keep_record(key, answer("200", &second)).await;
+        sources.keep_record(key, answer("100", &first)).await;
+        let kept = sources.record(&key).await.expect("kept");
+        assert_eq!(kept.validator.as_ref().and_then(Validator::stamp), Some(200));
+        // Asked later, upstream's word counts, whatever stamp it gives.
+        let third = Question::put(heard, early + Duration::from_secs(2));
+        sources.keep_record(key, answer("100", &third)).await;
+        let kept = sources.record(&key).await.expect("kept");
+        assert_eq!(kept.validator.as_ref().and_then(Validator::stamp), Some(100));
+    }
+
+    #[test]
+    fn a_newer_version_that_was_heard_of_ends_freshness_until_upstream_asked_afterwards_has_answered() {
+        let (heard, now) = (Arc::<Hearsay>::default(), Instant::now());
+        let asked_before = Question::put(heard.clone(), now);
+        let version = asked_before.answered(Validator::new(b"-100").as_ref());
+        for (stamp, current) in [(0, true), (-99, true), (100, true), (-100, true), (101, false)] {
+            heard.hear(stamp);
+            assert_eq!(version.is_current(), current, "{stamp}");
         }
-        assert_eq!(runs.load(Ordering::Relaxed), 1);
-        let other = sources.key(picture(2));
-        assert!(matches!(sources.join_fetch(other, async { Err("refused") }).await, Err("refused")));
-        assert!(sources.join_fetch(other, async { Ok::<_, &str>(record("8")) }).await.is_ok());
+        version.confirm(&asked_before);
+        assert!(!version.is_current());
+        let asked_after = Question::put(heard.clone(), now);
+        heard.hear(102);
+        version.confirm(&asked_after);
+        assert!(!version.is_current(), "102 was heard after the question was put");
+        version.confirm(&Question::put(heard.clone(), now));
+        assert!(version.is_current());
+        // An absurd stamp costs one question, however often it is heard.
+        heard.hear(i64::MIN);
+        assert!(!version.is_current());
+        let settled = Question::put(heard.clone(), now).answered(Validator::new(b"100").as_ref());
+        heard.hear(i64::MIN);
+        heard.hear(i64::MAX);
+        assert!(settled.is_current());
     }
 
     #[actix_web::test]

@@ -98,6 +98,18 @@ words! {
 }
 
 words! {
+    /// What let a caller see a picture.
+    ProofKind {
+        /// Upstream's 200 to the request itself.
+        Fetched = "fetched",
+        /// Upstream's 304 to the request itself.
+        Revalidated = "revalidated",
+        /// A grant.
+        Grant = "grant",
+    }
+}
+
+words! {
     /// The first digit of a status code.
     StatusClass {
         /// 1xx; a 101 opens a WebSocket.
@@ -268,6 +280,7 @@ mod tests {
     fn every_value_has_its_place_and_its_word() {
         check::<Route>();
         check::<Outcome>();
+        check::<ProofKind>();
         check::<StatusClass>();
         check::<Stage>();
         check::<UpstreamKind>();

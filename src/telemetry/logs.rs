@@ -1,6 +1,6 @@
 //! The log: how it is set up, and the one line that every request leaves.
 
-use super::labels::{Outcome, Route};
+use super::labels::{Outcome, ProofKind, Route};
 use super::log_writer::{LogGuard, LogWriter};
 use super::metrics::Telemetry;
 use crate::identity::{PictureId, PictureKind};
@@ -103,6 +103,8 @@ pub struct RequestLine<'a> {
     pub status: StatusCode,
     /// How it was answered.
     pub outcome: Outcome,
+    /// What let the caller see the picture.
+    pub proof: Option<ProofKind>,
     /// Bytes of the body that were sent.
     pub bytes_sent: u64,
     /// Bytes of the body that came from upstream for it.
@@ -125,6 +127,7 @@ pub fn log_request(line: &RequestLine<'_>) {
         http.path = line.picture.map(|picture| field::display(PicturePath(picture))),
         http.status = line.status.as_u16(),
         cache.outcome = line.outcome.name(),
+        cache.proof = line.proof.map(ProofKind::name),
         bytes.sent = line.bytes_sent,
         bytes.upstream = line.bytes_upstream,
         duration_ms = milliseconds(line.duration),

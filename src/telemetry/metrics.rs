@@ -4,7 +4,7 @@
 //! no look-up, no allocation.
 
 use super::histogram::DurationHistogram;
-use super::labels::{CacheName, ChangeOutcome, Fault, Outcome, Reason, Route, Stage, StatusClass, UpstreamKind};
+use super::labels::{CacheName, ChangeOutcome, Fault, Outcome, ProofKind, Reason, Route, Stage, StatusClass, UpstreamKind};
 use super::series::{Build, Per, PerPair};
 use crate::identity::PictureKind;
 use crate::variant::Format;
@@ -60,6 +60,7 @@ pub struct CacheLevels {
 pub struct Telemetry {
     registry: Registry,
     requests: PerPair<Route, Outcome, Counter>,
+    pictures_shown: Per<ProofKind, Counter>,
     request_duration: Per<Route, DurationHistogram>,
     responses: PerPair<Route, StatusClass, Counter>,
     client_bytes: Per<Route, Counter>,
@@ -91,6 +92,7 @@ impl Telemetry {
         build.registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self {
             requests: build.per_pair("requests", "Requests answered", ["route", "outcome"], None),
+            pictures_shown: build.per("pictures_shown", "Pictures shown, by what allowed it", "proof", None),
             request_duration: build.per(
                 "request_duration",
                 "From the head of a request to the end of its answer",
@@ -133,6 +135,11 @@ impl Telemetry {
         self.responses.at(answered.route, StatusClass::of(answered.status)).inc();
         self.client_bytes.at(answered.route).inc_by(answered.bytes_sent);
         self.request_duration.at(answered.route).observe(answered.duration);
+    }
+
+    /// A picture was shown to a caller.
+    pub fn picture_shown(&self, proof: ProofKind) {
+        self.pictures_shown.at(proof).inc();
     }
 
     /// Upstream sent body bytes for a request of this route.
@@ -254,6 +261,7 @@ mod tests {
             bytes_sent: 700,
             duration: Duration::from_millis(3),
         });
+        telemetry.picture_shown(ProofKind::Grant);
         telemetry.upstream_bytes(Route::UserPicture, 9_000);
         telemetry.original_bytes(9_000);
         telemetry.render_stage(Stage::Decode, Duration::from_micros(400));

@@ -1,5 +1,6 @@
 //! Which header fields cross the proxy and which stop here (RFC 9110 section 7.6.1). Pure.
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
 
@@ -27,6 +28,9 @@ const NOT_NAMEABLE: [&str; 9] = [
     "x-mattermost-preauth-secret",
     "x-real-ip",
 ];
+
+/// The `Cache-Control` of what must not be kept: a stop-gap, something broken, or perhaps older than its URL says.
+pub const DO_NOT_KEEP: &str = "private, no-cache";
 
 /// RFC 8586: how a request that comes back to us is recognised.
 pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
@@ -203,10 +207,35 @@ pub fn picture_request(client: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Whether a request says who asks: without a session cookie and without `Authorization` it is anonymous.
+/// The `Cache-Control` that goes with a picture: as upstream said it, but always private and never for good. What one
+/// caller may see is no business of a shared cache, and a picture changes under its URL.
 #[must_use]
-pub fn has_credentials(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::AUTHORIZATION) || session_cookie(headers).is_some()
+pub fn picture_lifetime(answer: &HeaderMap) -> Bytes {
+    let Some(said) = answer.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()) else {
+        return Bytes::from_static(DO_NOT_KEEP.as_bytes());
+    };
+    let kept = |directive: &&str| {
+        let name = directive.split('=').next().unwrap_or(directive).trim();
+        !["public", "immutable", "s-maxage"].iter().any(|shared| name.eq_ignore_ascii_case(shared))
+    };
+    let mut directives =
+        said.split(',').map(str::trim).filter(|each| !each.is_empty()).filter(kept).collect::<Vec<_>>();
+    if !directives.iter().any(|each| each.eq_ignore_ascii_case("private")) {
+        directives.push("private");
+    }
+    Bytes::from(directives.join(", "))
+}
+
+/// The names in upstream's `Vary` that go with a picture: without `Accept-Encoding`, since it is always sent as it is.
+#[must_use]
+pub fn picture_vary(answer: &HeaderMap) -> Bytes {
+    let lines = answer.get_all(header::VARY).iter().filter_map(|line| line.to_str().ok());
+    let names = lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("accept-encoding"))
+        .collect::<Vec<_>>();
+    Bytes::from(names.join(", "))
 }
 
 #[cfg(test)]
@@ -284,6 +313,34 @@ mod tests {
         let mut headers = map(&[("x-forwarded-for", "6.6.6.6, 10.1.1.1")]);
         set_forwarding(&mut headers, Origin { peer, trusted: true }, None);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
+    }
+
+    #[test]
+    fn a_lifetime_is_always_private_and_never_for_good() {
+        for (said, sent) in [
+            (Some("max-age=86400, private"), "max-age=86400, private"),
+            (Some("max-age=2592000, private"), "max-age=2592000, private"),
+            (Some("public, max-age=60, immutable"), "max-age=60, private"),
+            (Some("Public, S-MaxAge=9, max-age=5"), "max-age=5, private"),
+            (Some(""), "private"),
+            (None, "private, no-cache"),
+        ] {
+            let answer = map(&said.map(|said| ("cache-control", said)).into_iter().collect::<Vec<_>>());
+            assert_eq!(picture_lifetime(&answer), sent, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn the_encoding_that_is_never_used_is_not_varied_on() {
+        for (lines, passed) in [
+            (&[][..], ""),
+            (&["Accept-Encoding"], ""),
+            (&["Origin", "accept-encoding"], "Origin"),
+            (&["Origin, Accept-Encoding, X-Y"], "Origin, X-Y"),
+        ] {
+            let answer = map(&lines.iter().map(|line| ("vary", *line)).collect::<Vec<_>>());
+            assert_eq!(picture_vary(&answer), passed, "{lines:?}");
+        }
     }
 
     #[test]

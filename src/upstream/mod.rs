@@ -145,6 +145,12 @@ pub enum AnswerBody {
 }
 
 impl Answer {
+    /// The header alone; the body is not read, and the slot is free.
+    #[must_use]
+    pub fn into_headers(self) -> HeaderMap {
+        self.headers
+    }
+
     /// Reads the body if it is not longer than `limit` bytes; a longer one stays a stream that memory never holds.
     ///
     /// # Errors
@@ -268,6 +274,13 @@ impl Upstream {
     pub fn host_for(&self, client_host: Option<&HeaderValue>) -> HeaderValue {
         let fixed = self.settings.host.as_ref().or(client_host);
         fixed.cloned().unwrap_or_else(|| self.authority_value())
+    }
+
+    /// [`Upstream::host_for`] as bytes.
+    #[must_use]
+    pub fn host_of<'a>(&'a self, client_host: Option<&'a [u8]>) -> &'a [u8] {
+        let fixed = self.settings.host.as_ref().map(HeaderValue::as_bytes);
+        fixed.or(client_host).unwrap_or(self.settings.authority.as_str().as_bytes())
     }
 
     fn authority_value(&self) -> HeaderValue {

@@ -135,14 +135,14 @@ pub struct Encoded {
     pub format: Format,
     /// Its strong entity tag, quotes included: it names the bytes, so equal tags are equal bytes on every replica and
     /// after every restart (RFC 9110 section 8.8.3).
-    pub etag: String,
+    pub etag: Bytes,
 }
 
 impl Encoded {
     /// Names `bytes`.
     #[must_use]
     pub fn new(bytes: Bytes, format: Format) -> Self {
-        let etag = format!("\"{}\"", ContentHash::of(&bytes).short_hex());
+        let etag = Bytes::from(format!("\"{}\"", ContentHash::of(&bytes).short_hex()));
         Self { bytes, format, etag }
     }
 }

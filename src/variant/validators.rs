@@ -9,8 +9,8 @@ pub const LONGEST_IF_NONE_MATCH: usize = 8192;
 /// Whether the field lines name `etag`, an entity tag with its quotes: lists over several lines, `*`, weak comparison
 /// (RFC 9110 sections 8.8.3.2 and 13.1.2). A malformed field counts as absent, for no tag in it can be trusted.
 #[must_use]
-pub fn names_etag<'a>(lines: impl IntoIterator<Item = &'a [u8]>, etag: &str) -> bool {
-    let wanted = opaque_tag(etag.as_bytes());
+pub fn names_etag<'a>(lines: impl IntoIterator<Item = &'a [u8]>, etag: &[u8]) -> bool {
+    let wanted = opaque_tag(etag);
     let (mut named, mut anything, mut elements, mut seen) = (false, false, 0_u32, 0);
     for line in lines {
         seen += line.len();
@@ -73,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(lines: &[&str], etag: &str, named: bool) {
-        assert_eq!(names_etag(lines.iter().map(|line| line.as_bytes()), etag), named, "{lines:?} {etag}");
+        assert_eq!(names_etag(lines.iter().map(|line| line.as_bytes()), etag.as_bytes()), named, "{lines:?} {etag}");
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_field_panics(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..4)) {
-            let _ = names_etag(lines.iter().map(Vec::as_slice), "\"abc\"");
+            let _ = names_etag(lines.iter().map(Vec::as_slice), b"\"abc\"");
         }
 
         #[test]

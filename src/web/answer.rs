@@ -4,7 +4,7 @@
 use super::request_id::RequestId;
 use super::wire;
 use crate::identity::PictureId;
-use crate::telemetry::{Answered, Counted, Outcome, RequestLine, Route, Telemetry, log_request};
+use crate::telemetry::{Answered, Counted, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
 use crate::upstream::AnswerBody;
 use crate::upstream::headers::content_length;
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
@@ -36,6 +36,8 @@ pub(super) struct Ledger {
     pub(super) bytes_original: u64,
     /// Upstream's answer goes out as it came: what is sent is what upstream sent.
     pub(super) relayed: bool,
+    /// What let the caller see the picture.
+    pub(super) proof: Option<ProofKind>,
     /// The name that Mattermost gave the request.
     pub(super) upstream_request_id: Option<HeaderValue>,
     status: UpstreamStatus,
@@ -50,6 +52,7 @@ impl Ledger {
     /// Opens the account of a request.
     pub(super) fn open(telemetry: &Arc<Telemetry>, logs: bool, method: Method, client: IpAddr, route: Route) -> Self {
         Self {
+            proof: None,
             method,
             client,
             request_id: RequestId::next(),
@@ -74,10 +77,23 @@ impl Ledger {
         self.upstream_request_id = headers.get("x-request-id").cloned();
     }
 
+    /// When the request came in.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Closes the account of an answer that is whole already: to watch it leave would cost more than to make it.
+    pub(super) fn close_at_once(mut self, response: HttpResponse) -> HttpResponse {
+        self.status = status_of(&response);
+        if let (BodySize::Sized(len), true) = (response.body().size(), self.method != Method::HEAD) {
+            self.bytes_sent = len;
+        }
+        response
+    }
+
     /// Ties the account to the answer: it closes with the body's last byte.
     pub(super) fn close_with(mut self, response: HttpResponse) -> HttpResponse {
-        self.status =
-            UpstreamStatus::from_u16(response.status().as_u16()).expect("a status in one crate is one in the other");
+        self.status = status_of(&response);
         match response.body().size() {
             BodySize::None | BodySize::Sized(0) => response,
             BodySize::Sized(_) | BodySize::Stream => {
@@ -85,6 +101,10 @@ impl Ledger {
             }
         }
     }
+}
+
+fn status_of(response: &HttpResponse) -> UpstreamStatus {
+    UpstreamStatus::from_u16(response.status().as_u16()).expect("a status in one crate is one in the other")
 }
 
 impl Drop for Ledger {
@@ -96,6 +116,9 @@ impl Drop for Ledger {
         let duration = self.started.elapsed();
         let Self { route, outcome, status, bytes_sent, .. } = *self;
         self.telemetry.answered(&Answered { route, outcome, status, bytes_sent, duration });
+        if let Some(proof) = self.proof {
+            self.telemetry.picture_shown(proof);
+        }
         self.telemetry.upstream_bytes(route, bytes_upstream);
         self.telemetry.original_bytes(bytes_original);
         if self.logs {
@@ -108,7 +131,8 @@ impl Drop for Ledger {
                 bytes_sent,
                 bytes_upstream,
                 duration,
-                request_id: self.request_id.as_str(),
+                request_id: self.request_id.spelt().as_str(),
+                proof: self.proof,
                 upstream_request_id: self.upstream_request_id.as_ref().and_then(|id| id.to_str().ok()),
                 client: Some(self.client),
             });

@@ -3,12 +3,13 @@
 use super::passthrough::{Outbound, relay};
 use super::route::Who;
 use super::{Front, Inbound, WebError};
+use crate::caller::Credentials;
 use crate::identity::{ObjectId, PictureId, PictureKind, Site};
 use crate::telemetry::ChangeOutcome;
 use crate::upstream::{AnswerBody, BodyStream, PictureRequest, UpstreamError, headers};
 use crate::variant::query::names_parameter;
 use actix_web::HttpResponse;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use std::rc::Rc;
 
 /// The longest user record that is read to learn who `me` is.
@@ -32,7 +33,7 @@ pub(super) async fn serve(
     kind: PictureKind,
     who: Who,
 ) -> Result<HttpResponse, WebError> {
-    let site = Site::of(front.upstream.host_for(inbound.headers.get(header::HOST)).as_bytes());
+    let site = front.site(front.upstream.host_of(inbound.headers.get(header::HOST).map(HeaderValue::as_bytes)));
     let changed = match who {
         Who::Id(object) => Changed::One(PictureId { site, kind, object }),
         Who::Me => whose(front, inbound, site, kind).await,
@@ -80,7 +81,8 @@ fn outcome(status: Option<StatusCode>) -> ChangeOutcome {
 /// Asks upstream who the caller is, with the caller's own credentials.
 async fn whose(front: &Front, inbound: &Inbound, site: Site, kind: PictureKind) -> Changed {
     let by_query = names_parameter(&inbound.query, b"access_token");
-    if !by_query && !headers::has_credentials(&inbound.headers) {
+    let fields = inbound.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    if !by_query && !Credentials::of(fields).are_present() {
         return Changed::Nobodys;
     }
     let mut fields = headers::picture_request(&inbound.headers);

@@ -4,6 +4,7 @@
 //! and everything else has to pass through byte for byte.
 
 mod answer;
+mod ask;
 mod change;
 pub mod error;
 mod passthrough;
@@ -16,7 +17,8 @@ mod wire;
 pub use error::WebError;
 
 use crate::avatar::Avatars;
-use crate::identity::PictureKind;
+use crate::caller::CallerKey;
+use crate::identity::{PictureKind, Site};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
@@ -26,11 +28,13 @@ use actix_web::dev::Payload;
 use actix_web::http::header as actix_header;
 use actix_web::{HttpRequest, HttpResponse};
 use answer::Ledger;
+use ask::Ask;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use ipnet::IpNet;
-use route::Route;
+use route::{Route, Who};
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,6 +60,9 @@ pub struct Settings {
     pub log_requests: bool,
 }
 
+/// The site of the requests before: a worker mostly serves one.
+type LastSite = RefCell<Option<(Box<[u8]>, Site)>>;
+
 /// Everything that a request is answered with: one for each worker, of parts that all share but for the way to upstream.
 pub struct Front {
     /// What the front door needs to know.
@@ -68,6 +75,24 @@ pub struct Front {
     pub telemetry: Arc<Telemetry>,
     /// How this process recognises a request that comes back (RFC 8586): `avatar-proxy;id=<drawn at start>`.
     pub hop: HeaderValue,
+    /// What callers are named by.
+    pub caller_key: Arc<CallerKey>,
+    /// The last site that was named.
+    pub last_site: LastSite,
+}
+
+impl Front {
+    /// The site of the `Host` that is sent upstream.
+    fn site(&self, host: &[u8]) -> Site {
+        if let Some((last, site)) = &*self.last_site.borrow()
+            && **last == *host
+        {
+            return *site;
+        }
+        let site = Site::of(host);
+        *self.last_site.borrow_mut() = Some((host.into(), site));
+        site
+    }
 }
 
 /// A request, read once: past this nothing is taken from actix's.
@@ -97,8 +122,13 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: Payload) ->
         Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
     let route = Route::of(&method, request.path(), &front.settings.base_path);
     let origin = origin_of(&front, &request);
-    let ledger =
+    let mut ledger =
         Ledger::open(&front.telemetry, front.settings.log_requests, method.clone(), origin.peer, class(&route));
+    if let Route::Picture(kind, Who::Id(object)) = route
+        && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).await
+    {
+        return ledger.close_at_once(response);
+    }
     let (headers, body, target) = match read(&front, &request, payload, &method, origin) {
         Ok(read) => read,
         Err(error) => return fail(&front, &error, ledger, &route),
@@ -112,10 +142,14 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: Payload) ->
 }
 
 async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
-    match route {
-        Route::Picture(kind, who) if picture::is_ours(front, inbound, *kind) => {
-            picture::serve(front, inbound, *kind, *who).await
+    if let Route::Picture(kind, who) = route {
+        let fields = inbound.headers.clone();
+        let ask = Ask::read(fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        if ask.is_ours(front, *kind, &inbound.query) {
+            return picture::serve(front, inbound, &ask, *kind, *who).await;
         }
+    }
+    match route {
         Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
         Route::Picture(..) | Route::Passthrough => {
             inbound.ledger.route = RouteClass::Passthrough;
@@ -135,13 +169,14 @@ fn fail(front: &Front, error: &WebError, mut ledger: Ledger, route: &Route) -> H
     let (status, id, reason) = error.verdict();
     ledger.outcome = if matches!(error, WebError::Query(_)) { Outcome::RefusedQuery } else { Outcome::Failed };
     ledger.relayed = false;
+    let request_id = ledger.request_id.spelt();
     front.telemetry.refused(reason);
     if status.is_server_error() {
-        tracing::warn!(error.id = id, request.id = ledger.request_id.as_str(), %error, "request failed");
+        tracing::warn!(error.id = id, request.id = request_id.as_str(), %error, "request failed");
     } else {
-        tracing::debug!(error.id = id, request.id = ledger.request_id.as_str(), %error, "request refused");
+        tracing::debug!(error.id = id, request.id = request_id.as_str(), %error, "request refused");
     }
-    let mut response = error.answer(ledger.request_id.as_str());
+    let mut response = error.answer(request_id.as_str());
     if matches!(route, Route::Picture(..)) {
         response.headers_mut().insert(actix_header::VARY, actix_header::HeaderValue::from_static("Accept"));
     }

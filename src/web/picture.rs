@@ -1,93 +1,81 @@
 //! GET and HEAD of a picture: request in, response or 304 out (RFC 9110 sections 12.5, 13.1.2 and 15.4.5).
 
-use super::answer::{no_body, streamed};
+use super::answer::{Ledger, no_body, streamed};
+use super::ask::{Ask, Wanted};
 use super::route::Who;
 use super::wire;
 use super::{Front, Inbound, WebError};
-use crate::avatar::{AvatarRequest, Keep, Picture, PictureBody, Relayed, Served};
+use crate::avatar::{AvatarRequest, Keep, Picture, PictureBody, Proof, Relayed, Served};
 use crate::cache::Lookup;
-use crate::identity::{PictureId, PictureKind, Site};
+use crate::identity::{ObjectId, PictureKind};
 use crate::source::{ContentHash, Validator};
 use crate::telemetry::Outcome;
 use crate::upstream::{Answer, PictureRequest, headers};
-use crate::variant::negotiation::{Negotiated, negotiate};
+use crate::variant::negotiation::Negotiated;
 use crate::variant::query::forwarded_query;
-use crate::variant::transform::Transform;
 use crate::variant::validators::{names_etag, names_validator};
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self as actix_header, HeaderValue as ActixValue};
-use actix_web::{HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode as UpstreamStatus};
 use std::fmt::Write;
 use std::time::Instant;
 
-/// What must not be kept because it is a stop-gap, broken, or perhaps older than its URL says.
-const DO_NOT_KEEP: &str = "private, no-cache";
-
-/// Whether the request is one that we answer ourselves; all others pass through untouched.
-pub(super) fn is_ours(front: &Front, inbound: &Inbound, kind: PictureKind) -> bool {
-    let headers = &inbound.headers;
-    let server_to_server =
-        headers.keys().any(|name| name.as_str().starts_with("x-remotecluster-") || name == "x-cloud-token");
-    front.settings.pictures.contains(&kind)
-        && !server_to_server
-        && headers::has_credentials(headers)
-        && !crate::variant::query::names_parameter(&inbound.query, b"access_token")
-        && !says(headers, "no-transform")
-        && !says(headers, "no-store")
-}
-
-/// Whether the request's `Cache-Control` holds a directive (RFC 9111 section 5.2.1).
-fn says(headers: &HeaderMap, directive: &str) -> bool {
-    let lines = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|each| each.trim().eq_ignore_ascii_case(directive))
+/// Answers from memory, if the caller has a grant and all that is asked for is there. Nothing of the request is copied
+/// for that; whatever is not plain goes the long way.
+pub(super) async fn recall(
+    front: &Front,
+    request: &HttpRequest,
+    ledger: &mut Ledger,
+    kind: PictureKind,
+    object: ObjectId,
+) -> Option<HttpResponse> {
+    if !front.avatars.remembers() {
+        return None;
+    }
+    let ask = Ask::read(request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let query = request.query_string();
+    if !ask.may_be_recalled() || !ask.is_ours(front, kind, query) {
+        return None;
+    }
+    let Wanted { wish, negotiated } = ask.wanted(front, kind, Some(object), query).ok()?;
+    let picture = front.avatars.recall(&wish, ledger.started()).await?;
+    let only_head = ledger.method == Method::HEAD;
+    let answer = PictureAnswer { front, ask: &ask, picture: &picture, negotiated, stamp: wish.stamp, only_head };
+    ledger.picture = wish.picture;
+    Some(answer.entered_in(ledger))
 }
 
 /// Answers with the picture, a 304, or what upstream said.
 pub(super) async fn serve(
     front: &Front,
     inbound: &mut Inbound,
+    ask: &Ask<'_>,
     kind: PictureKind,
     who: Who,
 ) -> Result<HttpResponse, WebError> {
-    let started = Instant::now();
-    let parsed = Transform::parse(&inbound.query, &front.settings.sizes)?;
-    if says(&inbound.headers, "only-if-cached") {
-        return Err(WebError::OnlyIfCached);
-    }
-    let accept = inbound.headers.get_all(header::ACCEPT);
-    let user_agent = inbound.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
-    let accept = accept.iter().map(HeaderValue::as_bytes);
-    let negotiated = negotiate(parsed.transform.format(), accept, user_agent, &front.settings.negotiation);
-    let host = front.upstream.host_for(inbound.headers.get(header::HOST));
-    let picture = match who {
-        Who::Id(object) => Some(PictureId { site: Site::of(host.as_bytes()), kind, object }),
+    let object = match who {
+        Who::Id(object) => Some(object),
         Who::Me => None,
     };
+    let Wanted { wish, negotiated } = ask.wanted(front, kind, object, &inbound.query)?;
+    if ask.only_if_cached() {
+        return Err(WebError::OnlyIfCached);
+    }
     let mut headers = headers::picture_request(&inbound.headers);
-    headers.insert(header::HOST, host);
-    inbound.ledger.picture = picture;
-    let request = AvatarRequest {
-        picture,
-        upstream: PictureRequest { path: inbound.path.clone(), query: forwarded_query(&inbound.query), headers },
-        transform: parsed.transform,
-        offer: negotiated.offer,
-    };
-    Ok(match front.avatars.serve(&front.upstream, &request).await? {
+    headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+    inbound.ledger.picture = wish.picture;
+    let upstream =
+        PictureRequest { path: inbound.path.clone(), query: forwarded_query(&inbound.query), headers };
+    let only_head = inbound.method == Method::HEAD;
+    Ok(match front.avatars.serve(&front.upstream, &AvatarRequest { wish, upstream }).await? {
         Served::Picture(picture) => {
-            let answer = PictureAnswer { front, inbound, picture: &picture, negotiated, stamp: parsed.stamp };
-            let response = answer.response(started);
-            let ledger = &mut inbound.ledger;
-            ledger.bytes_upstream = picture.upstream_bytes as u64;
-            ledger.outcome = outcome(&picture, response.status());
-            ledger.named_by_upstream(&picture.headers);
-            // Mattermost would have sent nothing either to a client that has the picture, or asks for the head alone.
-            let sent = ledger.outcome != Outcome::NotModified && inbound.method != Method::HEAD;
-            ledger.bytes_original = if sent { picture.source_len as u64 } else { 0 };
-            response
+            let answer =
+                PictureAnswer { front, ask, picture: &picture, negotiated, stamp: wish.stamp, only_head };
+            answer.entered_in(&mut inbound.ledger)
         }
         Served::Relayed(relayed) => {
             let shown = relayed.answer.status == UpstreamStatus::OK;
@@ -105,39 +93,57 @@ fn outcome(picture: &Picture, status: StatusCode) -> Outcome {
         (_, Some(Lookup::Rendered)) => Outcome::Rendered,
         (_, Some(Lookup::Coalesced)) => Outcome::Coalesced,
         (_, Some(Lookup::Hit)) => Outcome::Hit,
-        (_, None) if picture.outcome.fetched => Outcome::Fetched,
-        (_, None) => Outcome::Revalidated,
+        (_, None) => match picture.outcome.proof {
+            Proof::Fetched => Outcome::Fetched,
+            Proof::Revalidated => Outcome::Revalidated,
+            Proof::Granted(_) => Outcome::Hit,
+        },
     }
 }
 
 /// All that one answer is made of.
 struct PictureAnswer<'a> {
     front: &'a Front,
-    inbound: &'a Inbound,
+    ask: &'a Ask<'a>,
     picture: &'a Picture,
     negotiated: Negotiated,
     stamp: Option<i64>,
+    only_head: bool,
 }
 
 /// How the bytes that are sent are named.
 enum Tag<'a> {
     /// A strong entity tag of ours.
-    Ours(std::borrow::Cow<'a, str>),
+    Ours(Bytes),
     /// Upstream's own, compared as it compares it.
     Upstreams(&'a Validator),
 }
 
 impl PictureAnswer<'_> {
+    /// Writes the answer, and into the ledger what it came to.
+    fn entered_in(&self, ledger: &mut Ledger) -> HttpResponse {
+        let response = self.response(ledger.started());
+        let picture = self.picture;
+        ledger.bytes_upstream = picture.upstream_bytes as u64;
+        ledger.outcome = outcome(picture, response.status());
+        ledger.proof = Some(picture.outcome.proof.into());
+        ledger.named_by_upstream(&picture.headers);
+        // Mattermost would have sent nothing either to a client that has the picture, or asks for the head alone.
+        let sent = ledger.outcome != Outcome::NotModified && !self.only_head;
+        ledger.bytes_original = if sent { picture.source_len as u64 } else { 0 };
+        response
+    }
+
     fn response(&self, started: Instant) -> HttpResponse {
         let (bytes, media_type) = self.content();
         let tag = self.tag();
         let kept_by_client = !matches!(self.picture.body, PictureBody::StopGap(_)) && self.client_has(&tag);
         let status = if kept_by_client { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
-        let mut response = HttpResponseBuilder::new(status).finish();
+        let mut response = HttpResponse::new(status);
         let fields = response.headers_mut();
         wire::to_client(&self.picture.headers, fields, passes_with_picture);
-        let tag = match &tag {
-            Tag::Ours(tag) => ActixValue::from_str(tag).expect("hex digits in quotes"),
+        let tag = match tag {
+            Tag::Ours(tag) => wire::shared(tag),
             Tag::Upstreams(validator) => {
                 ActixValue::from_bytes(validator.as_bytes()).expect("it came as a field value")
             }
@@ -146,6 +152,9 @@ impl PictureAnswer<'_> {
         fields.insert(actix_header::CACHE_CONTROL, self.lifetime());
         if let Some(vary) = self.vary() {
             fields.insert(actix_header::VARY, vary);
+        }
+        if let Proof::Granted(sent) = self.picture.outcome.proof {
+            fields.insert(actix_header::AGE, started.saturating_duration_since(sent).as_secs().into());
         }
         fields.insert(actix_header::X_CONTENT_TYPE_OPTIONS, ActixValue::from_static("nosniff"));
         fields.insert(actix_header::CONTENT_SECURITY_POLICY, ActixValue::from_static("default-src 'none'"));
@@ -160,8 +169,8 @@ impl PictureAnswer<'_> {
         }
         fields.insert(actix_header::CONTENT_TYPE, ActixValue::from_static(media_type));
         let len = bytes.len() as u64;
-        let head = self.inbound.method == Method::HEAD;
-        response.map_body(|_, _| if head { no_body(len) } else { BoxBody::new(bytes) })
+        let only_head = self.only_head;
+        response.map_body(|_, _| if only_head { no_body(len) } else { BoxBody::new(bytes) })
     }
 
     fn content(&self) -> (Bytes, &'static str) {
@@ -176,7 +185,7 @@ impl PictureAnswer<'_> {
     /// A source that upstream gave no tag gets one of ours: emoji then revalidate without a body.
     fn tag(&self) -> Tag<'_> {
         match (&self.picture.body, &self.picture.validator) {
-            (PictureBody::Encoded(encoded), _) => Tag::Ours(encoded.etag.as_str().into()),
+            (PictureBody::Encoded(encoded), _) => Tag::Ours(encoded.etag.clone()),
             (PictureBody::Source(_) | PictureBody::StopGap(_), Some(validator)) => Tag::Upstreams(validator),
             (PictureBody::Source(source) | PictureBody::StopGap(source), None) => {
                 Tag::Ours(entity_tag(source.hash).into())
@@ -186,56 +195,66 @@ impl PictureAnswer<'_> {
 
     /// Only now, after upstream's yes: a 304 tells that the picture exists.
     fn client_has(&self, tag: &Tag<'_>) -> bool {
-        let lines = || self.inbound.headers.get_all(header::IF_NONE_MATCH).into_iter().map(HeaderValue::as_bytes);
+        let lines = || self.ask.if_none_match();
         match tag {
             Tag::Ours(tag) => names_etag(lines(), tag),
             // A tag that was never quoted cannot stand in a list; but `*` means whatever there is.
-            Tag::Upstreams(validator) => names_validator(lines(), validator) || names_etag(lines(), ""),
+            Tag::Upstreams(validator) => names_validator(lines(), validator) || names_etag(lines(), b""),
         }
     }
 
     /// Upstream's lifetime, unless this answer is not worth keeping: when the URL's stamp is newer than the picture, a
     /// lagging cluster node answered, and the old face would stay under the new URL for a day.
     fn lifetime(&self) -> ActixValue {
-        let held = self.picture.validator.as_ref().and_then(Validator::stamp);
-        let lags = self.stamp.zip(held).is_some_and(|(asked, held)| asked.unsigned_abs() > held.unsigned_abs());
+        let lags = self.stamp.is_some_and(|asked| {
+            let held = self.picture.validator.as_ref().and_then(Validator::stamp);
+            held.is_some_and(|held| asked.unsigned_abs() > held.unsigned_abs())
+        });
         if lags || matches!(self.picture.body, PictureBody::StopGap(_)) {
-            return ActixValue::from_static(DO_NOT_KEEP);
+            return ActixValue::from_static(headers::DO_NOT_KEEP);
         }
-        let said = self.picture.cache_control.as_ref().and_then(|value| value.to_str().ok());
-        ActixValue::from_str(&private_lifetime(said)).expect("parts of a field value are a field value")
+        wire::shared(self.picture.lifetime.clone())
     }
 
-    /// Upstream's `Vary` without `Accept-Encoding`, since we always answer identity, and with what we looked at.
+    /// What upstream varies on, and what we looked at.
     fn vary(&self) -> Option<ActixValue> {
-        let lines = self.picture.headers.get_all(header::VARY).iter().filter_map(|line| line.to_str().ok());
-        let mut names = lines
-            .flat_map(|line| line.split(','))
-            .map(str::trim)
-            .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("accept-encoding"))
-            .collect::<Vec<_>>();
-        for (name, looked_at) in
-            [("Accept", self.negotiated.vary_accept), ("User-Agent", self.negotiated.vary_user_agent)]
-        {
-            if looked_at && !names.iter().any(|each| each.eq_ignore_ascii_case(name)) {
-                names.push(name);
+        let looked_at = match (self.negotiated.vary_accept, self.negotiated.vary_user_agent) {
+            (true, true) => Some("Accept, User-Agent"),
+            (true, false) => Some("Accept"),
+            (false, true) => Some("User-Agent"),
+            (false, false) => None,
+        };
+        let upstreams = &self.picture.vary;
+        match looked_at {
+            Some(names) if upstreams.is_empty() => Some(ActixValue::from_static(names)),
+            None => (!upstreams.is_empty()).then(|| wire::shared(upstreams.clone())),
+            Some(names) => {
+                let named = |name: &&str| {
+                    upstreams.split(|byte| *byte == b',').any(|each| each.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+                };
+                let own = names.split(", ").filter(|name| !named(name)).map(|name| format!(", {name}"));
+                let joined = std::iter::once(String::from_utf8_lossy(upstreams).into_owned()).chain(own).collect::<String>();
+                Some(wire::shared(joined.into()))
             }
         }
-        (!names.is_empty())
-            .then(|| ActixValue::from_str(&names.join(", ")).expect("parts of field values are a field value"))
     }
 
-    /// RFC 9211: what the cache did. Upstream is asked each time, so nothing is ever a plain hit.
+    /// RFC 9211: what the cache did, and why upstream was asked.
     fn cache_status(&self) -> ActixValue {
-        let forwarded =
-            if self.picture.outcome.fetched { "fwd=miss; fwd-status=200" } else { "fwd=stale; fwd-status=304" };
+        let handled = match self.picture.outcome.proof {
+            Proof::Granted(_) => "hit",
+            Proof::Fetched if self.ask.must_ask() => "fwd=request; fwd-status=200",
+            Proof::Revalidated if self.ask.must_ask() => "fwd=request; fwd-status=304",
+            Proof::Fetched => "fwd=miss; fwd-status=200",
+            Proof::Revalidated => "fwd=stale; fwd-status=304",
+        };
         let detail = match self.picture.outcome.variant {
             Some(Lookup::Hit) => "hit",
             Some(Lookup::Coalesced) => "coalesced",
             Some(Lookup::Rendered) => "rendered",
             None => "original",
         };
-        ActixValue::from_str(&format!("avatar-proxy; {forwarded}; detail={detail}")).expect("tokens only")
+        ActixValue::from_str(&format!("avatar-proxy; {handled}; detail={detail}")).expect("tokens only")
     }
 }
 
@@ -265,29 +284,13 @@ fn passes_with_picture(name: &HeaderName) -> bool {
     !OURS.contains(name)
 }
 
-/// `Cache-Control` as upstream said it, but always private and never for good: what one caller may see is no business
-/// of a shared cache, and a picture changes under its URL.
-fn private_lifetime(said: Option<&str>) -> String {
-    let Some(said) = said else { return DO_NOT_KEEP.to_owned() };
-    let kept = |directive: &&str| {
-        let name = directive.split('=').next().unwrap_or(directive).trim();
-        !["public", "immutable", "s-maxage"].iter().any(|shared| name.eq_ignore_ascii_case(shared))
-    };
-    let mut directives =
-        said.split(',').map(str::trim).filter(|each| !each.is_empty()).filter(kept).collect::<Vec<_>>();
-    if !directives.iter().any(|each| each.eq_ignore_ascii_case("private")) {
-        directives.push("private");
-    }
-    directives.join(", ")
-}
-
 /// Upstream's answer as it came. A picture that does not decode, or that nobody could look at, loses what would make a
 /// browser keep it: its lifetime, and the tag under which the next, whole picture may come.
 fn relay(inbound: &Inbound, relayed: Relayed) -> HttpResponse {
     let Relayed { answer: Answer { status, mut headers, body, .. }, keep } = relayed;
     if keep != Keep::AsUpstreamSays {
         headers.remove(header::ETAG);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(DO_NOT_KEEP));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(headers::DO_NOT_KEEP));
         headers.append(header::VARY, HeaderValue::from_static("Accept"));
     }
     let shows_picture = status == UpstreamStatus::OK && is_image(&headers);
@@ -310,23 +313,4 @@ fn relay(inbound: &Inbound, relayed: Relayed) -> HttpResponse {
 fn is_image(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().trim_ascii_start().get(..6));
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"image/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lifetime_is_always_private_and_never_for_good() {
-        for (said, sent) in [
-            (Some("max-age=86400, private"), "max-age=86400, private"),
-            (Some("max-age=2592000, private"), "max-age=2592000, private"),
-            (Some("public, max-age=60, immutable"), "max-age=60, private"),
-            (Some("Public, S-MaxAge=9, max-age=5"), "max-age=5, private"),
-            (Some(""), "private"),
-            (None, "private, no-cache"),
-        ] {
-            assert_eq!(private_lifetime(said), sent, "{said:?}");
-        }
-    }
 }

@@ -7,22 +7,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// both alike.
 const ALPHABET: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
 
+/// A number of this process, spelt only where it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RequestId(u64);
+
 /// 26 characters: 13 drawn once a process, 13 counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct RequestId([u8; 26]);
+pub(super) struct Spelt([u8; 26]);
 
 impl RequestId {
     /// The next one of this process.
     pub(super) fn next() -> Self {
-        static DRAWN: OnceLock<u64> = OnceLock::new();
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The id as Mattermost would write it.
+    pub(super) fn spelt(self) -> Spelt {
+        static DRAWN: OnceLock<u64> = OnceLock::new();
         let drawn = *DRAWN.get_or_init(|| getrandom::u64().unwrap_or(0));
         let mut id = [0; 26];
         spell(drawn, &mut id[..13]);
-        spell(COUNT.fetch_add(1, Ordering::Relaxed), &mut id[13..]);
-        Self(id)
+        spell(self.0, &mut id[13..]);
+        Spelt(id)
     }
+}
 
+impl Spelt {
     /// The id as text.
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("the alphabet is ASCII")
@@ -43,7 +54,7 @@ mod tests {
 
     #[test]
     fn ids_are_told_apart_and_look_like_mattermosts() {
-        let (one, two) = (RequestId::next(), RequestId::next());
+        let (one, two) = (RequestId::next().spelt(), RequestId::next().spelt());
         assert_ne!(one, two);
         assert!(one.as_str().bytes().all(|byte| ALPHABET.contains(&byte)));
     }

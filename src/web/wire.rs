@@ -1,6 +1,7 @@
 //! Between two HTTP crates: actix speaks `http` 0.2, the clients speak `http` 1, so header fields are carried over here.
 
 use actix_web::http::header::{HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue};
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The client's fields, in their order, with repeats.
@@ -25,4 +26,9 @@ pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl
 /// One value.
 pub(super) fn to_actix(value: &HeaderValue) -> ActixValue {
     ActixValue::from_bytes(value.as_bytes()).expect("a field value in one is one in the other")
+}
+
+/// A value that is ours already: its bytes are shared, not copied.
+pub(super) fn shared(bytes: Bytes) -> ActixValue {
+    ActixValue::from_maybe_shared(bytes).expect("made of field values")
 }

@@ -1,0 +1,390 @@
+//! Grants: upstream has said, to this very caller, that this picture may be seen, and when it was asked. A table of
+//! fixed size, and the epochs that end grants before their time.
+//!
+//! A grant starts when the request that proves it was *sent*, never slides, and carries permission only. It is found
+//! only while every epoch that concerns it stands where it stood at that moment.
+
+use crate::caller::{Caller, PLACES};
+use crate::identity::{PictureId, PictureKind};
+use std::mem::size_of;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A grant's words: two of its name, when its request was sent, and the sum of the epochs then.
+const WORDS: usize = 4;
+/// Grants that share a set: a new one takes the place of the oldest.
+const WAYS: usize = 8;
+/// Sets that share a lock do so by their lowest bits.
+const LOCKS: usize = 256;
+/// Refusals of a pair are counted by a part of its name.
+const REFUSALS: usize = 4096;
+
+/// The bytes that one grant takes.
+pub const GRANT_BYTES: usize = WORDS * size_of::<u64>();
+
+/// How long a grant lasts and how many there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// From the moment that the request which proved it was sent.
+    pub ttl: Duration,
+    /// Bytes that all grants may take.
+    pub memory: u64,
+}
+
+/// What upstream said, by caller and picture.
+pub struct Grants {
+    ttl: Duration,
+    key: [u8; 32],
+    started: Instant,
+    /// Untouched pages of it cost nothing.
+    table: Vec<AtomicU64>,
+    sets: usize,
+    locks: Box<[Mutex<()>]>,
+    site_epoch: AtomicU64,
+    caller_epochs: Vec<AtomicU32>,
+    caller_refusals: Vec<AtomicU32>,
+    pair_refusals: Vec<AtomicU32>,
+}
+
+/// A grant's name: a keyed hash of caller and picture, of which the first word chooses the set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Name([u64; 2]);
+
+/// How things stood when a request was sent upstream: what its answer may prove later on.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    at: Instant,
+    epochs: u64,
+    refusals: u32,
+}
+
+impl Asked {
+    /// When the request was sent.
+    #[must_use]
+    pub const fn at(&self) -> Instant {
+        self.at
+    }
+}
+
+/// [`Asked`] about one picture.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedFor {
+    asked: Asked,
+    name: Name,
+    refusals: u32,
+}
+
+impl Grants {
+    /// An empty table.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn new(settings: Settings) -> Result<Self, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        let grants = usize::try_from(settings.memory).unwrap_or(usize::MAX) / GRANT_BYTES;
+        let sets = (grants / WAYS).max(1);
+        Ok(Self {
+            ttl: settings.ttl,
+            key,
+            started: Instant::now(),
+            table: bytemuck::allocation::zeroed_vec(sets * WAYS * WORDS),
+            sets,
+            locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
+            site_epoch: AtomicU64::new(0),
+            caller_epochs: bytemuck::allocation::zeroed_vec(PLACES),
+            caller_refusals: bytemuck::allocation::zeroed_vec(PLACES),
+            pair_refusals: bytemuck::allocation::zeroed_vec(REFUSALS),
+        })
+    }
+
+    /// When upstream was asked for what lets `caller` see `picture` now; `None` when it has to be asked.
+    #[must_use]
+    pub fn covers(&self, caller: &Caller, picture: PictureId, now: Instant) -> Option<Instant> {
+        let name = self.name(caller, picture);
+        let epochs = self.epochs(caller);
+        let (set, _held) = self.set(name);
+        let grant = set.chunks_exact(WORDS).find(|grant| is_named(grant, name))?;
+        let (sent, granted_under) = (load(&grant[2]), load(&grant[3]));
+        let at = self.started + Duration::from_nanos(sent - 1);
+        (granted_under == epochs && now.saturating_duration_since(at) < self.ttl).then_some(at)
+    }
+
+    /// To be taken when a request of `caller` is about to be sent upstream at `now`.
+    #[must_use]
+    pub fn asking(&self, caller: &Caller, now: Instant) -> Asked {
+        Asked { at: now, epochs: self.epochs(caller), refusals: load32(self.refusals_of_caller(caller)) }
+    }
+
+    /// [`Grants::asking`] for one picture.
+    #[must_use]
+    pub fn asking_for(&self, caller: &Caller, picture: PictureId, now: Instant) -> AskedFor {
+        let name = self.name(caller, picture);
+        AskedFor { asked: self.asking(caller, now), name, refusals: load32(self.refusals_of_pair(name)) }
+    }
+
+    /// Upstream answered the request with the picture, or with 304: it may be seen.
+    pub fn allow(&self, asked: &AskedFor) {
+        let (set, _held) = self.set(asked.name);
+        // Under the lock of the pair: a refusal either has been counted or will find what is put down here.
+        if load32(self.refusals_of_pair(asked.name)) == asked.refusals {
+            self.put(set, asked.name, &asked.asked);
+        }
+    }
+
+    /// Upstream told the caller of the picture's owner in full: the picture may be seen. Not if it refused this caller
+    /// any picture meanwhile: which of the two it said later is not known.
+    pub fn learn(&self, caller: &Caller, picture: PictureId, asked: &Asked) {
+        let name = self.name(caller, picture);
+        let (set, _held) = self.set(name);
+        if load32(self.refusals_of_caller(caller)) == asked.refusals {
+            self.put(set, name, asked);
+        }
+    }
+
+    /// Upstream refused the caller this picture: 403 or 404.
+    pub fn refuse(&self, caller: &Caller, picture: PictureId) {
+        let name = self.name(caller, picture);
+        let (set, _held) = self.set(name);
+        self.refusals_of_pair(name).fetch_add(1, Ordering::AcqRel);
+        self.refusals_of_caller(caller).fetch_add(1, Ordering::AcqRel);
+        if let Some(grant) = set.chunks_exact(WORDS).find(|grant| is_named(grant, name)) {
+            grant.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+    }
+
+    /// Upstream does not know these credentials: 401. What they were granted ends.
+    pub fn end_caller(&self, caller: &Caller) {
+        self.bump(caller.places()[0]);
+    }
+
+    /// A session was ended by its own tokens: every set that holds one of them loses its grants.
+    pub fn end_tokens(&self, caller: &Caller) {
+        for place in caller.places() {
+            self.bump(place);
+        }
+    }
+
+    /// Somebody's right or session may have ended, whoever's: all grants end.
+    pub fn end_all(&self) {
+        self.site_epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn bump(&self, place: u16) {
+        self.caller_epochs[usize::from(place)].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Counters that only ever grow: their sum changes whenever one of them does.
+    fn epochs(&self, caller: &Caller) -> u64 {
+        let own = |place: u16| u64::from(load32(&self.caller_epochs[usize::from(place)]));
+        caller.places().into_iter().map(own).sum::<u64>() + self.site_epoch.load(Ordering::Acquire)
+    }
+
+    /// One block for the hash: 43 bytes. The site is in the caller's digest.
+    fn name(&self, caller: &Caller, picture: PictureId) -> Name {
+        let mut bytes = [0; 43];
+        bytes[..16].copy_from_slice(caller.digest());
+        bytes[16..42].copy_from_slice(picture.object.as_str().as_bytes());
+        bytes[42] = match picture.kind {
+            PictureKind::User => 0,
+            PictureKind::Default => 1,
+            PictureKind::Team => 2,
+            PictureKind::Emoji => 3,
+        };
+        let hash = blake3::keyed_hash(&self.key, &bytes);
+        let word = |at: usize| u64::from_le_bytes(hash.as_bytes()[at..at + 8].try_into().expect("eight bytes"));
+        // Zero is what an empty place holds.
+        Name([word(0), word(8).max(1)])
+    }
+
+    fn set(&self, name: Name) -> (&[AtomicU64], MutexGuard<'_, ()>) {
+        let scaled = (u128::from(name.0[0]) * self.sets as u128) >> 64;
+        let set = usize::try_from(scaled).expect("below the number of sets");
+        let held = self.locks[set % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
+        (&self.table[set * WAYS * WORDS..(set + 1) * WAYS * WORDS], held)
+    }
+
+    fn refusals_of_caller(&self, caller: &Caller) -> &AtomicU32 {
+        &self.caller_refusals[usize::from(caller.places()[0])]
+    }
+
+    fn refusals_of_pair(&self, name: Name) -> &AtomicU32 {
+        &self.pair_refusals[usize::try_from(name.0[1] % REFUSALS as u64).expect("below the number of places")]
+    }
+
+    fn put(&self, set: &[AtomicU64], name: Name, asked: &Asked) {
+        let nanos = asked.at.saturating_duration_since(self.started).as_nanos();
+        let sent = u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1;
+        let own = set.chunks_exact(WORDS).find(|grant| is_named(grant, name));
+        if own.is_some_and(|own| load(&own[2]) > sent) {
+            return;
+        }
+        // An empty place was sent at 0, and the oldest is the nearest to its end.
+        let place = own.or_else(|| set.chunks_exact(WORDS).min_by_key(|grant| load(&grant[2])));
+        let place = place.expect("a set has places");
+        for (word, value) in place.iter().zip([name.0[0], name.0[1], sent, asked.epochs]) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+fn is_named(grant: &[AtomicU64], name: Name) -> bool {
+    load(&grant[1]) == name.0[1] && load(&grant[0]) == name.0[0]
+}
+
+/// The table's words are read and written under their set's lock, which orders them.
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
+fn load32(word: &AtomicU32) -> u32 {
+    word.load(Ordering::Acquire)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::{CallerKey, Credentials};
+    use crate::identity::{ObjectId, Site};
+
+    const TTL: Duration = Duration::from_secs(30);
+
+    struct Stage {
+        grants: Grants,
+        key: CallerKey,
+        start: Instant,
+    }
+
+    impl Stage {
+        fn new(memory: u64) -> Self {
+            let grants = Grants::new(Settings { ttl: TTL, memory }).expect("random numbers");
+            let start = grants.started;
+            Self { grants, key: CallerKey::draw().expect("random numbers"), start }
+        }
+
+        fn caller(&self, fields: &[(&str, String)]) -> Caller {
+            let fields = fields.iter().map(|(name, value)| (*name, value.as_bytes()));
+            Credentials::of(fields).caller(&self.key, b"chat.example").expect("a caller")
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        fn sees(&self, caller: &Caller, n: u32, seconds: u64) -> bool {
+            self.grants.covers(caller, picture(n), self.at(seconds)).is_some()
+        }
+
+        fn allow(&self, caller: &Caller, n: u32, seconds: u64) {
+            self.grants.allow(&self.grants.asking_for(caller, picture(n), self.at(seconds)));
+        }
+    }
+
+    fn token(n: u32) -> String {
+        format!("{n:026}")
+    }
+
+    fn cookie(n: u32) -> (&'static str, String) {
+        ("cookie", format!("MMAUTHTOKEN={}", token(n)))
+    }
+
+    fn bearer(n: u32) -> (&'static str, String) {
+        ("authorization", format!("Bearer {}", token(n)))
+    }
+
+    fn picture(n: u32) -> PictureId {
+        let object = ObjectId::parse(token(n).as_bytes()).expect("26 digits");
+        PictureId { site: Site::of(b"chat.example"), kind: PictureKind::User, object }
+    }
+
+    #[test]
+    fn a_grant_is_for_one_caller_one_picture_and_one_kind_and_never_slides() {
+        let stage = Stage::new(1 << 20);
+        let (alice, bob) = (stage.caller(&[cookie(1)]), stage.caller(&[cookie(2)]));
+        stage.allow(&alice, 7, 10);
+        assert_eq!(stage.grants.covers(&alice, picture(7), stage.at(20)), Some(stage.at(10)));
+        assert!(stage.sees(&alice, 7, 39) && !stage.sees(&alice, 7, 40));
+        assert!(!stage.sees(&bob, 7, 10) && !stage.sees(&alice, 8, 10));
+        let team = PictureId { kind: PictureKind::Team, ..picture(7) };
+        assert!(stage.grants.covers(&alice, team, stage.at(10)).is_none());
+        // An answer that arrives late proves no more than it did when it was asked for.
+        stage.allow(&alice, 7, 5);
+        assert_eq!(stage.grants.covers(&alice, picture(7), stage.at(20)), Some(stage.at(10)));
+        stage.allow(&alice, 7, 30);
+        assert!(stage.sees(&alice, 7, 59));
+    }
+
+    #[test]
+    fn a_401_ends_the_set_a_403_the_pair_a_logout_the_token_and_a_lost_right_all() {
+        let stage = Stage::new(1 << 20);
+        let (alone, beside) = (stage.caller(&[cookie(1)]), stage.caller(&[cookie(1), bearer(2)]));
+        let (by_header, stranger) = (stage.caller(&[bearer(1)]), stage.caller(&[cookie(3)]));
+        let everybody = [alone, beside, by_header, stranger];
+        let ends = |end: &dyn Fn(), left: [bool; 4]| {
+            everybody.iter().for_each(|caller| stage.allow(caller, 7, 0));
+            stage.allow(&alone, 8, 0);
+            end();
+            assert_eq!(everybody.map(|caller| stage.sees(&caller, 7, 1)), left);
+        };
+        ends(&|| stage.grants.end_caller(&alone), [false, true, true, true]);
+        assert!(!stage.sees(&alone, 8, 1));
+        ends(&|| stage.grants.refuse(&alone, picture(7)), [false, true, true, true]);
+        assert!(stage.sees(&alone, 8, 1));
+        ends(&|| stage.grants.end_tokens(&alone), [false, false, false, true]);
+        ends(&|| stage.grants.end_tokens(&beside), [false, false, false, true]);
+        ends(&|| stage.grants.end_all(), [false; 4]);
+    }
+
+    #[test]
+    fn what_ended_while_the_question_was_under_way_is_not_granted_by_its_answer() {
+        let stage = Stage::new(1 << 20);
+        let alice = stage.caller(&[cookie(1)]);
+        let ends: [&dyn Fn(); 4] = [
+            &|| stage.grants.end_caller(&alice),
+            &|| stage.grants.end_tokens(&alice),
+            &|| stage.grants.end_all(),
+            &|| stage.grants.refuse(&alice, picture(7)),
+        ];
+        for end in ends {
+            let (asked, listed) = (
+                stage.grants.asking_for(&alice, picture(7), stage.at(0)),
+                stage.grants.asking(&alice, stage.at(0)),
+            );
+            end();
+            stage.grants.allow(&asked);
+            stage.grants.learn(&alice, picture(7), &listed);
+            assert!(!stage.sees(&alice, 7, 1));
+        }
+        stage.grants.learn(&alice, picture(7), &stage.grants.asking(&alice, stage.at(1)));
+        assert!(stage.sees(&alice, 7, 1));
+    }
+
+    #[test]
+    fn f48_the_table_is_as_large_as_it_was_said_to_be_and_lets_the_oldest_go() {
+        let memory = 64 << 10;
+        let stage = Stage::new(memory);
+        let callers = (0..4).map(|n| stage.caller(&[cookie(n)])).collect::<Vec<_>>();
+        let places = u32::try_from(memory / GRANT_BYTES as u64).expect("few");
+        assert_eq!(stage.grants.table.len() * size_of::<u64>(), usize::try_from(memory).expect("few"));
+        for second in 0..10 * places / 4 {
+            callers.iter().for_each(|caller| {
+                stage.grants.allow(&stage.grants.asking_for(caller, picture(second), stage.start + MILLI * second));
+            });
+        }
+        let last = 10 * places / 4;
+        let now = stage.start + MILLI * last;
+        let held = |range: std::ops::Range<u32>| {
+            let pairs = range.flat_map(|n| callers.iter().map(move |caller| (caller, n)));
+            pairs.filter(|(caller, n)| stage.grants.covers(caller, picture(*n), now).is_some()).count()
+        };
+        assert_eq!(stage.grants.table.len() * size_of::<u64>(), usize::try_from(memory).expect("few"));
+        let all = held(0..last);
+        assert!(all > places as usize * 9 / 10 && all <= places as usize, "{all} of {places}");
+        // Of the newest tenth of what fits, next to nothing was let go for something older.
+        let newest = held(last - places / 40..last);
+        assert!(newest > places as usize / 10 * 9 / 10, "{newest}");
+    }
+
+    const MILLI: Duration = Duration::from_millis(1);
+}
