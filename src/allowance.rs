@@ -65,7 +65,6 @@ pub struct Exhausted {
 }
 
 /// The budgets of everybody.
-#[derive(Debug)]
 pub struct Allowances {
     callers: Option<Table>,
     addresses: Option<Table>,
@@ -134,7 +133,6 @@ type Entry = [u64; 2];
 
 /// The budgets of one kind: a cache with sets, as processors have them. Where a payer's set is full, the payer in it
 /// whose budget is nearest to full is let go; that gives away less than any other choice, and never refuses a newcomer.
-#[derive(Debug)]
 struct Table {
     pace: Pace,
     shards: [Mutex<Box<[[Entry; WAYS]]>>; SHARDS],
@@ -189,7 +187,7 @@ impl Account<'_> {
 }
 
 /// A rate in nanoseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Pace {
     /// What one costs: after it, that much of the budget is there again.
     interval: u64,
