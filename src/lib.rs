@@ -7,6 +7,7 @@
 //! - [`server`]: builds every part once, binds, serves, drains; [`config`] and [`telemetry`] feed it;
 //! - [`web`]: the front door, [`admin`]: the back office on a listener of its own;
 //! - [`avatar`]: the decisions: what to serve, and to whom;
+//! - [`allowance`]: how many misses one token and one address may cause; sync, and the time is told to it;
 //! - [`upstream`], [`cache`], [`render`]: the back door, memory, and pixels; they do not know each other;
 //! - [`variant`]: what a request may ask for; sync and pure;
 //! - [`source`], [`identity`]: the nouns everybody shares;
@@ -22,6 +23,7 @@
 //! - nothing is unbounded: bodies, pixels, queue, time, cache weight.
 
 pub mod admin;
+pub mod allowance;
 pub mod avatar;
 pub mod cache;
 pub mod caller;

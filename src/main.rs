@@ -35,8 +35,8 @@ fn load(flags: Flags) -> Result<Loaded, Box<dyn Error>> {
 fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let telemetry = Arc::new(Telemetry::new());
     let _log = init_logs(&config.log, &telemetry)?;
-    if config.server.shutdown_timeout < config.upstream.picture_timeout {
-        tracing::warn!("server.shutdown_timeout is below upstream.picture_timeout: a stop may cut pictures off");
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
     }
     let bound = Bound::bind(config, telemetry)?;
     let admin = bound.admin_address()?.map(tracing::field::display);

@@ -143,6 +143,13 @@ fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
         ("cache", r#"variants = "1025GiB""#, "expected a size from 0"),
         ("cache", "pixels = -1", "expected a size from 0"),
         ("cache", "max_entry = 0", "expected a size from 1KiB to 1GiB"),
+        ("grants", r#"ttl = "3601s""#, "expected a time from 0s (ask every time) to 1h, such as 30s"),
+        ("grants", "ttl = 30", r#""30" is not accepted; expected a time from 0s"#),
+        ("grants", r#"ttl = "2h""#, r#""2h" is not accepted"#),
+        ("grants", r#"learn = "no""#, "expected true or false"),
+        ("grants", "listen = 1", "expected true or false"),
+        ("grants", "memory = 0", "expected a size from 64KiB to 1024GiB"),
+        ("grants", r#"memory = "1025GiB""#, "expected a size from 64KiB"),
         ("render", "permits = 4000", "a whole number from 0"),
         ("render", "queue = 0", "a whole number from 1 to 65536"),
         ("render", r#"queue_timeout = "0s""#, "a time above 0s"),
@@ -152,6 +159,16 @@ fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
         ("limits", "pixels = 0", "a whole number from 1 to 1000000000"),
         ("limits", "pixels = 8e6", r#""8e6" is not accepted"#),
         ("limits", r#"decoder_memory = "1kB""#, "a size from 1MiB to 16GiB"),
+        (
+            "limits",
+            "caller_misses = 600",
+            r#""600" is not accepted; expected 0 (no limit), or at most 1000000 in a time"#,
+        ),
+        ("limits", r#"caller_misses = "0/60s""#, "expected 0 (no limit)"),
+        ("limits", r#"caller_misses = "1000001/60s""#, "at most 1000000"),
+        ("limits", r#"caller_misses = "600/999ms""#, "a time from 1s to 1h"),
+        ("limits", r#"address_misses = "6000/0s""#, "a time from 1s to 1h"),
+        ("limits", r#"address_misses = "6000/61m""#, "a time from 1s to 1h, such as 600/60s"),
         ("headers", r#"cache_status = "on""#, "expected true or false"),
         ("headers", "server_timing = 2026-01-01", "expected true or false"),
         (
@@ -181,8 +198,8 @@ fn f52_unknown_names_are_told_with_what_was_meant() {
         ("[server.tls]\nkey = \"k\"", "1: server.tls: unknown key; [server] of version"),
         ("\n\n[chache]", "3: \"chache\": unknown section; did you mean [cache]?"),
         (
-            "[grants]\nttl = \"30s\"",
-            "1: \"grants\": unknown section; version 0.1.0 has server, upstream, pictures, cache,",
+            "[improve]\nenabled = true",
+            "1: \"improve\": unknown section; version 0.1.0 has server, upstream, pictures, cache,",
         ),
         ("workers = 4", "1: \"workers\": unknown key outside of a section; did you mean server.workers?"),
         ("server = 4", "1: \"server\": this is a section, written [server]"),
@@ -376,6 +393,28 @@ fn what_check_prints_is_a_configuration_of_the_same_meaning() {
     let again = ConfigFile::with(&printed);
     let again = Config::load(&Sources { file: again.source(), ..Sources::default() }).expect("what was printed");
     assert_eq!(again.config, loaded.config);
+}
+
+#[test]
+fn grants_and_budgets_may_be_switched_off() {
+    let text = "[grants]\nttl = 0\n[limits]\ncaller_misses = 0\naddress_misses = \"0\"\n";
+    let config = load_text(text).expect("a good configuration").config;
+    assert!(config.grants.ttl.is_zero());
+    assert_eq!((config.limits.caller_misses, config.limits.address_misses), (None, None));
+}
+
+#[test]
+fn check_warns_of_long_grants() {
+    let printed = |ttl: &str| {
+        let text = format!("[server]\ntrusted_proxies = [\"127.0.0.1\"]\n[grants]\nttl = \"{ttl}\"\n");
+        load_text(&text).expect("a good configuration").describe()
+    };
+    assert!(
+        printed("1h").contains("\n# warning: grants.ttl is 1h: somebody who may no longer see"),
+        "{}",
+        printed("1h")
+    );
+    assert!(!printed("5m").contains("warning"), "{}", printed("5m"));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What `check` prints: the effective configuration as TOML, where each value came from, and what it may cost in memory.
+//! What `check` prints: the effective configuration as TOML, where each value came from, what it may cost in memory,
+//! and what may not be meant.
 
 use super::keys::KEYS;
 use super::load::Loaded;
@@ -20,6 +21,9 @@ impl Loaded {
                 .expect("a String takes every write");
         }
         writeln!(text, "\n# {}", MemoryBound::of(&self.config)).expect("a String takes every write");
+        for warning in self.config.warnings() {
+            writeln!(text, "# warning: {warning}").expect("a String takes every write");
+        }
         text
     }
 }
@@ -27,7 +31,7 @@ impl Loaded {
 /// What the process may take at most, whatever it is sent (fault F41).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryBound {
-    caches: [ByteSize; 3],
+    caches: [ByteSize; 4],
     permits: usize,
     decoder_memory: ByteSize,
     bodies: usize,
@@ -35,8 +39,8 @@ pub struct MemoryBound {
 }
 
 impl MemoryBound {
-    /// The program with its threads and what the allocator holds back.
-    pub const BASE: ByteSize = ByteSize::mebibytes(24);
+    /// The program with its threads, what the allocator holds back, and 2 MiB for the budgets of callers and addresses.
+    pub const BASE: ByteSize = ByteSize::mebibytes(26);
     /// A render holds the decoder's memory, the decoded picture and the encoder's copy of it.
     pub const COPIES_A_RENDER: u64 = 3;
     /// An idle client connection (9.5 kB measured with actix-web 4.18).
@@ -47,7 +51,7 @@ impl MemoryBound {
     pub fn of(config: &Config) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            caches: [config.cache.sources, config.cache.variants, config.cache.pixels],
+            caches: [config.cache.sources, config.cache.variants, config.cache.pixels, config.grants.memory],
             permits: if config.render.permits == 0 { cores } else { config.render.permits },
             decoder_memory: config.limits.decoder_memory,
             bodies: config.upstream.max_picture_requests,
@@ -69,11 +73,11 @@ impl MemoryBound {
 
 impl fmt::Display for MemoryBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [sources, variants, pixels] = self.caches;
+        let [sources, variants, pixels, grants] = self.caches;
         write!(
             f,
-            "memory at most: base {} + caches ({sources} + {variants} + {pixels}) + {} render permits x {} x {} + {} picture \
-             requests x {} = {}, and {} a connection",
+            "memory at most: base {} + caches ({sources} + {variants} + {pixels} + {grants}) + {} render permits x {} x {} \
+             + {} picture requests x {} = {}, and {} a connection",
             Self::BASE,
             self.permits,
             Self::COPIES_A_RENDER,
@@ -95,11 +99,11 @@ mod tests {
         let mut config = Config::default();
         config.render.permits = 2;
         let bound = MemoryBound::of(&config);
-        assert_eq!(bound.total(), ByteSize::mebibytes(24 + 132 + 2 * 3 * 32 + 64 * 10));
+        assert_eq!(bound.total(), ByteSize::mebibytes(26 + 132 + 32 + 2 * 3 * 32 + 64 * 10));
         assert_eq!(
             bound.to_string(),
-            "memory at most: base 24MiB + caches (64MiB + 64MiB + 4MiB) + 2 render permits x 3 x 32MiB + 64 picture \
-             requests x 10MiB = 988MiB, and 10kB a connection"
+            "memory at most: base 26MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + 2 render permits x 3 x 32MiB + 64 picture \
+             requests x 10MiB = 1022MiB, and 10kB a connection"
         );
     }
 }

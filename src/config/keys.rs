@@ -4,7 +4,7 @@
 
 use super::Config;
 use super::problem::Problem;
-use super::quantity::ByteSize;
+use super::quantity::{ByteSize, Rate};
 use super::raw::{Invalid, Raw};
 use super::setting::{Setting, UserAgentFormats};
 use std::net::SocketAddr;
@@ -87,6 +87,7 @@ const ADDRESS: &str = "an IP address with a port, such as 127.0.0.1:8066";
 const ADDRESS_OR_NONE: &str = "an IP address with a port, such as 127.0.0.1:9090, or nothing between the quotes";
 const TIME: &str = "a time above 0s and at most 1h, such as 500ms, 15s or 2m";
 const BUDGET: &str = "a size from 0 to 1024GiB, such as 64MiB";
+const RATE: &str = "0 (no limit), or at most 1000000 in a time from 1s to 1h, such as 600/60s";
 const SWITCH: &str = "true or false";
 const THREADS: &str = "a whole number from 0 (one per core) to 1024";
 const FORMATS: &str = r#"a list of formats to negotiate, of which there is "webp""#;
@@ -124,6 +125,10 @@ pub static KEYS: &[Key] = &[
     key!(cache.variants, BUDGET, bytes_within(0..=1 << 40)),
     key!(cache.pixels, BUDGET, bytes_within(0..=1 << 40)),
     key!(cache.max_entry, "a size from 1KiB to 1GiB, such as 1MiB", bytes_within(1 << 10..=1 << 30)),
+    key!(grants.ttl, "a time from 0s (ask every time) to 1h, such as 30s", is_at_most_an_hour),
+    key!(grants.learn, SWITCH),
+    key!(grants.listen, SWITCH),
+    key!(grants.memory, "a size from 64KiB to 1024GiB, such as 32MiB", bytes_within(1 << 16..=1 << 40)),
     key!(render.permits, THREADS, within(0..=1024)),
     key!(render.queue, "a whole number from 1 to 65536", within(1..=65_536)),
     key!(render.queue_timeout, TIME, is_timeout),
@@ -131,6 +136,8 @@ pub static KEYS: &[Key] = &[
     key!(limits.edge, "a whole number from 1 to 65535", within(1..=65_535)),
     key!(limits.pixels, "a whole number from 1 to 1000000000", within(1..=1_000_000_000)),
     key!(limits.decoder_memory, "a size from 1MiB to 16GiB, such as 32MiB", bytes_within(1 << 20..=16 << 30)),
+    key!(limits.caller_misses, RATE, is_rate),
+    key!(limits.address_misses, RATE, is_rate),
     key!(headers.cache_status, SWITCH),
     key!(headers.server_timing, SWITCH),
     key!(admin.listen, ADDRESS_OR_NONE),
@@ -148,7 +155,19 @@ fn bytes_within(range: RangeInclusive<u64>) -> impl Fn(&ByteSize) -> bool {
 }
 
 fn is_timeout(time: &Duration) -> bool {
-    !time.is_zero() && *time <= Duration::from_secs(3600)
+    !time.is_zero() && is_at_most_an_hour(time)
+}
+
+fn is_at_most_an_hour(time: &Duration) -> bool {
+    *time <= Duration::from_secs(3600)
+}
+
+#[expect(clippy::ref_option, reason = "a check takes the field's own type")]
+fn is_rate(rate: &Option<Rate>) -> bool {
+    // The budgets count in whole nanoseconds: within these bounds rounding them costs at most a thousandth of the pace.
+    rate.is_none_or(|rate| {
+        (1..=1_000_000).contains(&rate.count) && rate.per >= Duration::from_secs(1) && is_at_most_an_hour(&rate.per)
+    })
 }
 
 fn at_most<T>(count: usize) -> impl Fn(&Vec<T>) -> bool {

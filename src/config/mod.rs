@@ -16,7 +16,7 @@ pub use address::{BasePath, Scheme, UpstreamHost, UpstreamUrl};
 pub use describe::MemoryBound;
 pub use load::{FileSource, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
-pub use quantity::ByteSize;
+pub use quantity::{ByteSize, Rate};
 pub use setting::UserAgentFormats;
 
 use crate::telemetry::{LogFormat, LogSettings};
@@ -25,6 +25,9 @@ use ipnet::IpNet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
+
+/// How long a permission may be remembered without a warning.
+const GRANT_WITHOUT_A_WARNING: Duration = Duration::from_secs(300);
 
 /// Everything that can be set. Each field is the key of the same name in `config.toml`, where its meaning is written.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -37,6 +40,8 @@ pub struct Config {
     pub pictures: Pictures,
     /// `[cache]`
     pub cache: Cache,
+    /// `[grants]`
+    pub grants: Grants,
     /// `[render]`
     pub render: Render,
     /// `[limits]`
@@ -47,6 +52,35 @@ pub struct Config {
     pub admin: Admin,
     /// `[log]`
     pub log: LogSettings,
+}
+
+impl Config {
+    /// What is allowed and may still not be meant, each to be told at the start and by `check`.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.server.shutdown_timeout < self.upstream.picture_timeout {
+            warnings.push(
+                "server.shutdown_timeout is below upstream.picture_timeout: a stop may cut pictures off".to_owned(),
+            );
+        }
+        if self.grants.ttl > GRANT_WITHOUT_A_WARNING {
+            warnings.push(format!(
+                "grants.ttl is {}: somebody who may no longer see a picture may go on seeing it for that long",
+                quantity::time_text(self.grants.ttl)
+            ));
+        }
+        if let Some(rate) = self.limits.address_misses
+            && self.server.listen.ip().is_loopback()
+            && self.server.trusted_proxies.is_empty()
+        {
+            warnings.push(format!(
+                "server.trusted_proxies is empty and server.listen only meets clients of this machine: behind an outer \
+                 proxy all clients are one address to limits.address_misses ({rate})"
+            ));
+        }
+        warnings
+    }
 }
 
 /// Towards clients.
@@ -179,6 +213,25 @@ impl Default for Cache {
     }
 }
 
+/// Permissions remembered: upstream has shown this picture to this caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// How long one counts; zero asks upstream every time.
+    pub ttl: Duration,
+    /// Whether lists of users that pass through grant what they show.
+    pub learn: bool,
+    /// Whether events that pass through end freshness and grants.
+    pub listen: bool,
+    /// What they may take.
+    pub memory: ByteSize,
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(30), learn: true, listen: true, memory: ByteSize::mebibytes(32) }
+    }
+}
+
 /// The gate to the CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Render {
@@ -196,7 +249,7 @@ impl Default for Render {
     }
 }
 
-/// What one picture may cost before it is relayed as it came.
+/// What one picture may cost before it is relayed as it came, and how many may be fetched or rendered for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The source's bytes.
@@ -207,11 +260,23 @@ pub struct Limits {
     pub pixels: u64,
     /// What a decoder may allocate.
     pub decoder_memory: ByteSize,
+    /// Renders and upstream picture requests for one token; `None` for no limit.
+    pub caller_misses: Option<Rate>,
+    /// The same for one client address, of IPv6 one /64.
+    pub address_misses: Option<Rate>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { source: ByteSize::mebibytes(10), edge: 4096, pixels: 8_000_000, decoder_memory: ByteSize::mebibytes(32) }
+        let a_minute = Duration::from_secs(60);
+        Self {
+            source: ByteSize::mebibytes(10),
+            edge: 4096,
+            pixels: 8_000_000,
+            decoder_memory: ByteSize::mebibytes(32),
+            caller_misses: Some(Rate { count: 600, per: a_minute }),
+            address_misses: Some(Rate { count: 6000, per: a_minute }),
+        }
     }
 }
 
@@ -240,5 +305,47 @@ impl Default for Admin {
 impl Default for LogSettings {
     fn default() -> Self {
         Self { level: LevelFilter::INFO, format: LogFormat::Human, requests: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// That `change` to a configuration that nobody needs to be warned of leads to one warning, which begins with `told`.
+    fn check(change: fn(&mut Config), told: Option<&str>) {
+        let mut config = Config::default();
+        config.server.trusted_proxies = vec![IpNet::from(config.server.listen.ip())];
+        change(&mut config);
+        let warnings = config.warnings();
+        assert_eq!(warnings.len(), usize::from(told.is_some()), "{warnings:?}");
+        assert!(warnings.iter().zip(told).all(|(warning, told)| warning.starts_with(told)), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_may_not_be_meant_is_told() {
+        check(|_| (), None);
+        check(
+            |config| config.server.shutdown_timeout = Duration::from_secs(19),
+            Some("server.shutdown_timeout is below"),
+        );
+        check(|config| config.grants.ttl = Duration::from_secs(300), None);
+        check(|config| config.grants.ttl = Duration::from_secs(301), Some("grants.ttl is 301s: somebody"));
+        check(|config| config.grants.ttl = Duration::from_secs(3600), Some("grants.ttl is 1h: somebody"));
+        check(|config| config.server.trusted_proxies.clear(), Some("server.trusted_proxies is empty"));
+        check(
+            |config| {
+                config.server.trusted_proxies.clear();
+                config.limits.address_misses = None;
+            },
+            None,
+        );
+        check(
+            |config| {
+                config.server.trusted_proxies.clear();
+                config.server.listen.set_ip(Ipv4Addr::UNSPECIFIED.into());
+            },
+            None,
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Quantities with a unit: sizes in bytes and times.
+//! Quantities with a unit: sizes in bytes, times, and how many in a time.
 
 use super::raw::{Invalid, Raw};
 use super::setting::{Setting, quoted};
@@ -65,20 +65,68 @@ const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_0
 
 impl Setting for Duration {
     fn read(raw: &Raw) -> Result<Self, Invalid> {
-        let (count, unit) = number_and_unit(raw.text()?)?;
-        // A bare number is refused: seconds and milliseconds are mixed up too easily.
-        let (_, unit) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or(Invalid::Unexpected)?;
-        count.checked_mul(*unit).map(Self::from_millis).ok_or(Invalid::Unexpected)
+        read_time(raw.text()?)
     }
 
     fn show(&self) -> String {
-        let millis = self.as_millis();
-        let whole = TIME_UNITS.iter().find(|(_, unit)| {
-            let unit = u128::from(*unit);
-            // `60s` reads better than `1m`, `2m` better than `120s`.
-            millis >= unit && millis.is_multiple_of(unit) && (millis > unit || unit <= 1_000)
-        });
-        quoted(whole.map_or("0s".to_owned(), |(name, unit)| format!("{}{name}", millis / u128::from(*unit))))
+        quoted(time_text(*self))
+    }
+}
+
+fn read_time(text: &str) -> Result<Duration, Invalid> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (count, unit) = number_and_unit(text)?;
+    // Any other bare number is refused: seconds and milliseconds are mixed up too easily.
+    let (_, unit) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or(Invalid::Unexpected)?;
+    count.checked_mul(*unit).map(Duration::from_millis).ok_or(Invalid::Unexpected)
+}
+
+/// A time as it is written in `config.toml`, to the millisecond.
+pub(super) fn time_text(time: Duration) -> String {
+    let millis = time.as_millis();
+    let whole = TIME_UNITS.iter().find(|(_, unit)| {
+        let unit = u128::from(*unit);
+        // `60s` reads better than `1m`, `2m` better than `120s`.
+        millis >= unit && millis.is_multiple_of(unit) && (millis > unit || unit != 60_000)
+    });
+    whole.map_or("0s".to_owned(), |(name, unit)| format!("{}{name}", millis / u128::from(*unit)))
+}
+
+/// So many in a time, written `600/60s`: so many at once after a pause, and for ever at that pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many; at least 1.
+    pub count: u32,
+    /// The time.
+    pub per: Duration,
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, time_text(self.per))
+    }
+}
+
+/// `None`, no limit at all, is written `0`.
+impl Setting for Option<Rate> {
+    fn read(raw: &Raw) -> Result<Self, Invalid> {
+        let text = raw.text()?;
+        if text == "0" {
+            return Ok(None);
+        }
+        let (count, per) = text.split_once('/').ok_or(Invalid::Unexpected)?;
+        let count = u32::read(&Raw::Text(count.to_owned()))?;
+        // `0/60s` could be meant as "nothing at all", which is not what `0` means.
+        if count == 0 {
+            return Err(Invalid::Unexpected);
+        }
+        Ok(Some(Rate { count, per: read_time(per.trim())? }))
+    }
+
+    fn show(&self) -> String {
+        self.map_or_else(|| quoted(0), quoted)
     }
 }
 
@@ -122,11 +170,45 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        for (text, millis) in [("500ms", 500), ("60s", 60_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)] {
+        for (text, millis) in [("500ms", 500), ("60s", 60_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0), ("0", 0)]
+        {
             assert_eq!(read(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "60", "s", "1.5s", "-1s", "1d", "1 hour", "99999999999999999999s", "9999999999999999h"] {
             assert_eq!(read::<Duration>(text), Err(Invalid::Unexpected), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_a_count_in_a_time() {
+        let rate = |count, seconds| Ok(Some(Rate { count, per: Duration::from_secs(seconds) }));
+        for (text, read_as, shown) in [
+            ("600/60s", rate(600, 60), "600/60s"),
+            (" 600 / 1m ", rate(600, 60), "600/60s"),
+            ("1/1h", rate(1, 3600), "1/1h"),
+            ("4294967295/1s", rate(u32::MAX, 1), "4294967295/1s"),
+            ("0", Ok(None), "0"),
+        ] {
+            let rate = read::<Option<Rate>>(text);
+            assert_eq!(rate, read_as, "{text}");
+            assert_eq!(rate.map(|rate| rate.show()), Ok(quoted(shown)), "{text}");
+        }
+        for text in [
+            "",
+            "600",
+            "600/",
+            "/60s",
+            "600/60",
+            "0/60s",
+            "00",
+            "-1/60s",
+            "+1/60s",
+            "1.5/60s",
+            "4294967296/1s",
+            "1/s",
+            "1/1s/1s",
+        ] {
+            assert_eq!(read::<Option<Rate>>(text), Err(Invalid::Unexpected), "{text}");
         }
     }
 
@@ -137,9 +219,15 @@ mod tests {
         {
             assert_eq!(ByteSize(size).to_string(), shown);
         }
-        for (millis, shown) in
-            [(0, "0s"), (500, "500ms"), (1_500, "1500ms"), (60_000, "60s"), (90_000, "90s"), (120_000, "2m")]
-        {
+        for (millis, shown) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (1_500, "1500ms"),
+            (60_000, "60s"),
+            (90_000, "90s"),
+            (120_000, "2m"),
+            (3_600_000, "1h"),
+        ] {
             assert_eq!(Duration::from_millis(millis).show(), quoted(shown));
         }
     }

@@ -222,7 +222,7 @@ impl Setting for LogFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::quantity::ByteSize;
+    use crate::config::quantity::{ByteSize, Rate};
     use proptest::prelude::*;
     use std::time::Duration;
     use toml::de::DeValue;
@@ -274,10 +274,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_reads_back(bytes: u64, seconds in 0..=u64::from(u32::MAX), sizes: Vec<u32>, prefix: String) {
+        fn what_is_shown_reads_back(
+            bytes: u64,
+            seconds in 0..=u64::from(u32::MAX),
+            count in 1..=u32::MAX,
+            sizes: Vec<u32>,
+            prefix: String,
+        ) {
             reads_back(&ByteSize::new(bytes));
             reads_back(&Duration::from_secs(seconds));
             reads_back(&Duration::from_millis(seconds));
+            reads_back(&Some(Rate { count, per: Duration::from_millis(seconds) }));
             reads_back(&sizes);
             reads_back(&vec![UserAgentFormats { prefix, formats: vec![Format::Webp] }]);
         }
@@ -286,6 +293,7 @@ mod tests {
         fn no_text_panics(text: String) {
             let _ = read::<ByteSize>(&text);
             let _ = read::<Duration>(&text);
+            let _ = read::<Option<Rate>>(&text);
             let _ = read::<Vec<u32>>(&text);
             let _ = read::<Vec<UserAgentFormats>>(&text);
             let _ = read::<Vec<IpNet>>(&text);

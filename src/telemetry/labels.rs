@@ -184,6 +184,8 @@ words! {
         OnlyIfCached = "only_if_cached",
         /// Too much at once.
         Overloaded = "overloaded",
+        /// The caller's budget, or the client address's, is spent.
+        TooMany = "too_many",
         /// The request has been here before.
         Loop = "loop",
     }

@@ -7,9 +7,10 @@ use crate::upstream::headers::{ConnectionNamesCredential, LoopDetected};
 use crate::variant::transform::QueryError;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder};
+use std::time::Duration;
 
-/// How long a client should wait before it asks an overloaded proxy again, in seconds.
-const RETRY_AFTER: &str = "2";
+/// How long a client should wait before it asks an overloaded proxy again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Everything that ends a request with an answer of our own.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,12 @@ pub enum WebError {
     /// `Cache-Control: only-if-cached`, but nothing is answered without asking upstream.
     #[error("nothing is served without asking upstream")]
     OnlyIfCached,
+    /// The budget of this token, or of this client address, is spent.
+    #[error("too many pictures that are not in memory were asked for; try again later")]
+    TooMany {
+        /// When the next one is allowed.
+        retry_after: Duration,
+    },
     /// No picture to serve.
     #[error(transparent)]
     Avatar(#[from] AvatarError),
@@ -61,6 +68,7 @@ impl WebError {
             Self::Handshake => (StatusCode::BAD_REQUEST, "avatar_proxy.header.upgrade", Reason::Header),
             Self::Loop(LoopDetected) => (StatusCode::LOOP_DETECTED, "avatar_proxy.loop", Reason::Loop),
             Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, "avatar_proxy.only_if_cached", Reason::OnlyIfCached),
+            Self::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "avatar_proxy.too_many_requests", Reason::TooMany),
             Self::Avatar(AvatarError::Overloaded) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "avatar_proxy.overloaded", Reason::Overloaded)
             }
@@ -101,8 +109,12 @@ impl WebError {
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .insert_header(("X-Request-Id", request_id));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.insert_header((header::RETRY_AFTER, RETRY_AFTER));
+        let wait = match self {
+            Self::TooMany { retry_after } => Some(*retry_after),
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
+        };
+        if let Some(wait) = wait {
+            answer.insert_header((header::RETRY_AFTER, delay_seconds(wait)));
         }
         if matches!(self, Self::Method | Self::Handshake | Self::Loop(_)) {
             answer.force_close();
@@ -121,6 +133,66 @@ impl WebError {
                 UpstreamError::Overloaded => "Too many pictures are being asked for. Try again in a moment.".to_owned(),
             },
             other => other.to_string(),
+        }
+    }
+}
+
+/// `Retry-After` in whole seconds (RFC 9110 section 10.2.3). Never too early, and never 0, which would say "at once".
+fn delay_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::body::MessageBody;
+
+    fn field(answer: &HttpResponse, name: header::HeaderName) -> Option<&str> {
+        answer.headers().get(name).map(|value| value.to_str().expect("ASCII"))
+    }
+
+    #[test]
+    fn f40_a_spent_budget_says_when_to_come_again() {
+        for (wait, told) in [
+            (Duration::ZERO, "1"),
+            (Duration::from_nanos(1), "1"),
+            (Duration::from_secs(1), "1"),
+            (Duration::from_millis(1_001), "2"),
+            (Duration::from_secs(60), "60"),
+            (Duration::MAX, "18446744073709551615"),
+        ] {
+            let answer = WebError::TooMany { retry_after: wait }.answer("id");
+            assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(field(&answer, header::RETRY_AFTER), Some(told), "{wait:?}");
+            assert_eq!(field(&answer, header::CACHE_CONTROL), Some("no-store"));
+        }
+    }
+
+    #[test]
+    fn an_answer_of_ours_has_the_shape_of_mattermosts_errors() {
+        let answer = WebError::TooMany { retry_after: Duration::ZERO }.answer("rid");
+        assert_eq!(field(&answer, header::CONTENT_TYPE), Some("application/json"));
+        let body = answer.into_body().try_into_bytes().expect("a body in memory");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let expected = serde_json::json!({
+            "id": "avatar_proxy.too_many_requests",
+            "message": "too many pictures that are not in memory were asked for; try again later",
+            "detailed_error": "",
+            "request_id": "rid",
+            "status_code": 429,
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn only_what_passes_by_itself_is_to_be_asked_again() {
+        for (error, told) in [
+            (WebError::Avatar(AvatarError::Overloaded), Some("2")),
+            (WebError::Upstream(UpstreamError::Overloaded), Some("2")),
+            (WebError::Upstream(UpstreamError::TimedOut), None),
+            (WebError::Path, None),
+        ] {
+            assert_eq!(field(&error.answer("id"), header::RETRY_AFTER), told, "{error}");
         }
     }
 }
