@@ -77,6 +77,7 @@ impl Proxy {
         config.server.workers = 1;
         config.render.permits = 1;
         config.admin.listen = None;
+        config.limits.caller_misses = None;
         config.log.requests = false;
         let bound = Bound::bind(config, Arc::new(Telemetry::new())).expect("the proxy binds");
         let address = bound.address().expect("bound");

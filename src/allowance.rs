@@ -41,8 +41,8 @@ pub struct Settings {
 pub struct Payer {
     /// The token's name.
     pub token: u64,
-    /// The address's name.
-    pub address: u64,
+    /// The address's name; `None` where it is not known, and no budget is drawn on.
+    pub address: Option<u64>,
 }
 
 /// Whose budget it is.
@@ -93,13 +93,14 @@ impl Allowances {
     /// The names under which `token`, the one that upstream will look at, and the client's `address` pay. All of an
     /// IPv6 /64 is one address, because a client may take any of it; so is an IPv4 address and its form in IPv6.
     #[must_use]
-    pub fn payer(&self, token: &[u8], address: IpAddr) -> Payer {
-        let address = match address.to_canonical() {
+    pub fn payer(&self, token: &[u8], address: Option<IpAddr>) -> Payer {
+        let address = address.map(|address| match address.to_canonical() {
             IpAddr::V4(address) => self.address_names.hash_one(&address.octets()[..]),
             IpAddr::V6(address) => self.address_names.hash_one(&address.octets()[..8]),
-        };
+        });
         // Who shows no token goes by the address: a budget of all of them together could be spent by any of them.
-        let token = if token.is_empty() { address } else { self.token_names.hash_one(token) };
+        let own = || self.token_names.hash_one(token);
+        let token = if token.is_empty() { address.unwrap_or_else(own) } else { own() };
         Payer { token, address }
     }
 
@@ -111,7 +112,7 @@ impl Allowances {
         let now = nanoseconds(now.saturating_duration_since(*self.origin.get_or_init(|| now)));
         // Always in this order, so that no two threads wait for each other, and both before either pays.
         let mut caller = self.callers.as_ref().map(|table| table.account(payer.token));
-        let mut address = self.addresses.as_ref().map(|table| table.account(payer.address));
+        let mut address = self.addresses.as_ref().zip(payer.address).map(|(table, address)| table.account(address));
         let refusal = |account: &Option<Account>, whose| {
             let retry_after = account.as_ref()?.wait(now)?;
             Some(Exhausted { retry_after, whose })
@@ -232,7 +233,7 @@ mod tests {
     /// how long it then has to wait.
     fn check(rate: Rate, steps: &[(u64, u32, u64)]) {
         let allowances = budgets(Some(rate), None);
-        let (payer, start) = (allowances.payer(b"token", HERE), Instant::now());
+        let (payer, start) = (allowances.payer(b"token", Some(HERE)), Instant::now());
         for (at, expected, wait) in steps {
             let mut spent = 0;
             let refused = loop {
@@ -263,16 +264,16 @@ mod tests {
     fn times_that_are_absurd_do_no_harm() {
         let start = Instant::now();
         let unlimited = budgets(Some(rate(1, 0)), None);
-        let payer = unlimited.payer(b"token", HERE);
+        let payer = unlimited.payer(b"token", Some(HERE));
         assert!((0..1_000).all(|_| unlimited.spend(payer, start).is_ok()));
 
         let never_again = budgets(Some(Rate { count: u32::MAX, per: Duration::MAX }), None);
-        let payer = never_again.payer(b"token", HERE);
+        let payer = never_again.payer(b"token", Some(HERE));
         assert!((0..1_000).all(|_| never_again.spend(payer, start).is_ok()));
 
         // Threads take the time before they get the lock, so it may seem to go back: that only ever waits longer.
         let allowances = budgets(Some(rate(3, 1_500)), None);
-        let [payer, other] = [b"one", b"two"].map(|token| allowances.payer(&token[..], HERE));
+        let [payer, other] = [b"one", b"two"].map(|token| allowances.payer(&token[..], Some(HERE)));
         let wait = |payer, at| allowances.spend(payer, start + millis(at)).map_err(|refused| refused.retry_after);
         assert_eq!(wait(other, 0), Ok(()));
         assert_eq!(wait(payer, 400), Ok(()));
@@ -290,7 +291,7 @@ mod tests {
     fn everybody_has_a_budget_of_their_own() {
         let allowances = budgets(Some(rate(1, 1_000)), None);
         let now = Instant::now();
-        let [one, other] = [b"one", b"two"].map(|token| allowances.payer(&token[..], HERE));
+        let [one, other] = [b"one", b"two"].map(|token| allowances.payer(&token[..], Some(HERE)));
         assert_eq!(allowances.spend(one, now), Ok(()));
         assert!(allowances.spend(one, now).is_err());
         assert_eq!(allowances.spend(other, now), Ok(()));
@@ -300,8 +301,8 @@ mod tests {
     fn both_pay_or_neither() {
         let allowances = budgets(Some(rate(2, 1_000)), Some(rate(3, 9_000)));
         let now = Instant::now();
-        let [one, other] = [b"one", b"two"].map(|token| allowances.payer(&token[..], HERE));
-        let elsewhere = allowances.payer(b"two", Ipv4Addr::new(192, 0, 2, 7).into());
+        let [one, other] = [b"one", b"two"].map(|token| allowances.payer(&token[..], Some(HERE)));
+        let elsewhere = allowances.payer(b"two", Some(Ipv4Addr::new(192, 0, 2, 7).into()));
         let refused = |millis, whose| Err(Exhausted { retry_after: Duration::from_millis(millis), whose });
         assert_eq!(allowances.spend(one, now), Ok(()));
         assert_eq!(allowances.spend(one, now), Ok(()));
@@ -323,14 +324,14 @@ mod tests {
     fn no_limit_is_no_table() {
         let allowances = budgets(None, None);
         assert!(allowances.callers.is_none() && allowances.addresses.is_none());
-        let payer = allowances.payer(b"token", HERE);
+        let payer = allowances.payer(b"token", Some(HERE));
         assert!((0..1_000).all(|_| allowances.spend(payer, Instant::now()).is_ok()));
     }
 
     #[test]
     fn what_counts_as_one_payer() {
         let allowances = budgets(None, None);
-        let named = |token: &[u8], address: &str| allowances.payer(token, address.parse().expect(address));
+        let named = |token: &[u8], address: &str| allowances.payer(token, Some(address.parse().expect(address)));
         for (one, other, same) in [
             ("192.0.2.7", "192.0.2.7", true),
             ("192.0.2.7", "192.0.2.8", false),
@@ -348,7 +349,7 @@ mod tests {
         // A token that spells an address is not that address without a token.
         assert_ne!(named(&[127, 0, 0, 1], "127.0.0.1").token, named(b"", "127.0.0.1").token);
         // Nobody can work out a name beforehand.
-        assert_ne!(named(b"a", "::1").token, budgets(None, None).payer(b"a", HERE).token);
+        assert_ne!(named(b"a", "::1").token, budgets(None, None).payer(b"a", Some(HERE)).token);
     }
 
     #[test]
@@ -361,10 +362,10 @@ mod tests {
         };
         assert_eq!(table(&allowances), 1 << 20);
         let now = Instant::now();
-        let debtor = allowances.payer(b"debtor", HERE);
+        let debtor = allowances.payer(b"debtor", Some(HERE));
         while allowances.spend(debtor, now).is_ok() {}
         for token in 0..10 * SHARDS * SETS * WAYS {
-            let payer = allowances.payer(&token.to_le_bytes(), HERE);
+            let payer = allowances.payer(&token.to_le_bytes(), Some(HERE));
             assert_eq!(allowances.spend(payer, now), Ok(()), "the first of {token}");
         }
         assert!(allowances.spend(debtor, now).is_err());
@@ -376,7 +377,7 @@ mod tests {
         let allowances = budgets(Some(rate(10, 10_000)), None);
         let now = Instant::now();
         // These share a set; the first spends one, the second two, and so on.
-        let payers: Vec<_> = (1..=9).map(|name| Payer { token: name * PLACES, address: 0 }).collect();
+        let payers: Vec<_> = (1..=9).map(|name| Payer { token: name * PLACES, address: Some(0) }).collect();
         for (payer, spent) in payers.iter().zip(1..=8) {
             assert!((0..spent).all(|_| allowances.spend(*payer, now).is_ok()));
         }
@@ -391,7 +392,7 @@ mod tests {
     fn the_name_of_an_unused_entry_may_be_a_payer_too() {
         let allowances = budgets(Some(rate(2, 1_000)), None);
         let now = Instant::now();
-        let zero = Payer { token: 0, address: 0 };
+        let zero = Payer { token: 0, address: Some(0) };
         assert_eq!([0; 3].map(|_| allowances.spend(zero, now).is_ok()), [true, true, false]);
     }
 
@@ -403,7 +404,7 @@ mod tests {
             let threads: Vec<_> = (0_u8..8)
                 .map(|thread| {
                     let payer =
-                        allowances.payer(&[thread % 4], [HERE, Ipv6Addr::LOCALHOST.into()][usize::from(thread % 2)]);
+                        allowances.payer(&[thread % 4], Some([HERE, Ipv6Addr::LOCALHOST.into()][usize::from(thread % 2)]));
                     let allowances = &allowances;
                     scope.spawn(move || (0..2_000).filter(|_| allowances.spend(payer, now).is_ok()).count())
                 })
@@ -423,7 +424,7 @@ mod tests {
         ) {
             let per = Duration::from_micros(per_micros);
             let allowances = budgets(Some(Rate { count, per }), None);
-            let (payer, start) = (allowances.payer(b"token", HERE), Instant::now());
+            let (payer, start) = (allowances.payer(b"token", Some(HERE)), Instant::now());
             let mut at = Duration::ZERO;
             let mut allowed = Vec::new();
             for gap in gaps {

@@ -2,6 +2,7 @@
 
 use crate::admin::{self, AdminState, NotReady, Readiness, ReadinessSettings};
 use crate::avatar::{self, Avatars};
+use crate::caller::CallerKey;
 use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::identity::PictureKind;
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
@@ -9,12 +10,13 @@ use crate::upstream::{self, Gateway, Upstream, UpstreamError};
 use crate::variant::negotiation;
 use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front};
-use crate::{cache, render};
+use crate::{allowance, cache, render};
 use actix_web::dev::{Extensions, Server, ServerHandle};
 use actix_web::{App, HttpRequest, HttpServer};
 use http::HeaderValue;
 use socket2::{Domain, Socket, Type};
 use std::any::Any;
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -72,6 +74,7 @@ struct Parts {
     avatars: Arc<Avatars>,
     telemetry: Arc<Telemetry>,
     hop: HeaderValue,
+    caller_key: Arc<CallerKey>,
 }
 
 impl Parts {
@@ -82,6 +85,8 @@ impl Parts {
             avatars: self.avatars.clone(),
             telemetry: self.telemetry.clone(),
             hop: self.hop.clone(),
+            caller_key: self.caller_key.clone(),
+            last_site: RefCell::default(),
         }
     }
 }
@@ -95,11 +100,14 @@ impl Bound {
         let public = listen("server.listen", config.server.listen)?;
         let admin = config.admin.listen.map(|address| listen("admin.listen", address)).transpose()?;
         let gateway = Gateway::new(upstream_settings(&config))?;
-        let avatars = Arc::new(Avatars::new(avatar_settings(&config), telemetry.clone()));
+        let avatars = Avatars::new(avatar_settings(&config), telemetry.clone()).map_err(StartError::Random)?;
+        let caller_key = Arc::new(CallerKey::draw().map_err(StartError::Random)?);
         let drawn = getrandom::u64().map_err(StartError::Random)?;
         let hop = HeaderValue::try_from(format!("avatar-proxy;id={drawn:016x}")).expect("hex digits");
         let readiness = readiness(&Arc::new(Upstream::new(&gateway)?), config.server.base_path.prefix());
-        let parts = Parts { settings: Arc::new(web_settings(&config)?), gateway, avatars, telemetry, hop };
+        let settings = Arc::new(web_settings(&config)?);
+        let avatars = Arc::new(avatars);
+        let parts = Parts { settings, gateway, avatars, telemetry, hop, caller_key };
         Ok(Self { public, admin, parts, readiness, config })
     }
 
@@ -258,13 +266,19 @@ fn upstream_settings(config: &Config) -> upstream::Settings {
 }
 
 fn avatar_settings(config: &Config) -> avatar::Settings {
-    let (cache, render, limits) = (&config.cache, &config.render, &config.limits);
+    let (cache, grants, render, limits) = (&config.cache, &config.grants, &config.render, &config.limits);
     avatar::Settings {
         cache: cache::Settings {
             sources: cache.sources.bytes(),
             variants: cache.variants.bytes(),
             pixels: cache.pixels.bytes(),
             max_entry: cache.max_entry.bytes(),
+        },
+        grants: (!grants.ttl.is_zero())
+            .then(|| cache::grants::Settings { ttl: grants.ttl, memory: grants.memory.bytes() }),
+        allowances: allowance::Settings {
+            caller: limits.caller_misses.map(rate),
+            address: limits.address_misses.map(rate),
         },
         render: avatar::render_pool::Settings {
             permits: render.permits,
@@ -278,6 +292,10 @@ fn avatar_settings(config: &Config) -> avatar::Settings {
         },
         max_source: limits.source.bytes(),
     }
+}
+
+const fn rate(rate: config::Rate) -> allowance::Rate {
+    allowance::Rate { count: rate.count, per: rate.per }
 }
 
 const fn is_ours(kind: PictureKind, pictures: &config::Pictures) -> bool {

@@ -63,6 +63,13 @@ pub enum Proof {
     Granted(Instant),
 }
 
+impl Proof {
+    /// Whether upstream was not asked for this request.
+    pub(super) const fn is_from_memory(self) -> bool {
+        matches!(self, Self::Granted(_))
+    }
+}
+
 impl From<Proof> for ProofKind {
     fn from(proof: Proof) -> Self {
         match proof {
@@ -292,6 +299,7 @@ impl Avatars {
     }
 
     async fn ask(&self, errand: Errand<'_>, validator: Option<&Validator>) -> Result<Answer, AvatarError> {
+        self.spend(errand.request)?;
         let asked = Instant::now();
         let answer = errand.upstream.picture(&errand.request.upstream, validator).await?;
         self.telemetry.upstream_answered(UpstreamKind::Picture, answer.status, asked.elapsed());

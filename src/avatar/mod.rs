@@ -15,6 +15,7 @@ mod tests;
 
 pub use admission::Proof;
 
+use crate::allowance::{self, Allowances, Exhausted, Payer};
 use crate::cache::grants;
 use crate::cache::{Grants, Lookup, OnEviction, PixelCache, Sources, Usage, Variants};
 use crate::caller::Caller;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use render_pool::RenderPool;
 use rendering::Codecs;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Everything that decides, with its limits.
@@ -43,6 +45,8 @@ pub struct Settings {
     pub cache: crate::cache::Settings,
     /// How long upstream's yes is remembered; `None`: not at all.
     pub grants: Option<grants::Settings>,
+    /// How much may be asked of upstream and rendered for one token, and for one address.
+    pub allowances: allowance::Settings,
     /// How much pixel work may run and wait.
     pub render: render_pool::Settings,
     /// What a picture may cost before it is relayed as it came.
@@ -73,6 +77,8 @@ pub struct Wish {
 pub struct AvatarRequest {
     /// What is asked for and by whom.
     pub wish: Wish,
+    /// Whose budgets it draws on.
+    pub payer: Payer,
     /// How upstream is asked for it in the caller's name.
     pub upstream: PictureRequest,
 }
@@ -152,6 +158,9 @@ pub enum AvatarError {
     /// There was no capacity to render, and the source is nothing this client can show.
     #[error("no capacity to render")]
     Overloaded,
+    /// This token or this address has asked for too much.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
 }
 
 /// Serves and forgets pictures. Built once, shared by every worker.
@@ -160,6 +169,7 @@ pub struct Avatars {
     telemetry: Arc<Telemetry>,
     grants: Option<Grants>,
     flights: Flights,
+    allowances: Allowances,
     sources: Sources,
     variants: Variants,
     pixels: PixelCache<Pixels>,
@@ -188,6 +198,7 @@ impl Avatars {
             codecs: Codecs { decode: render::decode, render: render::render },
             grants: settings.grants.map(Grants::new).transpose()?,
             flights: Flights::default(),
+            allowances: Allowances::new(settings.allowances),
             sources: Sources::new(&settings.cache, evictions(&telemetry, CacheName::Sources)),
             variants: Variants::new(&settings.cache, evictions(&telemetry, CacheName::Variants)),
             pixels: PixelCache::new(&settings.cache, Pixels::memory, evictions(&telemetry, CacheName::Pixels)),
@@ -220,7 +231,7 @@ impl Avatars {
     /// Upstream could not be asked, or there is no capacity.
     pub async fn serve(&self, upstream: &Upstream, request: &AvatarRequest) -> Result<Served, AvatarError> {
         let errand = Errand { upstream, request };
-        if let Some(served) = self.answer(&request.wish, self.admit(errand).await?).await? {
+        if let Some(served) = self.answer(request, self.admit(errand).await?).await? {
             return Ok(served);
         }
         // It may be seen, but the bytes were let go in between: as if nobody had ever asked for them.
@@ -228,19 +239,25 @@ impl Avatars {
         if let Some(picture) = request.wish.picture {
             self.sources.let_go(&self.sources.key(picture)).await;
         }
-        if let Some(served) = self.answer(&request.wish, self.admit(errand).await?).await? {
+        if let Some(served) = self.answer(request, self.admit(errand).await?).await? {
             return Ok(served);
         }
         let alone = self.ask_alone(errand).await?;
-        Ok(self.answer(&request.wish, alone).await?.expect("a fetched picture has its bytes"))
+        Ok(self.answer(request, alone).await?.expect("a fetched picture has its bytes"))
     }
 
     /// What comes of upstream's verdict; `None` when the bytes would be needed and are gone.
-    async fn answer(&self, wish: &Wish, admission: Admission) -> Result<Option<Served>, AvatarError> {
+    async fn answer(&self, request: &AvatarRequest, admission: Admission) -> Result<Option<Served>, AvatarError> {
         match admission {
-            Admission::Granted(granted) => Ok(self.compose(wish, *granted).await?.map(Served::Picture)),
-            Admission::Relayed(relayed) => relayed.shown_to(wish).map(Served::Relayed).map(Some),
+            Admission::Granted(granted) => Ok(self.compose(request, *granted).await?.map(Served::Picture)),
+            Admission::Relayed(relayed) => relayed.shown_to(&request.wish).map(Served::Relayed).map(Some),
         }
+    }
+
+    /// Whose budgets a request draws on, by its token and, where that is known, the client's address.
+    #[must_use]
+    pub fn payer(&self, token: &[u8], address: Option<IpAddr>) -> Payer {
+        self.allowances.payer(token, address)
     }
 
     /// Forgets a picture that was, or may have been, changed.
@@ -267,7 +284,8 @@ impl Avatars {
     }
 
     /// Turns what the caller may see into what the caller asked for; `None` when the bytes would be needed and are gone.
-    async fn compose(&self, wish: &Wish, granted: Granted) -> Result<Option<Picture>, AvatarError> {
+    async fn compose(&self, request: &AvatarRequest, granted: Granted) -> Result<Option<Picture>, AvatarError> {
+        let wish = &request.wish;
         let (source, info) = (granted.record.source, granted.record.info);
         let rendered = match wish.transform.plan(wish.offer, &info) {
             Plan::Untouched => Ok((Arc::new(Variant::SourceIsBest), Lookup::Hit)),
@@ -279,6 +297,10 @@ impl Avatars {
                     Ok((Arc::new(Variant::SourceIsBest), Lookup::Hit))
                 } else {
                     let Some(body) = self.body_of(&granted).await else { return Ok(None) };
+                    // Having been shown the picture pays for the first look at it.
+                    if granted.proof.is_from_memory() {
+                        self.spend(request)?;
+                    }
                     Box::pin(self.render(key, body)).await
                 }
             }
@@ -301,6 +323,11 @@ impl Avatars {
             return Err(AvatarError::Overloaded);
         }
         Ok(Some(granted.shown_as(PictureBody::StopGap(body), None)))
+    }
+
+    /// Draws on the budgets of a request for a question upstream or a render.
+    fn spend(&self, request: &AvatarRequest) -> Result<(), AvatarError> {
+        Ok(self.allowances.spend(request.payer, Instant::now())?)
     }
 
     async fn body_of(&self, granted: &Granted) -> Option<Arc<SourceImage>> {

@@ -59,11 +59,13 @@ impl Stage {
         let telemetry = Arc::new(Telemetry::new());
         let settings = Settings {
             cache: crate::cache::Settings { sources: 1 << 20, variants: 1 << 20, pixels: 1 << 20, max_entry: 1 << 20 },
+            grants: None,
+            allowances: allowance::Settings { caller: None, address: None },
             render: render_pool::Settings { permits: 1, queue, queue_timeout: Duration::from_millis(50) },
             limits: Limits::default(),
             max_source: 1 << 20,
         };
-        let mut avatars = Avatars::new(settings, telemetry.clone());
+        let mut avatars = Avatars::new(settings, telemetry.clone()).expect("random numbers");
         avatars.codecs = codecs;
         Self { upstream, avatars, telemetry }
     }
@@ -71,14 +73,20 @@ impl Stage {
     async fn ask(&self, query: &str) -> Served {
         let object = ObjectId::parse(b"ge45wmpse3g8umtziei4q749th").expect("an id");
         let request = AvatarRequest {
-            picture: Some(PictureId { site: Site::of(b"chat.example"), kind: PictureKind::User, object }),
+            wish: Wish {
+                picture: Some(PictureId { site: Site::of(b"chat.example"), kind: PictureKind::User, object }),
+                caller: None,
+                must_ask: false,
+                stamp: None,
+                transform: Transform::parse(query, &Sizes::default()).expect("understood").transform,
+                offer: OfferKind::Webp,
+            },
+            payer: self.avatars.payer(b"", None),
             upstream: PictureRequest {
                 path: "/api/v4/users/x/image".to_owned(),
                 query: None,
                 headers: HeaderMap::new(),
             },
-            transform: Transform::parse(query, &Sizes::default()).expect("understood").transform,
-            offer: OfferKind::Webp,
         };
         self.avatars.serve(&self.upstream, &request).await.expect("an answer")
     }

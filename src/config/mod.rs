@@ -70,15 +70,6 @@ impl Config {
                 quantity::time_text(self.grants.ttl)
             ));
         }
-        if let Some(rate) = self.limits.address_misses
-            && self.server.listen.ip().is_loopback()
-            && self.server.trusted_proxies.is_empty()
-        {
-            warnings.push(format!(
-                "server.trusted_proxies is empty and server.listen only meets clients of this machine: behind an outer \
-                 proxy all clients are one address to limits.address_misses ({rate})"
-            ));
-        }
         warnings
     }
 }
@@ -312,10 +303,9 @@ impl Default for LogSettings {
 mod tests {
     use super::*;
 
-    /// That `change` to a configuration that nobody needs to be warned of leads to one warning, which begins with `told`.
+    /// That `change` to the default configuration leads to one warning, which begins with `told`.
     fn check(change: fn(&mut Config), told: Option<&str>) {
         let mut config = Config::default();
-        config.server.trusted_proxies = vec![IpNet::from(config.server.listen.ip())];
         change(&mut config);
         let warnings = config.warnings();
         assert_eq!(warnings.len(), usize::from(told.is_some()), "{warnings:?}");
@@ -332,20 +322,5 @@ mod tests {
         check(|config| config.grants.ttl = Duration::from_secs(300), None);
         check(|config| config.grants.ttl = Duration::from_secs(301), Some("grants.ttl is 301s: somebody"));
         check(|config| config.grants.ttl = Duration::from_secs(3600), Some("grants.ttl is 1h: somebody"));
-        check(|config| config.server.trusted_proxies.clear(), Some("server.trusted_proxies is empty"));
-        check(
-            |config| {
-                config.server.trusted_proxies.clear();
-                config.limits.address_misses = None;
-            },
-            None,
-        );
-        check(
-            |config| {
-                config.server.trusted_proxies.clear();
-                config.server.listen.set_ip(Ipv4Addr::UNSPECIFIED.into());
-            },
-            None,
-        );
     }
 }

@@ -216,6 +216,7 @@ mod tests {
             object: ObjectId::parse(b"abcdefghijklmnopqrstuvwxyz").expect("26 letters"),
         };
         log_request(&RequestLine {
+            proof: Some(ProofKind::Grant),
             method: &Method::GET,
             route: Route::DefaultPicture,
             picture: Some(&picture),
@@ -241,7 +242,7 @@ mod tests {
             serde_json::json!({
                 "level": "INFO", "message": "request", "http.method": "GET", "http.route": "default_picture",
                 "http.path": "/api/v4/users/abcdefghijklmnopqrstuvwxyz/image/default", "http.status": 200,
-                "cache.outcome": "hit", "bytes.sent": 700, "bytes.upstream": 0, "duration_ms": 1.234,
+                "cache.outcome": "hit", "cache.proof": "grant", "bytes.sent": 700, "bytes.upstream": 0, "duration_ms": 1.234,
                 "request.id": "r1\nfaked line", "upstream.request_id": "m1", "client.address": "192.0.2.7",
             })
         );
@@ -262,6 +263,7 @@ mod tests {
     fn what_is_not_a_picture_has_no_path() {
         let text = logged(&settings(LevelFilter::INFO, LogFormat::Json), || {
             log_request(&RequestLine {
+                proof: None,
                 method: &Method::from_bytes(b"SECRET").expect("a token"),
                 route: Route::Passthrough,
                 picture: None,

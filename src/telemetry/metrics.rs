@@ -355,6 +355,7 @@ mod tests {
                 let known = [
                     "route",
                     "outcome",
+                    "proof",
                     "status_class",
                     "stage",
                     "kind",

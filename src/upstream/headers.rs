@@ -97,6 +97,8 @@ pub struct Origin {
     pub peer: IpAddr,
     /// Whether that peer is a proxy whose forwarding fields are believed.
     pub trusted: bool,
+    /// The client: the address that a believed proxy added itself, which is the last, or the peer.
+    pub client: IpAddr,
 }
 
 /// Sets the forwarding fields: a trusted peer's are extended, anybody else's are replaced, because Mattermost takes the
@@ -296,7 +298,7 @@ mod tests {
         let host = HeaderValue::from_static("chat.example");
 
         let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: false }, Some(&host));
+        set_forwarding(&mut headers, Origin { peer, trusted: false, client: peer }, Some(&host));
         assert_eq!(text(&headers, "x-forwarded-for"), ["192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-proto"), ["http"]);
         assert_eq!(text(&headers, "x-real-ip"), ["192.0.2.7"]);
@@ -304,14 +306,14 @@ mod tests {
         assert!(!headers.contains_key("forwarded"));
 
         let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: true }, Some(&host));
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, Some(&host));
         assert_eq!(text(&headers, "x-forwarded-for"), ["10.1.1.1, 192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
         assert_eq!(text(&headers, "forwarded"), ["for=x"]);
 
         let mut headers = map(&[("x-forwarded-for", "6.6.6.6, 10.1.1.1")]);
-        set_forwarding(&mut headers, Origin { peer, trusted: true }, None);
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, None);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
     }
 

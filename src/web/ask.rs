@@ -108,6 +108,11 @@ impl<'a> Ask<'a> {
         self.if_none_match.iter().copied()
     }
 
+    /// The token that pays for what is asked of upstream; empty where that is not certain.
+    pub(super) fn token(&self) -> &'a [u8] {
+        self.credentials.presented().unwrap_or_default()
+    }
+
     /// What is wanted of the picture of that kind; of `me` where there is no `object`.
     ///
     /// # Errors

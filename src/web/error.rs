@@ -39,12 +39,6 @@ pub enum WebError {
     /// `Cache-Control: only-if-cached`, but nothing is answered without asking upstream.
     #[error("nothing is served without asking upstream")]
     OnlyIfCached,
-    /// The budget of this token, or of this client address, is spent.
-    #[error("too many pictures that are not in memory were asked for; try again later")]
-    TooMany {
-        /// When the next one is allowed.
-        retry_after: Duration,
-    },
     /// No picture to serve.
     #[error(transparent)]
     Avatar(#[from] AvatarError),
@@ -68,7 +62,9 @@ impl WebError {
             Self::Handshake => (StatusCode::BAD_REQUEST, "avatar_proxy.header.upgrade", Reason::Header),
             Self::Loop(LoopDetected) => (StatusCode::LOOP_DETECTED, "avatar_proxy.loop", Reason::Loop),
             Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, "avatar_proxy.only_if_cached", Reason::OnlyIfCached),
-            Self::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "avatar_proxy.too_many_requests", Reason::TooMany),
+            Self::Avatar(AvatarError::Exhausted(_)) => {
+                (StatusCode::TOO_MANY_REQUESTS, "avatar_proxy.too_many_requests", Reason::TooMany)
+            }
             Self::Avatar(AvatarError::Overloaded) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "avatar_proxy.overloaded", Reason::Overloaded)
             }
@@ -110,7 +106,7 @@ impl WebError {
             .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .insert_header(("X-Request-Id", request_id));
         let wait = match self {
-            Self::TooMany { retry_after } => Some(*retry_after),
+            Self::Avatar(AvatarError::Exhausted(exhausted)) => Some(exhausted.retry_after),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
         };
         if let Some(wait) = wait {
@@ -132,6 +128,9 @@ impl WebError {
                 UpstreamError::ClientAborted => "The request broke off.".to_owned(),
                 UpstreamError::Overloaded => "Too many pictures are being asked for. Try again in a moment.".to_owned(),
             },
+            Self::Avatar(AvatarError::Exhausted(_)) => {
+                "too many pictures that are not in memory were asked for; try again later".to_owned()
+            }
             other => other.to_string(),
         }
     }
@@ -145,10 +144,15 @@ fn delay_seconds(wait: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allowance::{Exhausted, Whose};
     use actix_web::body::MessageBody;
 
     fn field(answer: &HttpResponse, name: header::HeaderName) -> Option<&str> {
         answer.headers().get(name).map(|value| value.to_str().expect("ASCII"))
+    }
+
+    fn too_many(retry_after: Duration) -> WebError {
+        WebError::Avatar(AvatarError::Exhausted(Exhausted { retry_after, whose: Whose::Caller }))
     }
 
     #[test]
@@ -161,7 +165,7 @@ mod tests {
             (Duration::from_secs(60), "60"),
             (Duration::MAX, "18446744073709551615"),
         ] {
-            let answer = WebError::TooMany { retry_after: wait }.answer("id");
+            let answer = too_many(wait).answer("id");
             assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
             assert_eq!(field(&answer, header::RETRY_AFTER), Some(told), "{wait:?}");
             assert_eq!(field(&answer, header::CACHE_CONTROL), Some("no-store"));
@@ -170,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_ours_has_the_shape_of_mattermosts_errors() {
-        let answer = WebError::TooMany { retry_after: Duration::ZERO }.answer("rid");
+        let answer = too_many(Duration::ZERO).answer("rid");
         assert_eq!(field(&answer, header::CONTENT_TYPE), Some("application/json"));
         let body = answer.into_body().try_into_bytes().expect("a body in memory");
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");

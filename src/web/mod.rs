@@ -104,6 +104,8 @@ struct Inbound {
     /// The client's fields without those of its connection, with ours for forwarding.
     headers: HeaderMap,
     body: ClientBody,
+    /// The client's address; `None` for a proxy on this machine that is not declared as one, whose clients are not known.
+    client: Option<IpAddr>,
     ledger: Ledger,
 }
 
@@ -123,7 +125,7 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: Payload) ->
     let route = Route::of(&method, request.path(), &front.settings.base_path);
     let origin = origin_of(&front, &request);
     let mut ledger =
-        Ledger::open(&front.telemetry, front.settings.log_requests, method.clone(), origin.peer, class(&route));
+        Ledger::open(&front.telemetry, front.settings.log_requests, method.clone(), origin.client, class(&route));
     if let Route::Picture(kind, Who::Id(object)) = route
         && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).await
     {
@@ -134,7 +136,8 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: Payload) ->
         Err(error) => return fail(&front, &error, ledger, &route),
     };
     let (path, query) = (request.path().to_owned(), request.query_string().to_owned());
-    let mut inbound = Inbound { method, path, query, target, headers, body, ledger };
+    let client = (origin.trusted || !origin.peer.is_loopback()).then_some(origin.client);
+    let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
     match dispatch(&front, &mut inbound, &route).await {
         Ok(response) => inbound.ledger.close_with(response),
         Err(error) => fail(&front, &error, inbound.ledger, &route),
@@ -250,5 +253,7 @@ fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> Result<Cli
 fn origin_of(front: &Front, request: &HttpRequest) -> Origin {
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
     let trusted = front.settings.trusted_proxies.iter().any(|network| network.contains(&peer));
-    Origin { peer, trusted }
+    let named = request.headers().get_all("x-forwarded-for").last().filter(|_| trusted);
+    let client = named.and_then(|line| line.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    Origin { peer, trusted, client: client.map_or(peer, |client| client.to_canonical()) }
 }

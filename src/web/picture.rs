@@ -68,10 +68,11 @@ pub(super) async fn serve(
     let mut headers = headers::picture_request(&inbound.headers);
     headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
     inbound.ledger.picture = wish.picture;
+    let payer = front.avatars.payer(ask.token(), inbound.client);
     let upstream =
         PictureRequest { path: inbound.path.clone(), query: forwarded_query(&inbound.query), headers };
     let only_head = inbound.method == Method::HEAD;
-    Ok(match front.avatars.serve(&front.upstream, &AvatarRequest { wish, upstream }).await? {
+    Ok(match front.avatars.serve(&front.upstream, &AvatarRequest { wish, payer, upstream }).await? {
         Served::Picture(picture) => {
             let answer =
                 PictureAnswer { front, ask, picture: &picture, negotiated, stamp: wish.stamp, only_head };
@@ -102,9 +103,9 @@ fn outcome(picture: &Picture, status: StatusCode) -> Outcome {
 }
 
 /// All that one answer is made of.
-struct PictureAnswer<'a> {
+struct PictureAnswer<'a, 'head> {
     front: &'a Front,
-    ask: &'a Ask<'a>,
+    ask: &'a Ask<'head>,
     picture: &'a Picture,
     negotiated: Negotiated,
     stamp: Option<i64>,
@@ -119,7 +120,7 @@ enum Tag<'a> {
     Upstreams(&'a Validator),
 }
 
-impl PictureAnswer<'_> {
+impl PictureAnswer<'_, '_> {
     /// Writes the answer, and into the ledger what it came to.
     fn entered_in(&self, ledger: &mut Ledger) -> HttpResponse {
         let response = self.response(ledger.started());

@@ -28,6 +28,12 @@ impl Proxy {
         Self::with(upstream, |_| ())
     }
 
+    /// A proxy before `upstream` that remembers what upstream allowed for as long as it may, so that no test depends on
+    /// the clock.
+    pub(crate) fn granting(upstream: SocketAddr) -> Self {
+        Self::with(upstream, |config| config.grants.ttl = Duration::from_secs(3600))
+    }
+
     /// A proxy before `upstream` that gives up soon, but on connecting.
     pub(crate) fn impatient(upstream: SocketAddr) -> Self {
         Self::with(upstream, |config| {
@@ -45,6 +51,9 @@ impl Proxy {
         config.admin.listen = Some(config.server.listen);
         config.server.workers = 2;
         config.server.shutdown_timeout = Duration::from_secs(5);
+        // Strict, and as generous as it gets, unless the test says otherwise.
+        config.grants.ttl = Duration::ZERO;
+        config.limits.caller_misses = None;
         configure(&mut config);
         let bound = Bound::bind(config, Arc::new(Telemetry::new())).expect("the proxy binds");
         let address = bound.address().expect("bound");
