@@ -1,7 +1,8 @@
 //! Which requests end a session or change a right, if upstream agrees: the one table of them.
 //!
 //! Paths are read as Mattermost's router reads them, after percent-decoding, because a spelling that we do not know must
-//! not keep a grant alive. Which answers count (success, and every unknown outcome) is the caller's business.
+//! not keep a grant alive. Which answers count (success, and every unknown outcome) is the caller's business; but a login,
+//! a new password and a switch of login method count although no session asks for them.
 
 use http::Method;
 use std::borrow::Cow;
@@ -51,7 +52,12 @@ static ENDINGS: [Group; 9] = [
         ],
     },
     // The app names its device when it signs in, which ends the older sessions of that device.
-    Group { ending: Ending::Rights, client: Client::MobileApp, routes: &[("POST", "users/login/**")] },
+    // Not `login/type`, which anybody may ask without a password.
+    Group {
+        ending: Ending::Rights,
+        client: Client::MobileApp,
+        routes: &[("POST", "users/login"), ("POST", "users/login/cws"), ("POST", "users/login/sso/**")],
+    },
     // Accounts: all the sessions of a user or bot end, or the user sees less than before.
     Group {
         ending: Ending::Rights,
@@ -346,6 +352,7 @@ mod tests {
             assert_eq!(ending("POST", path, "", Some(MOBILE)), Some(Ending::Rights), "{path}");
         }
         assert_eq!(ending("GET", "/api/v4/users/login", "", Some(MOBILE)), None);
+        assert_eq!(ending("POST", "/api/v4/users/login/type", "", Some(MOBILE)), None);
         assert_eq!(ending("POST", "/api/v4/users/logout", "", Some(MOBILE)), Some(Ending::Session));
         assert_eq!(ending("POST", "/api/v4/posts", "", Some(MOBILE)), None);
     }

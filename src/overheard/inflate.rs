@@ -15,11 +15,11 @@ const STEP: usize = 16 << 10;
 /// [`Unreadable::TooLong`], [`Unreadable::Truncated`], or [`Unreadable::NotGzip`] for what is no gzip, has a wrong
 /// checksum or length, or goes on after the member.
 pub fn inflate(gzip: &[u8], limit: usize) -> Result<Vec<u8>, Unreadable> {
-    let mut decoder = GzDecoder::new(gzip);
+    let mut member = GzDecoder::new(gzip);
     let mut decoded = Vec::new();
     let mut step = [0; STEP];
     loop {
-        let read = decoder.read(&mut step).map_err(|error| match error.kind() {
+        let read = member.read(&mut step).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => Unreadable::Truncated,
             _ => Unreadable::NotGzip,
         })?;
@@ -36,7 +36,7 @@ pub fn inflate(gzip: &[u8], limit: usize) -> Result<Vec<u8>, Unreadable> {
         }
         decoded.extend_from_slice(&step[..read]);
     }
-    if decoder.into_inner().is_empty() { Ok(decoded) } else { Err(Unreadable::NotGzip) }
+    if member.into_inner().is_empty() { Ok(decoded) } else { Err(Unreadable::NotGzip) }
 }
 
 #[cfg(test)]

@@ -36,28 +36,26 @@ struct Row {
     shape: Shape,
 }
 
-/// The table. Upstream asks `UserCanSeeOtherUser`, or restricts the query to whom the caller may see, on each of these;
-/// a picture is given by the same check (`recordings`: `visibility`, `see-*`: a guest, a member of no team and a role
-/// without `view_members` were told of no user whose picture they were refused).
+/// The table. A picture is given to whom upstream lets see the user (`UserCanSeeOtherUser`), and so are these records
+/// (`recordings`: `visibility`, `see-*`: a guest, a member of no team and roles without `view_members` were told of no
+/// user whose picture they were refused).
 ///
-/// Absent for a reason: `GET /users` with `in_channel` (upstream asks for `read_channel` only), with any other filter;
-/// `/users/username/…` and `/users/email/…` (refused to guests even for users they may see, so rare and not worth a
-/// row); `/users/known`, `/users/status/…`, channel and team members, posts, threads, groups (no full records, or of
-/// users that the caller may not see: `status/ids` told of everybody); answers to writes (`PUT`, login), which tell of
-/// the one who was changed and not of who may see whom.
+/// Absent for a reason: `GET /users` with `in_channel` (upstream asks for `read_channel` only) or any other filter;
+/// `/users/username/…` and `/users/email/…` (one user at a time and rare); `/users/known`, `/users/status/…`, members of
+/// channels and teams, posts, threads, groups (no full records, or of users that the caller may not see: `status/ids`
+/// told of everybody); answers to writes (`PUT`, login), which are about what was changed and not about who sees it.
 static LESSONS: [Row; 7] = [
     // The check is the picture's own: `UserCanSeeOtherUser` for this very user.
     Row { method: Method::GET, path: "/{id}", query: &[], shape: Shape::Record },
     // Oneself one may always see.
     Row { method: Method::GET, path: "/me", query: &[], shape: Shape::Record },
-    // The query is restricted to whom the caller may see. `in_team` asks for `view_team` on top of that.
+    // Restricted to whom the caller may see; another's team is refused (`see-no-team-users-in-team`).
     Row { method: Method::GET, path: "", query: &["page", "per_page", "in_team", "sort"], shape: Shape::List },
     // The ids asked for, less those that the caller may not see (`see-guest-users-ids`: 2 of 17).
     Row { method: Method::POST, path: "/ids", query: &["since"], shape: Shape::List },
     // The same by name.
     Row { method: Method::POST, path: "/usernames", query: &[], shape: Shape::List },
-    // Restricted like the list. What narrows a search further stands in the request's body, where it only takes users
-    // away; recorded by term (`see-*-users-search`).
+    // Restricted like the list (`see-*-users-search`, by term).
     Row { method: Method::POST, path: "/search", query: &[], shape: Shape::List },
     // Restricted like the list, in a channel too (`see-guest-users-autocomplete-channel`).
     Row {
@@ -109,14 +107,12 @@ impl Lesson {
     }
 }
 
-/// Whether every name of the raw query is one of `names`, as it stands and only once.
-fn is_allowed(query: &str, names: &[&str]) -> bool {
-    let name_of = |pair: &'_ str| pair.split_once('=').map_or(pair.len(), |(name, _)| name.len());
-    let named = || query.split('&').map(|pair| &pair[..name_of(pair)]);
-    query.is_empty()
-        || !query.contains(';')
-            // Ends at the first name too many, so it is short however long the query.
-            && named().enumerate().all(|(at, name)| names.contains(&name) && !named().take(at).any(|one| one == name))
+/// Whether every name of the raw query is one of `listed`, as it stands and only once.
+fn is_allowed(query: &str, listed: &[&str]) -> bool {
+    let names = || query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    // A name too many ends it, so it is short however long the query is.
+    let is_first = |at: usize, name| listed.contains(&name) && !names().take(at).any(|earlier| earlier == name);
+    query.is_empty() || !query.contains(';') && names().enumerate().all(|(at, name)| is_first(at, name))
 }
 
 #[cfg(test)]

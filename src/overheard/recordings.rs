@@ -74,6 +74,8 @@ fn every_recorded_answer_of_the_table_is_read_whole() {
 fn nobody_is_learned_whose_picture_was_refused() {
     let recordings = recordings();
     let visibility = recordings.iter().find(|recording| recording["name"] == "visibility").expect("it is there");
+    // Nothing was refused to this one: the people whose pictures everybody was asked for.
+    let people = &visibility["table"]["ordinary"]["GET image"];
     let mut compared = 0;
     for (viewer, row) in visibility["table"].as_object().expect("a table") {
         for recording in &recordings {
@@ -86,6 +88,9 @@ fn nobody_is_learned_whose_picture_was_refused() {
             let seen = lesson.read(answer.to_string().as_bytes()).expect("it is read whole");
             for (seen, record) in seen.iter().zip(records(answer)) {
                 assert_eq!(*seen, user(record));
+                if people.get(text(record, "/username")).is_none() {
+                    continue;
+                }
                 assert_eq!(row["GET image"][text(record, "/username")], 200, "{viewer} was told of {record}");
                 compared += 1;
             }
