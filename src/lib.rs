@@ -10,6 +10,7 @@
 //! - [`allowance`]: how many misses one token and one address may cause; sync, and the time is told to it;
 //! - [`upstream`], [`cache`], [`render`]: the back door, memory, and pixels; they do not know each other;
 //! - [`variant`]: what a request may ask for; sync and pure;
+//! - [`overheard`]: what passes through and tells of pictures and permissions; sync and pure;
 //! - [`source`], [`identity`]: the nouns everybody shares;
 //! - [`demo`]: an embedded stand-in Mattermost, a server of its own that imports none of the rooms.
 //!
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod identity;
+pub mod overheard;
 pub mod render;
 pub mod server;
 pub mod source;
