@@ -5,11 +5,12 @@ use crate::avatar::{self, Avatars};
 use crate::caller::CallerKey;
 use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::identity::PictureKind;
+use crate::overheard::ListenBudget;
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
 use crate::upstream::{self, Gateway, Upstream, UpstreamError};
 use crate::variant::negotiation;
 use crate::variant::transform::{Sizes, SizesError};
-use crate::web::{self, Front};
+use crate::web::{self, Front, School};
 use crate::{allowance, cache, render};
 use actix_web::dev::{Extensions, Server, ServerHandle};
 use actix_web::{App, HttpRequest, HttpServer};
@@ -27,6 +28,8 @@ use std::time::Duration;
 const BACKLOG: i32 = 4096;
 /// How long a client may take to hang up after our last word.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// What all listeners together may hold of the events that they collect, in bytes.
+const ALL_EVENTS: usize = 64 << 20;
 /// How often the caches are told to let go of what nobody asks for.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -75,6 +78,8 @@ struct Parts {
     telemetry: Arc<Telemetry>,
     hop: HeaderValue,
     caller_key: Arc<CallerKey>,
+    school: Arc<School>,
+    listeners: Arc<ListenBudget>,
 }
 
 impl Parts {
@@ -86,6 +91,8 @@ impl Parts {
             telemetry: self.telemetry.clone(),
             hop: self.hop.clone(),
             caller_key: self.caller_key.clone(),
+            school: self.school.clone(),
+            listeners: self.listeners.clone(),
             last_site: RefCell::default(),
         }
     }
@@ -107,7 +114,8 @@ impl Bound {
         let readiness = readiness(&Arc::new(Upstream::new(&gateway)?), config.server.base_path.prefix());
         let settings = Arc::new(web_settings(&config)?);
         let avatars = Arc::new(avatars);
-        let parts = Parts { settings, gateway, avatars, telemetry, hop, caller_key };
+        let (school, listeners) = (Arc::default(), Arc::new(ListenBudget::new(ALL_EVENTS)));
+        let parts = Parts { settings, gateway, avatars, telemetry, hop, caller_key, school, listeners };
         Ok(Self { public, admin, parts, readiness, config })
     }
 
@@ -318,6 +326,8 @@ fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
             formats: pictures.formats.clone(),
             user_agents: pictures.user_agents.iter().map(|row| (row.prefix.clone(), row.formats.clone())).collect(),
         },
+        learn: config.grants.learn,
+        listen: config.grants.listen,
         cache_status: config.headers.cache_status,
         server_timing: config.headers.server_timing,
         log_requests: config.log.requests,

@@ -1,4 +1,4 @@
-//! How many bytes all listeners together may hold while they collect messages.
+//! How many bytes may be held of what passes, by all who listen together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,18 +25,20 @@ impl ListenBudget {
 
 /// A share of the budget, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub struct Reservation {
     budget: Arc<ListenBudget>,
     bytes: usize,
 }
 
 impl Reservation {
-    pub(super) fn empty(budget: &Arc<ListenBudget>) -> Self {
+    /// A share of nothing yet.
+    #[must_use]
+    pub fn empty(budget: &Arc<ListenBudget>) -> Self {
         Self { budget: budget.clone(), bytes: 0 }
     }
 
     /// Makes the share `bytes` large; `false`, and nothing changed, when that is more than there is.
-    pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
+    pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         // Relaxed: the count guards no other memory.
         let taken =

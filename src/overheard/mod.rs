@@ -15,7 +15,7 @@ mod lessons;
 mod listener;
 mod records;
 
-pub use budget::ListenBudget;
+pub use budget::{ListenBudget, Reservation};
 pub use endings::Ending;
 pub use inflate::inflate;
 pub use lessons::Lesson;

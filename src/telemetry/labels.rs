@@ -110,6 +110,42 @@ words! {
 }
 
 words! {
+    /// What came of an answer that might have taught who may see whom.
+    LessonOutcome {
+        /// It was read.
+        Learned = "learned",
+        /// It was too long, or there was no room for a copy.
+        NoRoom = "no_room",
+        /// It was not what such an answer is.
+        Unreadable = "unreadable",
+    }
+}
+
+words! {
+    /// What was heard in passing.
+    Heard {
+        /// A user has changed, perhaps the picture.
+        User = "user",
+        /// A team has changed, perhaps the icon.
+        Team = "team",
+        /// Somebody's rights have changed.
+        Rights = "rights",
+        /// A change that could not be made out.
+        Unclear = "unclear",
+    }
+}
+
+words! {
+    /// What ended by a request that passed through.
+    Ended {
+        /// The grants of a session.
+        Session = "session",
+        /// All grants.
+        All = "all",
+    }
+}
+
+words! {
     /// The first digit of a status code.
     StatusClass {
         /// 1xx; a 101 opens a WebSocket.
@@ -283,6 +319,9 @@ mod tests {
         check::<Route>();
         check::<Outcome>();
         check::<ProofKind>();
+        check::<LessonOutcome>();
+        check::<Heard>();
+        check::<Ended>();
         check::<StatusClass>();
         check::<Stage>();
         check::<UpstreamKind>();

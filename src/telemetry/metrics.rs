@@ -4,7 +4,10 @@
 //! no look-up, no allocation.
 
 use super::histogram::DurationHistogram;
-use super::labels::{CacheName, ChangeOutcome, Fault, Outcome, ProofKind, Reason, Route, Stage, StatusClass, UpstreamKind};
+use super::labels::{
+    CacheName, ChangeOutcome, Ended, Fault, Heard, LessonOutcome, Outcome, ProofKind, Reason, Route, Stage, StatusClass,
+    UpstreamKind,
+};
 use super::series::{Build, Per, PerPair};
 use crate::identity::PictureKind;
 use crate::variant::Format;
@@ -72,6 +75,9 @@ pub struct Telemetry {
     upstream_answers: PerPair<UpstreamKind, StatusClass, Counter>,
     refusals: Per<Reason, Counter>,
     faults: Per<Fault, Counter>,
+    lessons: Per<LessonOutcome, Counter>,
+    news: Per<Heard, Counter>,
+    grants_ended: Per<Ended, Counter>,
     picture_changes: PerPair<PictureKind, ChangeOutcome, Counter>,
     cache_weight: Per<CacheName, Level>,
     cache_entries: Per<CacheName, Level>,
@@ -118,6 +124,9 @@ impl Telemetry {
             upstream_answers: build.per_pair("upstream_answers", "Upstream's answers", ["kind", "status_class"], None),
             refusals: build.per("refusals", "Errors of our own", "reason", None),
             faults: build.per("faults", "What went wrong though the request was answered", "fault", None),
+            lessons: build.per("lessons", "Answers that could teach who may see whom", "outcome", None),
+            news: build.per("news", "Changes heard of in events that passed through", "subject", None),
+            grants_ended: build.per("grants_ended", "Requests passed through that ended grants", "scope", None),
             picture_changes: build.per_pair("picture_changes", "Pictures forgotten", ["kind", "outcome"], None),
             cache_weight: build.per("cache_weight", "Memory taken by a cache", "cache", Some(Unit::Bytes)),
             cache_entries: build.per("cache_entries", "Entries of a cache", "cache", None),
@@ -176,6 +185,21 @@ impl Telemetry {
     /// Something went wrong though the request was answered.
     pub fn fault(&self, fault: Fault) {
         self.faults.at(fault).inc();
+    }
+
+    /// An answer that might have taught something was read, or was not.
+    pub fn lesson(&self, outcome: LessonOutcome) {
+        self.lessons.at(outcome).inc();
+    }
+
+    /// A change was heard of.
+    pub fn heard(&self, subject: Heard) {
+        self.news.at(subject).inc();
+    }
+
+    /// Grants were ended by a request that passed through.
+    pub fn grants_ended(&self, scope: Ended) {
+        self.grants_ended.at(scope).inc();
     }
 
     /// A picture was forgotten.
@@ -262,6 +286,9 @@ mod tests {
             duration: Duration::from_millis(3),
         });
         telemetry.picture_shown(ProofKind::Grant);
+        telemetry.lesson(LessonOutcome::Learned);
+        telemetry.heard(Heard::User);
+        telemetry.grants_ended(Ended::All);
         telemetry.upstream_bytes(Route::UserPicture, 9_000);
         telemetry.original_bytes(9_000);
         telemetry.render_stage(Stage::Decode, Duration::from_micros(400));
@@ -356,6 +383,8 @@ mod tests {
                     "route",
                     "outcome",
                     "proof",
+                    "subject",
+                    "scope",
                     "status_class",
                     "stage",
                     "kind",

@@ -7,7 +7,10 @@ mod logs;
 mod metrics;
 mod series;
 
-pub use labels::{CacheName, ChangeOutcome, Fault, Outcome, ProofKind, Reason, Route, Stage, StatusClass, UpstreamKind};
+pub use labels::{
+    CacheName, ChangeOutcome, Ended, Fault, Heard, LessonOutcome, Outcome, ProofKind, Reason, Route, Stage, StatusClass,
+    UpstreamKind,
+};
 pub use log_writer::LogGuard;
 pub use logs::{LogError, LogFormat, LogSettings, RequestLine, init_logs, log_request};
 pub use metrics::{Answered, CacheLevel, CacheLevels, Counted, Telemetry};

@@ -7,22 +7,27 @@ mod answer;
 mod ask;
 mod change;
 pub mod error;
+mod learning;
 mod passthrough;
 mod picture;
 mod request_id;
 pub mod route;
+mod session;
 mod websocket;
 mod wire;
 
 pub use error::WebError;
-
+pub use learning::School;
+pub 
 use crate::avatar::Avatars;
-use crate::caller::CallerKey;
+use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
+use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
 use crate::variant::negotiation;
+use crate::variant::query::names_parameter;
 use crate::variant::transform::Sizes;
 use actix_web::dev::Payload;
 use actix_web::http::header as actix_header;
@@ -52,6 +57,10 @@ pub struct Settings {
     pub sizes: Sizes,
     /// The formats that are negotiated.
     pub negotiation: negotiation::Settings,
+    /// Learn grants from what passes through.
+    pub learn: bool,
+    /// Listen for changes in WebSockets that pass through.
+    pub listen: bool,
     /// Send `Cache-Status` (RFC 9211).
     pub cache_status: bool,
     /// Send `Server-Timing`.
@@ -77,11 +86,41 @@ pub struct Front {
     pub hop: HeaderValue,
     /// What callers are named by.
     pub caller_key: Arc<CallerKey>,
+    /// What lessons share.
+    pub school: Arc<School>,
+    /// What listeners share.
+    pub listeners: Arc<ListenBudget>,
     /// The last site that was named.
     pub last_site: LastSite,
 }
 
 impl Front {
+    /// The `Host` that is sent upstream for a request with these fields.
+    fn host<'a>(&'a self, headers: &'a HeaderMap) -> &'a [u8] {
+        self.upstream.host_of(headers.get(header::HOST).map(HeaderValue::as_bytes))
+    }
+
+    /// Who sends these fields, where that can be told for certain and is of any use.
+    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+        if !self.avatars.remembers() {
+            return None;
+        }
+        let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        Credentials::of(fields).caller(&self.caller_key, self.host(headers))
+    }
+
+    /// What the request may end, by somebody who says who it is: a stranger ends nothing.
+    fn ending(&self, inbound: &Inbound) -> Option<Ending> {
+        if !self.avatars.remembers() || inbound.method == Method::GET {
+            return None;
+        }
+        let agent = inbound.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+        let ending = Ending::of(&inbound.method, &inbound.path, &self.settings.base_path, agent)?;
+        let fields = inbound.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let known = Credentials::of(fields).are_present() || names_parameter(&inbound.query, b"access_token");
+        known.then_some(ending)
+    }
+
     /// The site of the `Host` that is sent upstream.
     fn site(&self, host: &[u8]) -> Site {
         if let Some((last, site)) = &*self.last_site.borrow()
@@ -157,9 +196,11 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
         Route::Picture(..) | Route::Passthrough => {
             inbound.ledger.route = RouteClass::Passthrough;
             if matches!(inbound.body, ClientBody::WebSocket(_)) {
-                websocket::serve(front, inbound).await
-            } else {
-                passthrough::serve(front, inbound).await
+                return websocket::serve(front, inbound).await;
+            }
+            match front.ending(inbound) {
+                Some(ending) => session::serve(front, inbound, ending).await,
+                None => passthrough::serve(front, inbound).await,
             }
         }
         Route::Refused => Err(WebError::Path),

@@ -1,6 +1,7 @@
 //! Every request that is not ours: streamed both ways, nothing added but the forwarding fields and the hop marker.
 
 use super::answer::streamed;
+use super::learning::Attending;
 use super::{ClientBody, Front, Inbound, WebError};
 use crate::telemetry::{Outcome, UpstreamKind};
 use crate::upstream::{AnswerBody, BodySender, BodyStream, RequestBody, UpstreamError};
@@ -8,14 +9,23 @@ use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::Method;
+use http::{Method, StatusCode};
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
 use std::time::{Duration, Instant};
 
-/// Forwards the request and streams the answer.
+/// Forwards the request and streams the answer, which may teach something.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
-    let answer = Outbound::of(front, inbound).forward(front).await?;
+    let caller = front.caller(&inbound.headers);
+    let outbound = Outbound::of(front, inbound);
+    let attending = Attending::of(front, inbound, caller);
+    let mut answer = outbound.forward(front).await?;
+    if let (StatusCode::UNAUTHORIZED, Some(caller)) = (answer.status(), &caller) {
+        front.avatars.disown(caller);
+    }
+    if let Some(attending) = attending {
+        answer = attending.listen_to(front, answer);
+    }
     Ok(relay(inbound, answer))
 }
 

@@ -2,7 +2,10 @@
 
 use super::answer::streamed;
 use super::{ClientBody, Front, Inbound, WebError};
-use crate::telemetry::{Outcome, Route};
+use crate::avatar::Avatars;
+use crate::identity::{PictureId, PictureKind, Site};
+use crate::overheard::{Listener, News, is_event_socket};
+use crate::telemetry::{Heard, Outcome, Route, Telemetry};
 use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
@@ -11,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -36,7 +40,8 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
             if !accepts(&inbound.headers, &head) {
                 return Err(UpstreamError::Broken("the accept key of its 101 is wrong".to_owned()).into());
             }
-            Ok(switched(&head, payload, tunnel))
+            let ears = Ears::for_tunnel(front, inbound, &head);
+            Ok(switched(&head, payload, tunnel, ears))
         }
         UpgradeAnswer::Declined(answer) => {
             let (head, body) = answer.into_parts();
@@ -60,12 +65,12 @@ fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
     answer.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
 }
 
-fn switched(head: &HeaderMap, payload: Payload, tunnel: Tunnel) -> HttpResponse {
+fn switched(head: &HeaderMap, payload: Payload, tunnel: Tunnel, ears: Option<Ears>) -> HttpResponse {
     let (from_upstream, to_upstream) = tokio::io::split(tunnel);
     actix_web::rt::spawn(client_to_upstream(payload, to_upstream));
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");
-    let mut response = response.streaming(upstream_to_client(from_upstream));
+    let mut response = response.streaming(upstream_to_client(from_upstream, ears));
     // actix takes what follows for content.
     response.headers_mut().remove(actix_web::http::header::CONTENT_TYPE);
     super::wire::to_client(head, response.headers_mut(), |name| {
@@ -86,15 +91,73 @@ async fn client_to_upstream(mut payload: Payload, mut to_upstream: WriteHalf<Tun
 
 /// Upstream's bytes until it hangs up. Then the stream fails instead of ending: at an end actix would wait seconds for the
 /// client to hang up first, while the client waits to be told.
-fn upstream_to_client(from_upstream: ReadHalf<Tunnel>) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::try_unfold((from_upstream, BytesMut::new()), |(mut from_upstream, mut buffer)| async move {
+fn upstream_to_client(
+    from_upstream: ReadHalf<Tunnel>,
+    ears: Option<Ears>,
+) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    stream::try_unfold((from_upstream, BytesMut::new(), ears), |(mut from_upstream, mut buffer, mut ears)| async move {
         buffer.reserve(READ_BUFFER);
         if from_upstream.read_buf(&mut buffer).await? == 0 {
             tokio::time::sleep(LAST_WORDS).await;
             return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
-        Ok(Some((buffer.split().freeze(), (from_upstream, buffer))))
+        let chunk = buffer.split().freeze();
+        if let Some(ears) = &mut ears {
+            // Before the client hears of it: what it asks for next is to be the new picture.
+            ears.hear(&chunk).await;
+        }
+        Ok(Some((chunk, (from_upstream, buffer, ears))))
     })
+}
+
+/// Overhears what upstream tells the client of a tunnel; the bytes are not touched.
+struct Ears {
+    listener: Listener,
+    site: Site,
+    avatars: Arc<Avatars>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Ears {
+    fn for_tunnel(front: &Front, inbound: &Inbound, head: &HeaderMap) -> Option<Self> {
+        let wanted = front.settings.listen && front.avatars.remembers();
+        let heard = is_event_socket(&inbound.path, &front.settings.base_path)
+            // What is compressed is not for us.
+            && !head.contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
+        (wanted && heard).then(|| Self {
+            listener: Listener::new(&front.listeners),
+            site: front.site(front.host(&inbound.headers)),
+            avatars: front.avatars.clone(),
+            telemetry: front.telemetry.clone(),
+        })
+    }
+
+    async fn hear(&mut self, chunk: &Bytes) {
+        let mut news = Vec::new();
+        self.listener.hear(chunk, &mut |each| news.push(each));
+        for each in news {
+            let picture = |kind, object| PictureId { site: self.site, kind, object };
+            let subject = match each {
+                News::User(seen) => {
+                    self.avatars.hear(picture(PictureKind::User, seen.user), seen.stamp).await;
+                    Heard::User
+                }
+                News::Team(team) => {
+                    self.avatars.forget(picture(PictureKind::Team, team));
+                    Heard::Team
+                }
+                News::Rights => {
+                    self.avatars.end_grants();
+                    Heard::Rights
+                }
+                News::Unclear => {
+                    self.avatars.forget_all();
+                    Heard::Unclear
+                }
+            };
+            self.telemetry.heard(subject);
+        }
+    }
 }
 
 #[cfg(test)]

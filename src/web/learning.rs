@@ -1,0 +1,235 @@
+//! Answers that teach: a copy of a user list is kept while it passes, and read when all of it has gone to the client.
+//! Nothing of the answer is delayed or changed, and what is not whole teaches nothing.
+
+use super::{Front, Inbound};
+use crate::avatar::Avatars;
+use crate::cache::grants::Asked;
+use crate::caller::Caller;
+use crate::identity::Site;
+use crate::overheard::{Lesson, ListenBudget, Reservation, Unreadable, inflate};
+use crate::telemetry::{LessonOutcome, Telemetry};
+use crate::upstream::headers::content_length;
+use crate::upstream::{BodyStream, UpstreamError};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http::header::{self, HeaderMap};
+use http::{Response, StatusCode};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::sync::Semaphore;
+
+/// The longest answer that is read, decoded, in bytes.
+const LONGEST_ANSWER: usize = 4 << 20;
+/// What all copies together may take, in bytes.
+const ALL_COPIES: usize = 64 << 20;
+/// How many are read at once, so that cores are left for the requests that wait.
+const READERS: usize = 1;
+
+/// What all lessons share.
+pub struct School {
+    copies: Arc<ListenBudget>,
+    readers: Arc<Semaphore>,
+}
+
+impl Default for School {
+    fn default() -> Self {
+        Self { copies: Arc::new(ListenBudget::new(ALL_COPIES)), readers: Arc::new(Semaphore::new(READERS)) }
+    }
+}
+
+/// A request whose answer may teach something, as things stood when it was sent.
+pub(super) struct Attending {
+    lesson: Lesson,
+    caller: Caller,
+    asked: Asked,
+    site: Site,
+}
+
+impl Attending {
+    /// To be made before the request is sent upstream; `None` where nothing may be learned.
+    pub(super) fn of(front: &Front, inbound: &Inbound, caller: Option<Caller>) -> Option<Self> {
+        if !front.settings.learn {
+            return None;
+        }
+        let caller = caller?;
+        let lesson = Lesson::of(&inbound.method, &inbound.path, &inbound.query, &front.settings.base_path)?;
+        let site = front.site(front.host(&inbound.headers));
+        let asked = front.avatars.asking(&caller, Instant::now())?;
+        Some(Self { lesson, caller, asked, site })
+    }
+
+    /// Keeps a copy of what passes, if it is an answer that can be read at all.
+    pub(super) fn listen_to(self, front: &Front, answer: Response<BodyStream>) -> Response<BodyStream> {
+        let Some(coding) = readable(answer.status(), answer.headers()) else { return answer };
+        let declared = content_length(answer.headers()).unwrap_or(0);
+        let mut room = Reservation::empty(&front.school.copies);
+        if declared > LONGEST_ANSWER as u64 || !room.grow_to(usize::try_from(declared).unwrap_or(usize::MAX)) {
+            front.telemetry.lesson(LessonOutcome::NoRoom);
+            return answer;
+        }
+        let copy = Copy {
+            attending: self,
+            coding,
+            chunks: Vec::new(),
+            len: 0,
+            room,
+            avatars: front.avatars.clone(),
+            telemetry: front.telemetry.clone(),
+            readers: front.school.readers.clone(),
+        };
+        answer.map(|body| Box::pin(Overheard { body, copy: Some(copy) }) as BodyStream)
+    }
+}
+
+/// How a body is coded.
+#[derive(Clone, Copy)]
+enum Coding {
+    Identity,
+    Gzip,
+}
+
+/// How to read an answer; `None` for any but a complete one in JSON.
+fn readable(status: StatusCode, headers: &HeaderMap) -> Option<Coding> {
+    let only = |name: header::HeaderName| {
+        let mut lines = headers.get_all(name).iter();
+        let line = lines.next().map(|line| line.as_bytes().trim_ascii());
+        if lines.next().is_some() { None } else { Some(line) }
+    };
+    let kind = only(header::CONTENT_TYPE)??.split(|byte| *byte == b';').next()?.trim_ascii();
+    if status != StatusCode::OK || !kind.eq_ignore_ascii_case(b"application/json") {
+        return None;
+    }
+    match only(header::CONTENT_ENCODING)? {
+        None => Some(Coding::Identity),
+        Some(coding) if coding.eq_ignore_ascii_case(b"identity") => Some(Coding::Identity),
+        Some(coding) if coding.eq_ignore_ascii_case(b"gzip") => Some(Coding::Gzip),
+        Some(_) => None,
+    }
+}
+
+/// What has passed so far.
+struct Copy {
+    attending: Attending,
+    coding: Coding,
+    chunks: Vec<Bytes>,
+    len: usize,
+    room: Reservation,
+    avatars: Arc<Avatars>,
+    telemetry: Arc<Telemetry>,
+    readers: Arc<Semaphore>,
+}
+
+impl Copy {
+    /// Keeps `chunk`, whose memory is shared and not copied; `false` when it is too much.
+    fn keep(&mut self, chunk: &Bytes) -> bool {
+        self.len += chunk.len();
+        let kept = self.len <= LONGEST_ANSWER && self.room.grow_to(self.len);
+        if kept {
+            self.chunks.push(chunk.clone());
+        }
+        kept
+    }
+
+    /// Reads all of it on a thread that nobody waits for.
+    fn read_in_time(self) {
+        actix_web::rt::spawn(async move {
+            let permit = self.readers.clone().acquire_owned().await.expect("the readers are never closed");
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                runtime.block_on(self.read());
+            });
+        });
+    }
+
+    async fn read(self) {
+        let Attending { lesson, caller, asked, site } = self.attending;
+        let users = joined(&self.chunks, self.coding).and_then(|body| lesson.read(&body));
+        self.telemetry.lesson(match &users {
+            Ok(_) => LessonOutcome::Learned,
+            Err(_) => LessonOutcome::Unreadable,
+        });
+        if let Err(why) = &users {
+            tracing::debug!(%why, "nothing was learned of an answer");
+        }
+        for seen in users.unwrap_or_default() {
+            self.avatars.learn(site, &caller, &asked, seen.user, seen.stamp).await;
+        }
+    }
+}
+
+fn joined(chunks: &[Bytes], coding: Coding) -> Result<Bytes, Unreadable> {
+    let whole = if let [only] = chunks { only.clone() } else { Bytes::from(chunks.concat()) };
+    match coding {
+        Coding::Identity => Ok(whole),
+        Coding::Gzip => inflate(&whole, LONGEST_ANSWER).map(Bytes::from),
+    }
+}
+
+/// A body that is handed on as it comes, while a copy of it is kept.
+struct Overheard {
+    body: BodyStream,
+    copy: Option<Copy>,
+}
+
+impl Stream for Overheard {
+    type Item = Result<Bytes, UpstreamError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = ready!(self.body.poll_next_unpin(context));
+        match &next {
+            Some(Ok(chunk)) => {
+                if self.copy.as_mut().is_some_and(|copy| !copy.keep(chunk)) {
+                    let given_up = self.copy.take().expect("there is one");
+                    given_up.telemetry.lesson(LessonOutcome::NoRoom);
+                }
+            }
+            // Broken off: what came is not what upstream said.
+            Some(Err(_)) => self.copy = None,
+            None => {
+                if let Some(copy) = self.copy.take() {
+                    copy.read_in_time();
+                }
+            }
+        }
+        Poll::Ready(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::{HeaderName, HeaderValue};
+
+    #[test]
+    fn only_a_whole_answer_in_json_is_read() {
+        for (status, fields, read) in [
+            (200, &[("content-type", "application/json")][..], true),
+            (200, &[("content-type", "Application/JSON; charset=utf-8")], true),
+            (200, &[("content-type", "application/json"), ("content-encoding", "gzip")], true),
+            (200, &[("content-type", "application/json"), ("content-encoding", "br")], false),
+            (200, &[("content-type", "application/json"), ("content-encoding", "gzip, gzip")], false),
+            (
+                200,
+                &[("content-type", "application/json"), ("content-encoding", "gzip"), ("content-encoding", "gzip")],
+                false,
+            ),
+            (200, &[("content-type", "application/json"), ("content-type", "application/json")], false),
+            (200, &[("content-type", "application/jsonp")], false),
+            (200, &[("content-type", "text/html")], false),
+            (200, &[], false),
+            (206, &[("content-type", "application/json")], false),
+            (201, &[("content-type", "application/json")], false),
+            (401, &[("content-type", "application/json")], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(readable(status, &headers).is_some(), read, "{status} {fields:?}");
+        }
+    }
+}
