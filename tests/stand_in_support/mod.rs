@@ -10,6 +10,33 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+/// What `system_user` may do on the recorded server once `view_members` is taken from it.
+const WITHOUT_VIEW_MEMBERS: [&str; 12] = [
+    "create_custom_group",
+    "create_direct_channel",
+    "create_emojis",
+    "create_group_channel",
+    "create_team",
+    "delete_custom_group",
+    "delete_emojis",
+    "edit_custom_group",
+    "join_public_teams",
+    "list_public_teams",
+    "manage_custom_group_members",
+    "restore_custom_group",
+];
+
+/// The patch that takes `view_members` from `system_user`.
+pub(crate) fn without_view_members() -> String {
+    json!({ "permissions": WITHOUT_VIEW_MEMBERS }).to_string()
+}
+
+/// The patch that gives it back.
+pub(crate) fn with_view_members() -> String {
+    let all = [WITHOUT_VIEW_MEMBERS.as_slice(), &["view_members"]].concat();
+    json!({ "permissions": all }).to_string()
+}
+
 /// One of the recorded bodies.
 pub(crate) fn recording_body(file: &str) -> Bytes {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/bodies").join(file);
