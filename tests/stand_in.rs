@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use avatar_proxy::demo::{Channel, Emoji, Fault, Options, Portrait, Repeat, Resident, Role, Session, StandIn, Team};
+use avatar_proxy::demo::{Channel, Emoji, Options, Portrait, Resident, Role, Session, StandIn, Team};
 use bytes::Bytes;
 use serde_json::Value;
 use stand_in_support::{Response, Wire, bodies, exchange, recording_body};
@@ -599,104 +599,4 @@ fn compare_events(recorded: &Value, ours: &Value) -> Result<(), String> {
         value
     };
     compare_json("data", &without_failures(&recorded["data"]), &without_failures(&ours["data"]))
-}
-
-/// A GET of Alice's picture as Bob, in a stand-in with the recordings' people.
-fn look(stage: &Stage) -> Result<Response, String> {
-    let image = format!("/api/v4/users/{ALICE}/image");
-    exchange(stage.stand_in.address(), &Wire::act(&stage.stand_in.token("bob"), "GET", &image, None))
-}
-
-#[test]
-fn faults_reach_the_wire_and_end() {
-    let stage = Stage::new(town());
-    let whole = recording_body("aff3afc7ac2d3691.png");
-    let fail = |fault| stage.stand_in.fail(fault, Repeat::Times(1));
-    fail(Fault::CutOff(4096));
-    let cut = look(&stage).expect("a clean end");
-    assert_eq!((cut.status, cut.body.as_slice()), (200, &whole[..4096]));
-    fail(Fault::Empty);
-    assert_eq!(look(&stage).expect("a clean end").body.len(), 0);
-    fail(Fault::Aborted(4096));
-    assert!(look(&stage).is_err(), "a broken body must not end cleanly");
-    fail(Fault::Status(429, vec![("Retry-After".to_owned(), "1".to_owned())], Bytes::from_static(b"limit exceeded\n")));
-    let refused = look(&stage).expect("an answer");
-    assert_eq!((refused.status, refused.values("Retry-After")), (429, vec!["1"]));
-    fail(Fault::NotModified);
-    assert_eq!(look(&stage).expect("an answer").status, 304);
-    fail(Fault::UnaskedGzip);
-    assert_eq!(look(&stage).expect("an answer").values("Content-Encoding"), ["gzip"]);
-    assert_eq!(look(&stage).expect("an answer").body, whole);
-    let counts = stage.stand_in.count();
-    assert_eq!((counts.picture_requests, counts.not_modified), (7, 1));
-}
-
-#[test]
-fn held_answers_wait_and_are_noted() {
-    let stage = Stage::new(town());
-    stage.stand_in.hold();
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| look(&stage));
-        while stage.stand_in.received().is_empty() {
-            std::thread::yield_now();
-        }
-        assert_eq!(stage.stand_in.count().pictures, 0);
-        stage.stand_in.release();
-        assert_eq!(waiting.join().expect("no panic").expect("an answer").status, 200);
-    });
-    let received = stage.stand_in.received();
-    assert_eq!(received[0].target, format!("/api/v4/users/{ALICE}/image"));
-    assert!(received[0].header("authorization").is_some());
-}
-
-#[test]
-fn tests_change_what_is_seen_and_by_whom() {
-    let stage = Stage::new(town());
-    let (stand_in, status) = (&stage.stand_in, |stage: &Stage| look(stage).expect("an answer").status);
-    let before = look(&stage).expect("an answer");
-    stand_in.show_raw("alice", recording_body("1562e988cf655edd.gif"), "image/gif");
-    let after = look(&stage).expect("an answer");
-    assert_ne!(before.values("Etag"), after.values("Etag"));
-    assert_eq!(after.values("Content-Type"), ["image/gif"]);
-    stand_in.set_stamp("alice", -5);
-    assert_eq!(look(&stage).expect("an answer").values("Etag"), ["-5"]);
-    stand_in.deny("bob", "alice");
-    assert_eq!(status(&stage), 403);
-    stand_in.allow("bob", "alice");
-    assert_eq!(status(&stage), 200);
-    let token = stand_in.token("bob");
-    stand_in.revoke(&token);
-    let image = format!("/api/v4/users/{ALICE}/image");
-    let dead = exchange(stand_in.address(), &Wire::act(&token, "GET", &image, None)).expect("an answer");
-    assert_eq!(dead.status, 401);
-}
-
-#[test]
-fn a_dropped_stand_in_is_gone() {
-    let stage = Stage::new(town());
-    let address = stage.stand_in.address();
-    let socket = stand_in_support::Socket::open(address, &Wire::websocket(&stage.stand_in.token("bob")));
-    let mut socket = socket.expect("an upgrade");
-    assert_eq!(socket.hear(Duration::from_secs(5)).expect("hello")["json"]["event"], "hello");
-    drop(stage);
-    assert!(std::net::TcpStream::connect(address).is_err(), "the port is still open");
-    let end = socket.hear(Duration::from_secs(5));
-    assert!(end.is_err() || end == Ok(serde_json::json!({"opcode": "closed"})), "the socket is still open");
-}
-
-#[test]
-fn the_page_signs_its_visitor_in() {
-    let stand_in = StandIn::start(Options::default()).expect("the stand-in starts");
-    let page = exchange(stand_in.address(), &Wire::act("", "GET", "/", None)).expect("a page");
-    assert_eq!(page.values("Content-Type"), ["text/html; charset=utf-8"]);
-    let cookie = page.values("Set-Cookie")[0].to_owned();
-    let token = cookie.strip_prefix("MMAUTHTOKEN=").and_then(|rest| rest.split(';').next()).expect("a token");
-    let me = exchange(stand_in.address(), &Wire::act(token, "GET", "/api/v4/users/me", None)).expect("a record");
-    let record: Value = serde_json::from_slice(&me.body).expect("JSON");
-    assert_eq!(record["username"], "alice");
-    for asset in ["/demo/page.css", "/demo/page.js"] {
-        assert!(String::from_utf8_lossy(&page.body).contains(asset), "{asset}");
-        let answer = exchange(stand_in.address(), &Wire::act("", "GET", asset, None)).expect("an asset");
-        assert_eq!(answer.status, 200, "{asset}");
-    }
 }

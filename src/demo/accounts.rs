@@ -100,6 +100,17 @@ pub(super) fn cookies(session: &Session, secure: bool) -> [String; 3] {
     ]
 }
 
+/// `getUserStatusesByIds`: tells of everybody asked for, also of those whose picture is refused.
+pub(super) async fn presence(exchange: &Exchange, payload: &mut web::Payload) -> Answered {
+    exchange.session()?;
+    let ids: Vec<String> = json_body(payload, "user_ids").await?;
+    let town = exchange.town();
+    let known = ids.iter().filter(|id| town.accounts.contains_key(*id));
+    let offline =
+        |id| json!({"user_id": id, "status": "offline", "manual": false, "last_activity_at": 0, "dnd_end_time": 0});
+    Ok(Answer::json(StatusCode::OK, &known.map(offline).collect::<Vec<_>>()))
+}
+
 /// `patchUser`.
 pub(super) async fn patch(exchange: &Exchange, id: &str, payload: &mut web::Payload) -> Answered {
     let session = exchange.session()?;

@@ -30,7 +30,7 @@ fn resident(number: usize) -> Resident {
     let username = format!("{first}{number:05}");
     let seed = fnv1a(&username);
     let styles = [Style::Face, Style::Hills, Style::Arcs, Style::Identicon];
-    let portrait = if number % 2 == 0 {
+    let portrait = if number.is_multiple_of(2) {
         Portrait::Default
     } else {
         Portrait::Illustration(styles[number / 2 % styles.len()], seed)

@@ -1,9 +1,8 @@
 //! Who listens on a WebSocket, and which events reach whom.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::mpsc;
 
 /// How many events may wait for a slow socket; beyond it the socket is closed.
@@ -32,7 +31,7 @@ pub(super) enum Audience {
 /// `model.WebsocketBroadcast`, in the order of its fields.
 #[derive(Default, Serialize)]
 struct Broadcast<'a> {
-    omit_users: Option<BTreeMap<&'a str, bool>>,
+    omit_users: Option<Omitted<'a>>,
     user_id: &'a str,
     channel_id: &'a str,
     team_id: &'a str,
@@ -44,17 +43,25 @@ struct Broadcast<'a> {
     contains_sensitive_data: bool,
 }
 
+/// One user: `{"<id>": true}`.
+struct Omitted<'a> {
+    id: &'a str,
+}
+
+impl Serialize for Omitted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([(self.id, true)])
+    }
+}
+
 impl Audience {
     fn broadcast(&self) -> Broadcast<'_> {
-        fn but(id: &str) -> Option<BTreeMap<&str, bool>> {
-            Some(BTreeMap::from([(id, true)]))
-        }
         let all = Broadcast::default();
         match self {
             Self::Everybody => all,
             Self::Owner(id) => Broadcast { user_id: id, ..all },
-            Self::Admins(id) => Broadcast { omit_users: but(id), contains_sensitive_data: true, ..all },
-            Self::Others(id) => Broadcast { omit_users: but(id), contains_sanitized_data: true, ..all },
+            Self::Admins(id) => Broadcast { omit_users: Some(Omitted { id }), contains_sensitive_data: true, ..all },
+            Self::Others(id) => Broadcast { omit_users: Some(Omitted { id }), contains_sanitized_data: true, ..all },
             Self::Team(id) => Broadcast { team_id: id, ..all },
             Self::Channel(id) => Broadcast { channel_id: id, ..all },
         }

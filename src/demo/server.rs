@@ -227,6 +227,7 @@ async fn dispatch(endpoint: &Endpoint, exchange: &Exchange, payload: &mut web::P
         Endpoint::UsersByUsernames => lists::by_usernames(exchange, payload).await,
         Endpoint::SearchUsers => lists::search(exchange, payload).await,
         Endpoint::AutocompleteUsers => lists::autocomplete(exchange),
+        Endpoint::Presence => accounts::presence(exchange, payload).await,
         Endpoint::User(id) => lists::user(exchange, id),
         Endpoint::UserByName(name) => lists::user_by_name(exchange, name),
         Endpoint::UserByEmail(email) => lists::user_by_email(exchange, email),

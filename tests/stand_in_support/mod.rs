@@ -1,6 +1,7 @@
 //! Raw sockets for `stand_in.rs`: requests byte for byte as recorded, answers with their headers as they are spelled.
 
 pub(crate) mod bodies;
+mod steering;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -89,6 +90,12 @@ impl Wire {
             headers.push(("Content-Length".to_owned(), String::new()));
         }
         Self { method: method.to_owned(), target: path.to_owned(), version: "HTTP/1.1".to_owned(), headers, body }
+    }
+
+    /// The same with one more header.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Replaces placeholders in the target, the headers and a JSON body.
