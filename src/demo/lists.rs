@@ -1,6 +1,8 @@
 //! The routes that answer with full records of users (`server/channels/api4/user.go`): by id, by name, by page, by
 //! search. But for the members of a channel, each tells a caller only of those whom the caller may see.
 
+use std::collections::HashSet;
+
 use actix_web::http::StatusCode;
 use actix_web::web;
 use serde::{Deserialize, Serialize};
@@ -46,8 +48,8 @@ pub(super) fn page(exchange: &Exchange) -> Answered {
             && outside.is_none_or(|channel| !town.is_in_channel(id, channel))
     });
     let etag = (team.is_some() && inside.is_none() && outside.is_none()).then(|| etag_of(&town, viewer, &found));
-    if etag.as_ref().is_some_and(|etag| etag.as_bytes() == exchange.if_none_match()) {
-        return Ok(Answer::not_modified(&etag.unwrap_or_default()));
+    if let Some(etag) = etag.as_ref().filter(|etag| etag.as_bytes() == exchange.if_none_match()) {
+        return Ok(Answer::not_modified(etag));
     }
     let answer = records(found.into_iter().skip(page.saturating_mul(size)).take(size));
     Ok(match etag {
@@ -67,7 +69,7 @@ pub(super) async fn by_ids(exchange: &Exchange, payload: &mut web::Payload) -> A
         Some(since) => since.parse().map_err(|_| Answer::bad_body("since"))?,
         None => 0_i64,
     };
-    let ids: std::collections::HashSet<String> = ids.into_iter().collect();
+    let ids: HashSet<String> = ids.into_iter().collect();
     let town = exchange.town();
     let mut found = town.seen_by(&session.user_id);
     found.retain(|account| ids.contains(&account.resident.id) && account.update_at > since);
@@ -80,7 +82,7 @@ pub(super) async fn by_ids(exchange: &Exchange, payload: &mut web::Payload) -> A
 /// `getUsersByNames`.
 pub(super) async fn by_usernames(exchange: &Exchange, payload: &mut web::Payload) -> Answered {
     let session = exchange.session()?;
-    let names: std::collections::HashSet<String> = json_body(payload, "usernames").await?;
+    let names: HashSet<String> = json_body(payload, "usernames").await?;
     if names.is_empty() {
         return Err(Answer::bad_body("usernames"));
     }

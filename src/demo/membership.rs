@@ -62,6 +62,9 @@ impl Town {
 
     /// Into the team, and but for guests into its town square.
     pub(super) fn join_team(&mut self, user: &str, team: &str) {
+        if !self.teams.contains_key(team) {
+            return;
+        }
         let guest = self.is_guest(user);
         if let Some(account) = self.accounts.get_mut(user) {
             let teams = account.resident.teams.get_or_insert_default();

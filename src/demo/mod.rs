@@ -3,7 +3,7 @@
 //!
 //! What it answers is held against recordings of a real server by `tests/stand_in.rs`. A test steers it by
 //! [`StandIn`]'s methods: other pictures, lost files, refused viewers, slow or broken answers; and reads what came
-//! in. Not imitated: posts and channels, translated error texts, rate limits, a `SiteURL` with a path,
+//! in. Not imitated: posts, translated error texts, rate limits, a `SiteURL` with a path,
 //! CORS, the image proxy, brand images, licences.
 
 mod account;

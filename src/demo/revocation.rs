@@ -82,6 +82,15 @@ pub(super) async fn set_active(exchange: &Exchange, id: &str, payload: &mut web:
     Ok(Answer::done())
 }
 
+/// `deleteUser`, which only deactivates: an administrator, or oneself.
+pub(super) fn delete_user(exchange: &Exchange, id: &str) -> Answered {
+    let target = changeable_user(exchange, id)?;
+    let mut town = exchange.town();
+    town.account(&target).ok_or_else(Answer::no_such_user)?;
+    town.set_active(&target, Activity::Deactivated);
+    Ok(Answer::done())
+}
+
 /// `updateUserRoles`.
 pub(super) async fn set_roles(exchange: &Exchange, id: &str, payload: &mut web::Payload) -> Answered {
     #[derive(Deserialize)]

@@ -238,6 +238,7 @@ async fn dispatch(endpoint: &Endpoint, exchange: &Exchange, payload: &mut web::P
         Endpoint::RevokeEverySession => revocation::every_session(exchange),
         Endpoint::RevokeAccessToken => revocation::access_token(exchange, payload).await,
         Endpoint::SetActive(id) => revocation::set_active(exchange, id, payload).await,
+        Endpoint::DeleteUser(id) => revocation::delete_user(exchange, id),
         Endpoint::SetRoles(id) => revocation::set_roles(exchange, id, payload).await,
         Endpoint::RoleByName(name) => revocation::role_by_name(exchange, name),
         Endpoint::PatchRole(id) => revocation::patch_role(exchange, id, payload).await,

@@ -145,9 +145,9 @@ fn lists_flip_with_the_permission_and_presence_does_not() {
     ];
     for (sees, expected) in [(true, 200), (false, 403), (true, 200)] {
         if sees {
-            stand_in.allow("bob", "alice")
+            stand_in.allow("bob", "alice");
         } else {
-            stand_in.deny("bob", "alice")
+            stand_in.deny("bob", "alice");
         }
         assert_eq!(look(&stage).expect("an answer").status, expected);
         assert_eq!(ask(stand_in, "bob", "GET", "/users/username/alice", "").status, expected);
@@ -294,6 +294,11 @@ fn rights_end_with_the_answer_and_whom_it_concerns_is_told() {
             assert_eq!(socket.hear(Duration::from_secs(5)).expect("an event")["json"]["event"], *event);
         }
     }
+    let carol = stand_in.token("carol");
+    assert_eq!(ask(stand_in, "bob", "DELETE", &format!("/users/{}", stand_in.id("carol")), "").status, 403);
+    assert_eq!(ask(stand_in, "carol", "DELETE", "/users/me", "").status, 200);
+    let gone = Wire::act(&carol, "GET", "/api/v4/users/me", None);
+    assert_eq!(exchange(stand_in.address(), &gone).expect("an answer").status, 401);
     let [kept, ended] = [stand_in.session("bob"), stand_in.sign_in("bob")];
     let path = format!("/users/{}/sessions/revoke", kept.user_id);
     for (id, status) in [("x".to_owned(), 400), (ended.id(), 200), (ended.id(), 400)] {
