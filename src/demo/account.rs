@@ -30,6 +30,8 @@ pub(super) struct Shown {
 /// An account with what changes about it.
 pub(super) struct Account {
     pub(super) resident: Resident,
+    /// Mattermost's `roles` field: names with blanks between them.
+    pub(super) roles: String,
     /// Keeps the first username: a rename does not touch it.
     pub(super) email: String,
     pub(super) nickname: String,
@@ -39,6 +41,8 @@ pub(super) struct Account {
     pub(super) failed_attempts: i64,
     /// `LastPictureUpdate`.
     pub(super) stamp: i64,
+    /// What records and events say of it instead, where a test wants them to disagree with the `ETag`.
+    pub(super) told_stamp: Option<i64>,
     pub(super) portrait: Stored,
 }
 
@@ -53,6 +57,14 @@ pub(super) enum Stored {
 impl Account {
     pub(super) fn is_bot(&self) -> bool {
         self.resident.role == Role::Bot
+    }
+
+    /// Another picture from now on; what a test made records say is over.
+    pub(super) fn change_picture(&mut self, portrait: Stored, stamp: i64, now: i64) {
+        self.portrait = portrait;
+        self.stamp = stamp;
+        self.told_stamp = None;
+        self.update_at = now;
     }
 
     /// The picture of an account that has none of its own.

@@ -1,4 +1,4 @@
-//! Everything of the API that is not a picture or a file: signing in and out, records of users and teams, health.
+//! Signing in, changing one's record, teams, health: what of the API has no file of its own.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::account::{Account, Patch, Verdict};
-use super::answers::{Answer, CLEARED_COOKIE};
+use super::account::{Patch, Verdict};
+use super::answers::Answer;
 use super::credentials;
 use super::json::{TeamRecord, UserRecord};
 use super::pictures::no_such_team;
@@ -100,66 +100,15 @@ pub(super) fn cookies(session: &Session, secure: bool) -> [String; 3] {
     ]
 }
 
-/// `logout`: also without a session.
-pub(super) fn logout(exchange: &Exchange) -> Answered {
-    if credentials::presented(&exchange.headers, &exchange.query).is_some() {
-        let session = exchange.session()?;
-        exchange.town().sessions.end(&session.token);
-    }
-    Ok(Answer::done().with("Set-Cookie", CLEARED_COOKIE))
-}
-
-/// `revokeAllSessionsForUser`.
-pub(super) fn revoke_sessions(exchange: &Exchange, id: &str) -> Answered {
-    let session = exchange.session()?;
-    let target = exchange.user_id(id, &session)?;
-    let mut town = exchange.town();
-    if !town.may_change(&session.user_id, &target) {
-        return Err(Answer::forbidden());
-    }
-    town.sessions.end_all_of(&target);
-    Ok(Answer::done())
-}
-
-/// `getUsers`: those whom the caller may see, by username.
-pub(super) fn list(exchange: &Exchange) -> Answered {
-    let session = exchange.session()?;
-    let (page, size) = (exchange.query.number("page", 0), exchange.query.number("per_page", 60).min(200));
-    let town = exchange.town();
-    let seen = town.seen_by(&session.user_id);
-    let records: Vec<UserRecord> =
-        seen.into_iter().skip(page.saturating_mul(size)).take(size).map(UserRecord::for_others).collect();
-    Ok(Answer::json(StatusCode::OK, &records))
-}
-
-/// `getUsersByIds`: those asked for whom the caller may see, by id.
-pub(super) async fn by_ids(exchange: &Exchange, payload: &mut web::Payload) -> Answered {
-    let session = exchange.session()?;
+/// `getUserStatusesByIds`: tells of everybody asked for, also of those whose picture is refused.
+pub(super) async fn presence(exchange: &Exchange, payload: &mut web::Payload) -> Answered {
+    exchange.session()?;
     let ids: Vec<String> = json_body(payload, "user_ids").await?;
     let town = exchange.town();
-    let mut seen: Vec<&Account> = town.seen_by(&session.user_id);
-    seen.retain(|account| ids.contains(&account.resident.id));
-    seen.sort_by(|one, other| one.resident.id.cmp(&other.resident.id));
-    let records: Vec<UserRecord> = seen.into_iter().map(UserRecord::for_others).collect();
-    Ok(Answer::json(StatusCode::OK, &records))
-}
-
-/// `getUser`.
-pub(super) fn user(exchange: &Exchange, id: &str) -> Answered {
-    let session = exchange.session()?;
-    let target = exchange.user_id(id, &session)?;
-    let town = exchange.town();
-    if !town.can_see(&session.user_id, &target) {
-        return Err(Answer::forbidden());
-    }
-    let account = town.account(&target).ok_or_else(Answer::no_such_user)?;
-    let etag = format!("11.6.0.{target}.{}..0.true.true.0", account.update_at);
-    if etag.as_bytes() == exchange.if_none_match() {
-        return Ok(Answer::not_modified(&etag));
-    }
-    let own = session.user_id == target;
-    let record = if own { UserRecord::for_owner(account) } else { UserRecord::for_others(account) };
-    Ok(Answer::json(StatusCode::OK, &record).with("Etag", &etag))
+    let known = ids.iter().filter(|id| town.accounts.contains_key(*id));
+    let offline =
+        |id| json!({"user_id": id, "status": "offline", "manual": false, "last_activity_at": 0, "dnd_end_time": 0});
+    Ok(Answer::json(StatusCode::OK, &known.map(offline).collect::<Vec<_>>()))
 }
 
 /// `patchUser`.
@@ -206,7 +155,8 @@ pub(super) fn team(exchange: &Exchange, id: &str) -> Answered {
     Ok(Answer::json(StatusCode::OK, &TeamRecord::new(state)))
 }
 
-async fn json_body<T: DeserializeOwned>(payload: &mut web::Payload, name: &str) -> Answered<T> {
+/// A body of JSON; `name` is what the refusal says is missing.
+pub(super) async fn json_body<T: DeserializeOwned>(payload: &mut web::Payload, name: &str) -> Answered<T> {
     let chunks = collect(payload, LONGEST_JSON).await.map_err(|error| match error {
         BodyError::TooLong => Answer::too_large_body(),
         BodyError::Broken => Answer::bad_body(name),

@@ -1,22 +1,19 @@
 //! Who listens on a WebSocket, and which events reach whom.
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 use tokio::sync::mpsc;
 
 /// How many events may wait for a slow socket; beyond it the socket is closed.
 const WAITING: usize = 256;
 
-/// More open sockets than a demo needs; beyond it a new one replaces the oldest.
-const MOST: usize = 1_000;
+/// More open sockets than a demo or a bench needs; beyond it a new one replaces the oldest.
+const MOST: usize = 4_000;
 
 /// An event as a socket sends it, but for the sequence number, which is the socket's own.
-#[derive(Clone, PartialEq, Debug)]
-pub(super) struct Event {
-    pub(super) name: &'static str,
-    pub(super) data: Value,
-    pub(super) broadcast: Value,
-}
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Event(Arc<str>);
 
 /// Whom an event is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,35 +25,65 @@ pub(super) enum Audience {
     /// Everybody else: neither administrators nor this user.
     Others(String),
     Team(String),
+    Channel(String),
+}
+
+/// `model.WebsocketBroadcast`, in the order of its fields.
+#[derive(Default, Serialize)]
+struct Broadcast<'a> {
+    omit_users: Option<Omitted<'a>>,
+    user_id: &'a str,
+    channel_id: &'a str,
+    team_id: &'a str,
+    connection_id: &'a str,
+    omit_connection_id: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    contains_sanitized_data: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    contains_sensitive_data: bool,
+}
+
+/// One user: `{"<id>": true}`.
+struct Omitted<'a> {
+    id: &'a str,
+}
+
+impl Serialize for Omitted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([(self.id, true)])
+    }
+}
+
+impl Audience {
+    fn broadcast(&self) -> Broadcast<'_> {
+        let all = Broadcast::default();
+        match self {
+            Self::Everybody => all,
+            Self::Owner(id) => Broadcast { user_id: id, ..all },
+            Self::Admins(id) => Broadcast { omit_users: Some(Omitted { id }), contains_sensitive_data: true, ..all },
+            Self::Others(id) => Broadcast { omit_users: Some(Omitted { id }), contains_sanitized_data: true, ..all },
+            Self::Team(id) => Broadcast { team_id: id, ..all },
+            Self::Channel(id) => Broadcast { channel_id: id, ..all },
+        }
+    }
 }
 
 impl Event {
-    pub(super) fn new(name: &'static str, data: Value, audience: &Audience) -> Self {
-        let (user, team, omitted) = match audience {
-            Audience::Everybody => ("", "", Value::Null),
-            Audience::Owner(id) => (id.as_str(), "", Value::Null),
-            Audience::Admins(id) | Audience::Others(id) => ("", "", json!({ id.as_str(): true })),
-            Audience::Team(id) => ("", id.as_str(), Value::Null),
-        };
-        let broadcast = json!({
-            "omit_users": omitted, "user_id": user, "channel_id": "", "team_id": team,
-            "connection_id": "", "omit_connection_id": "",
-        });
-        Self { name, data, broadcast }
+    /// Written out once for all sockets, with the blanks of Mattermost's own spelling
+    /// (`WebSocketEvent.ToJSON` in `server/public/model/websocket_message.go`).
+    pub(super) fn new(name: &str, data: &impl Serialize, audience: &Audience) -> Self {
+        let [name, data, broadcast] = [text(&name), text(data), text(&audience.broadcast())];
+        Self(format!("{{\"event\": {name}, \"data\": {data}, \"broadcast\": {broadcast}, \"seq\": ").into())
     }
 
     /// The frame's text.
     pub(super) fn text(&self, sequence: u64) -> String {
-        #[derive(Serialize)]
-        struct Envelope<'a> {
-            event: &'a str,
-            data: &'a Value,
-            broadcast: &'a Value,
-            seq: u64,
-        }
-        let envelope = Envelope { event: self.name, data: &self.data, broadcast: &self.broadcast, seq: sequence };
-        serde_json::to_string(&envelope).expect("strings and numbers always serialise")
+        format!("{}{sequence}}}", self.0)
     }
+}
+
+fn text(record: &impl Serialize) -> String {
+    serde_json::to_string(record).expect("a record always serialises")
 }
 
 /// One socket that is signed in.
@@ -91,6 +118,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -98,7 +127,7 @@ mod tests {
         let mut hub = Hub::default();
         let mut alice = hub.listen("a", "1");
         let mut bob = hub.listen("b", "2");
-        let event = Event::new("user_updated", json!({}), &Audience::Everybody);
+        let event = Event::new("user_updated", &json!({}), &Audience::Everybody);
         hub.publish(&event, |listener| listener.user_id == "a");
         assert_eq!(alice.try_recv().ok(), Some(event.clone()));
         assert!(bob.try_recv().is_err());
@@ -109,11 +138,23 @@ mod tests {
     }
 
     #[test]
-    fn the_envelope_is_mattermosts() {
-        let event = Event::new("user_updated", json!({"user": {}}), &Audience::Owner("x".to_owned()));
-        let text: Value = serde_json::from_str(&event.text(3)).expect("JSON");
-        assert_eq!((&text["event"], &text["seq"]), (&json!("user_updated"), &json!(3)));
-        assert_eq!(text["broadcast"]["user_id"], "x");
-        assert_eq!(text["broadcast"]["omit_users"], Value::Null);
+    fn the_envelope_is_spelled_as_mattermost_spells_it() {
+        let check = |audience: &Audience, broadcast: &str| {
+            let event = Event::new("user_updated", &json!({"user": {}}), audience);
+            let expected = format!(
+                "{{\"event\": \"user_updated\", \"data\": {{\"user\":{{}}}}, \"broadcast\": {broadcast}, \"seq\": 3}}"
+            );
+            assert_eq!(event.text(3), expected);
+        };
+        let id = || "x".to_owned();
+        check(
+            &Audience::Owner(id()),
+            r#"{"omit_users":null,"user_id":"x","channel_id":"","team_id":"","connection_id":"","omit_connection_id":""}"#,
+        );
+        check(
+            &Audience::Others(id()),
+            "{\"omit_users\":{\"x\":true},\"user_id\":\"\",\"channel_id\":\"\",\"team_id\":\"\",\"connection_id\":\"\",\
+             \"omit_connection_id\":\"\",\"contains_sanitized_data\":true}",
+        );
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct UserRecord {
     first_name: String,
     last_name: String,
     position: String,
-    roles: &'static str,
+    roles: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     notify_props: Option<NotifyProps>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,10 +110,10 @@ impl UserRecord {
             first_name: resident.first_name.clone(),
             last_name: resident.last_name.clone(),
             position: resident.position.clone(),
-            roles: resident.role.names(),
+            roles: account.roles.clone(),
             notify_props: None,
             last_password_update: None,
-            last_picture_update: account.stamp,
+            last_picture_update: account.told_stamp.unwrap_or(account.stamp),
             failed_attempts: 0,
             locale: "en",
             timezone: TIMEZONE,

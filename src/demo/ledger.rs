@@ -23,6 +23,12 @@ pub struct Counts {
     pub picture_bytes: u64,
     /// Picture answers without a body because the validator matched (304).
     pub not_modified: u64,
+    /// Picture answers that are 401, 403 or 404.
+    pub picture_refusals: u64,
+    /// The most picture requests that were open at once.
+    pub most_pictures_at_once: u64,
+    /// Requests for a list of full user records, whatever the answer.
+    pub list_requests: u64,
     /// Answers 401 on any route.
     pub unauthorized: u64,
     /// Answers 403 on any route.
@@ -60,6 +66,7 @@ impl Received {
 #[derive(Default, Debug)]
 pub(super) struct Ledger {
     pub(super) counts: Counts,
+    open_pictures: u64,
     received: VecDeque<Received>,
 }
 
@@ -77,10 +84,22 @@ impl Ledger {
         });
     }
 
+    pub(super) fn picture_begins(&mut self) {
+        self.open_pictures += 1;
+        self.counts.most_pictures_at_once = self.counts.most_pictures_at_once.max(self.open_pictures);
+    }
+
+    pub(super) fn picture_ends(&mut self) {
+        self.open_pictures -= 1;
+    }
+
     pub(super) fn note_answer(&mut self, endpoint: Option<&Endpoint>, status: StatusCode, body: usize) {
         let counts = &mut self.counts;
         let picture = endpoint.is_some_and(Endpoint::is_picture);
+        let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
         counts.picture_requests += u64::from(picture);
+        counts.picture_refusals += u64::from(picture && refused);
+        counts.list_requests += u64::from(endpoint.is_some_and(Endpoint::is_list));
         match status {
             StatusCode::OK if picture => {
                 counts.pictures += 1;
@@ -126,13 +145,24 @@ mod tests {
         ledger.note_answer(Some(&image), StatusCode::NOT_MODIFIED, 0);
         ledger.note_answer(Some(&change), StatusCode::OK, 2);
         ledger.note_answer(None, StatusCode::NOT_FOUND, 0);
+        ledger.note_answer(Some(&image), StatusCode::FORBIDDEN, 0);
+        ledger.note_answer(Some(&Endpoint::ListUsers), StatusCode::OK, 2);
+        for _ in 0..2 {
+            ledger.picture_begins();
+        }
+        ledger.picture_ends();
+        ledger.picture_begins();
         let expected = Counts {
-            picture_requests: 2,
+            picture_requests: 3,
             pictures: 1,
             picture_bytes: 10,
             not_modified: 1,
             uploads: 1,
             not_found: 1,
+            forbidden: 1,
+            picture_refusals: 1,
+            list_requests: 1,
+            most_pictures_at_once: 2,
             ..Counts::default()
         };
         assert_eq!(ledger.counts, expected);

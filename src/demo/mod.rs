@@ -3,13 +3,14 @@
 //!
 //! What it answers is held against recordings of a real server by `tests/stand_in.rs`. A test steers it by
 //! [`StandIn`]'s methods: other pictures, lost files, refused viewers, slow or broken answers; and reads what came
-//! in. Not imitated: posts and channels, translated error texts, rate limits, a `SiteURL` with a path,
+//! in. Not imitated: posts, translated error texts, rate limits, a `SiteURL` with a path,
 //! CORS, the image proxy, brand images, licences.
 
 mod account;
 mod accounts;
 mod answers;
 mod credentials;
+mod crowd;
 mod delivery;
 mod events;
 mod faults;
@@ -20,15 +21,22 @@ mod illustrations;
 mod json;
 mod ledger;
 mod letters;
+mod lists;
+mod membership;
 mod options;
 mod page;
 mod pictures;
 mod query;
 mod residents;
+mod revocation;
+mod roles;
 mod routes;
 mod server;
 mod sessions;
+mod sight;
 mod socket;
+mod steering;
+mod telling;
 mod town;
 mod transfer;
 mod upload;
@@ -41,23 +49,21 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
-use bytes::Bytes;
 
 pub use faults::{Fault, Repeat};
 pub use illustrations::Style;
 pub use ledger::{Counts, Received};
-pub use options::{Emoji, Options, Portrait, Resident, Role, Team};
+pub use options::{Channel, Emoji, Options, Portrait, Resident, Role, Team};
 pub use sessions::Session;
 pub use town::PASSWORD;
 
-use account::StoredFile;
 use server::{Shared, lock};
-use town::Town;
 
 /// A running stand-in on a thread of its own. Dropping it stops it; nothing of it is left.
 ///
 /// Users are named by username or id. The methods that name one panic when there is no such user: they are for tests,
-/// which know whom they built.
+/// which know whom they built. A change by any of them reaches the stand-in as one at another node of a cluster would:
+/// no request passes any proxy, and whoever is to hear of it does.
 pub struct StandIn {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -103,113 +109,6 @@ impl StandIn {
         format!("http://{}", self.address)
     }
 
-    /// The id of a user.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has that name.
-    #[must_use]
-    pub fn id(&self, user: &str) -> String {
-        resolve(&self.shared.town(), user)
-    }
-
-    /// A user's oldest session, or a new one for who has none.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has that name.
-    #[must_use]
-    pub fn session(&self, user: &str) -> Session {
-        let mut town = self.shared.town();
-        let id = resolve(&town, user);
-        let open = town.sessions.of(&id).cloned();
-        open.unwrap_or_else(|| town.sign_in(&id))
-    }
-
-    /// The token of [`StandIn::session`].
-    ///
-    /// # Panics
-    ///
-    /// When nobody has that name.
-    #[must_use]
-    pub fn token(&self, user: &str) -> String {
-        self.session(user).token
-    }
-
-    /// Opens one more session for a user.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has that name.
-    #[must_use]
-    pub fn sign_in(&self, user: &str) -> Session {
-        let mut town = self.shared.town();
-        let id = resolve(&town, user);
-        town.sign_in(&id)
-    }
-
-    /// Ends the session of a token, as a logout elsewhere would.
-    pub fn revoke(&self, token: &str) {
-        self.shared.town().sessions.end(token);
-    }
-
-    /// Stores these bytes as a user's picture, moves the stamp to now and tells every WebSocket, as a plugin would:
-    /// no request passes any proxy.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has that name.
-    pub fn show(&self, user: &str, png: impl Into<Bytes>) {
-        self.show_raw(user, png, "image/png");
-    }
-
-    /// [`StandIn::show`] with any bytes under any `Content-Type`.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has that name.
-    pub fn show_raw(&self, user: &str, bytes: impl Into<Bytes>, content_type: &str) {
-        self.change(user, |town, id| {
-            town.replace(id, StoredFile { bytes: bytes.into(), content_type: content_type.to_owned() });
-        });
-    }
-
-    /// Removes a user's file from the store; stamp and record stay.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has that name.
-    pub fn lose_file(&self, user: &str) {
-        self.change(user, Town::lose_file);
-    }
-
-    /// Sets `LastPictureUpdate` (milliseconds since 1970, 0, or negative) and tells nobody.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has that name.
-    pub fn set_stamp(&self, user: &str, stamp: i64) {
-        self.change(user, |town, id| town.set_stamp(id, stamp));
-    }
-
-    /// From the next request on this viewer may see this user, whatever the role says.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has one of the names.
-    pub fn allow(&self, viewer: &str, target: &str) {
-        self.set_sight(viewer, target, true);
-    }
-
-    /// From the next request on this viewer may not see this user, whatever the role says.
-    ///
-    /// # Panics
-    ///
-    /// When nobody has one of the names.
-    pub fn deny(&self, viewer: &str, target: &str) {
-        self.set_sight(viewer, target, false);
-    }
-
     /// How long every picture answer waits from now on.
     pub fn delay(&self, delay: Duration) {
         *lock(&self.shared.delay) = delay;
@@ -220,9 +119,15 @@ impl StandIn {
         self.shared.held.send_replace(true);
     }
 
-    /// Lets the answers go that wait because of [`StandIn::hold`].
+    /// Lists of users wait until [`StandIn::release`], each with what it says already decided.
+    pub fn hold_lists(&self) {
+        self.shared.held_lists.send_replace(true);
+    }
+
+    /// Lets the answers go that wait because of [`StandIn::hold`] or [`StandIn::hold_lists`].
     pub fn release(&self) {
         self.shared.held.send_replace(false);
+        self.shared.held_lists.send_replace(false);
     }
 
     /// Makes picture answers go wrong, after the faults that are already in line.
@@ -251,18 +156,6 @@ impl StandIn {
     pub fn forget_received(&self) {
         self.shared.ledger().forget();
     }
-
-    fn change(&self, user: &str, change: impl FnOnce(&mut Town, &str)) {
-        let mut town = self.shared.town();
-        let id = resolve(&town, user);
-        change(&mut town, &id);
-    }
-
-    fn set_sight(&self, viewer: &str, target: &str, sees: bool) {
-        let mut town = self.shared.town();
-        let (viewer, target) = (resolve(&town, viewer), resolve(&town, target));
-        town.set_sight(&viewer, &target, sees);
-    }
 }
 
 impl Drop for StandIn {
@@ -290,9 +183,4 @@ fn listen(listener: TcpListener, data: web::Data<Shared>) -> io::Result<actix_we
 
 fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the stand-in's thread panicked")))
-}
-
-fn resolve(town: &Town, user: &str) -> String {
-    let account = town.account(user).unwrap_or_else(|| panic!("nobody here is called {user:?}"));
-    account.resident.id.clone()
 }

@@ -13,6 +13,8 @@ pub struct Options {
     pub residents: Vec<Resident>,
     /// The teams; the first is the one that a resident belongs to unless it says otherwise.
     pub teams: Vec<Team>,
+    /// Channels beside the town square that each team has.
+    pub channels: Vec<Channel>,
     /// The custom emoji.
     pub emoji: Vec<Emoji>,
     /// The username that the page at `/` signs its viewer in as. `None`: the page signs nobody in.
@@ -36,6 +38,7 @@ impl Default for Options {
                 Emoji::new("carousel", illustrations::moving_emoji(), "image/gif"),
             ],
             teams: vec![team],
+            channels: Vec::new(),
             visitor: Some("alice".to_owned()),
             site_url: None,
             max_file_size: MAX_FILE_SIZE,
@@ -50,6 +53,7 @@ impl Options {
         Self {
             residents: Vec::new(),
             teams: Vec::new(),
+            channels: Vec::new(),
             emoji: Vec::new(),
             visitor: None,
             site_url: None,
@@ -65,16 +69,16 @@ pub enum Role {
     Admin,
     /// Sees everybody; changes what is their own.
     Member,
-    /// A guest: sees themselves and whom they are allowed to see.
+    /// A guest: sees themselves and with whom they share a channel.
     Guest,
-    /// In no team, with a role that lacks `view_members`: sees only themselves.
+    /// With a role that lacks `view_members`; in no team that is to see only themselves.
     Outsider,
     /// A bot account; its default picture is the bot's.
     Bot,
 }
 
 impl Role {
-    /// Mattermost's `roles` field.
+    /// Mattermost's `roles` field of an account that is new.
     pub(super) const fn names(self) -> &'static str {
         match self {
             Self::Admin => "system_admin system_user",
@@ -82,11 +86,6 @@ impl Role {
             Self::Guest => "system_guest",
             Self::Outsider => "system_user_access_token",
         }
-    }
-
-    /// Whether the system-level `view_members` is among its permissions.
-    pub(super) const fn sees_everybody(self) -> bool {
-        matches!(self, Self::Admin | Self::Member | Self::Bot)
     }
 }
 
@@ -160,13 +159,41 @@ pub struct Team {
     pub open: bool,
     /// The icon (PNG) and its stamp in milliseconds since 1970.
     pub icon: Option<(Bytes, i64)>,
+    /// The id of the channel that all members but guests are in.
+    pub town_square: String,
 }
 
 impl Team {
     /// An open team without an icon.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { id: ids::id_of(&format!("team {name}")), name: name.to_owned(), open: true, icon: None }
+        Self {
+            id: ids::id_of(&format!("team {name}")),
+            name: name.to_owned(),
+            open: true,
+            icon: None,
+            town_square: ids::id_of(&format!("town square {name}")),
+        }
+    }
+}
+
+/// One channel: whoever is in it sees the others, whatever the roles say.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// 26 letters and digits; [`Channel::new`] derives it from the names of team and channel.
+    pub id: String,
+    /// The id of the team.
+    pub team_id: String,
+    /// The ids of the members.
+    pub members: Vec<String>,
+}
+
+impl Channel {
+    /// A channel of a team with nobody in it.
+    #[must_use]
+    pub fn new(name: &str, team: &Team) -> Self {
+        let id = ids::id_of(&format!("channel {} {name}", team.name));
+        Self { id, team_id: team.id.clone(), members: Vec::new() }
     }
 }
 

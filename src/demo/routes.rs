@@ -13,9 +13,25 @@ pub(super) enum Endpoint {
     Logout,
     ListUsers,
     UsersByIds,
+    UsersByUsernames,
+    SearchUsers,
+    AutocompleteUsers,
+    Presence,
     User(String),
+    UserByName(String),
+    UserByEmail(String),
     PatchUser(String),
+    RevokeSession(String),
     RevokeSessions(String),
+    RevokeEverySession,
+    RevokeAccessToken,
+    SetActive(String),
+    DeleteUser(String),
+    SetRoles(String),
+    RoleByName(String),
+    PatchRole(String),
+    LeaveTeam(String, String),
+    LeaveChannel(String, String),
     TeamsOfUser(String),
     UserImage(String),
     DefaultImage(String),
@@ -38,6 +54,14 @@ impl Endpoint {
     /// Whether this answers with a picture: what delays, holds and scripted faults act on.
     pub(super) const fn is_picture(&self) -> bool {
         matches!(self, Self::UserImage(_) | Self::DefaultImage(_) | Self::TeamImage(_) | Self::EmojiImage(_))
+    }
+
+    /// Whether this answers with full records of several users.
+    pub(super) const fn is_list(&self) -> bool {
+        matches!(
+            self,
+            Self::ListUsers | Self::UsersByIds | Self::UsersByUsernames | Self::SearchUsers | Self::AutocompleteUsers
+        )
     }
 }
 
@@ -79,9 +103,22 @@ pub(super) fn endpoint(method: &str, path: &str) -> Option<Endpoint> {
         ("POST", ["users", "logout"]) => Endpoint::Logout,
         ("GET", ["users"]) => Endpoint::ListUsers,
         ("POST", ["users", "ids"]) => Endpoint::UsersByIds,
+        ("POST", ["users", "usernames"]) => Endpoint::UsersByUsernames,
+        ("POST", ["users", "search"]) => Endpoint::SearchUsers,
+        ("POST", ["users", "status", "ids"]) => Endpoint::Presence,
+        ("GET", ["users", "autocomplete"]) => Endpoint::AutocompleteUsers,
+        ("GET", ["users", "username", name]) => Endpoint::UserByName((*name).to_owned()),
+        ("GET", ["users", "email", email]) => Endpoint::UserByEmail((*email).to_owned()),
+        ("POST", ["users", "sessions", "revoke", "all"]) => Endpoint::RevokeEverySession,
+        ("POST", ["users", "tokens", "revoke" | "disable"]) => Endpoint::RevokeAccessToken,
         ("GET", ["users", id]) if is_word(id) => Endpoint::User((*id).to_owned()),
         ("GET", ["users", id, "teams"]) if is_word(id) => Endpoint::TeamsOfUser((*id).to_owned()),
-        ("PUT", ["users", id, "patch"]) if is_word(id) => Endpoint::PatchUser((*id).to_owned()),
+        // `updateUser` sends the whole record; what is read of it is the same.
+        ("PUT", ["users", id] | ["users", id, "patch"]) if is_word(id) => Endpoint::PatchUser((*id).to_owned()),
+        ("DELETE", ["users", id]) if is_word(id) => Endpoint::DeleteUser((*id).to_owned()),
+        ("PUT", ["users", id, "active"]) if is_word(id) => Endpoint::SetActive((*id).to_owned()),
+        ("PUT", ["users", id, "roles"]) if is_word(id) => Endpoint::SetRoles((*id).to_owned()),
+        ("POST", ["users", id, "sessions", "revoke"]) if is_word(id) => Endpoint::RevokeSession((*id).to_owned()),
         ("POST", ["users", id, "sessions", "revoke", "all"]) if is_word(id) => {
             Endpoint::RevokeSessions((*id).to_owned())
         }
@@ -90,6 +127,14 @@ pub(super) fn endpoint(method: &str, path: &str) -> Option<Endpoint> {
         ("POST", ["users", id, "image"]) if is_word(id) => Endpoint::ChangeUserImage((*id).to_owned()),
         ("DELETE", ["users", id, "image"]) if is_word(id) => Endpoint::ResetUserImage((*id).to_owned()),
         ("GET", ["teams", id]) if is_word(id) => Endpoint::Team((*id).to_owned()),
+        ("DELETE", ["teams", id, "members", user]) if is_word(id) && is_word(user) => {
+            Endpoint::LeaveTeam((*id).to_owned(), (*user).to_owned())
+        }
+        ("DELETE", ["channels", id, "members", user]) if is_word(id) && is_word(user) => {
+            Endpoint::LeaveChannel((*id).to_owned(), (*user).to_owned())
+        }
+        ("GET", ["roles", "name", name]) => Endpoint::RoleByName((*name).to_owned()),
+        ("PUT", ["roles", id, "patch"]) if is_word(id) => Endpoint::PatchRole((*id).to_owned()),
         ("GET", ["teams", id, "image"]) if is_word(id) => Endpoint::TeamImage((*id).to_owned()),
         ("POST", ["teams", id, "image"]) if is_word(id) => Endpoint::ChangeTeamImage((*id).to_owned()),
         ("DELETE", ["teams", id, "image"]) if is_word(id) => Endpoint::RemoveTeamImage((*id).to_owned()),
@@ -213,6 +258,14 @@ mod tests {
             ("GET", "/api/v4/users/websocket", Some(Endpoint::User("websocket".to_owned()))),
             ("GET", "/api/v4/websocket/", Some(Endpoint::WebSocket)),
             ("POST", "/api/v4/users/login", Some(Endpoint::Login)),
+            ("PUT", "/api/v4/users/me", Some(Endpoint::PatchUser("me".to_owned()))),
+            ("DELETE", "/api/v4/users/me", Some(Endpoint::DeleteUser("me".to_owned()))),
+            ("GET", "/api/v4/users/autocomplete", Some(Endpoint::AutocompleteUsers)),
+            ("GET", "/api/v4/users/email/bob@example.test", Some(Endpoint::UserByEmail("bob@example.test".to_owned()))),
+            ("POST", "/api/v4/users/sessions/revoke/all", Some(Endpoint::RevokeEverySession)),
+            ("POST", "/api/v4/users/x/sessions/revoke/all", Some(Endpoint::RevokeSessions("x".to_owned()))),
+            ("POST", "/api/v4/users/x/sessions/revoke", Some(Endpoint::RevokeSession("x".to_owned()))),
+            ("DELETE", "/api/v4/teams/x/members/y", Some(Endpoint::LeaveTeam("x".to_owned(), "y".to_owned()))),
             ("GET", "/API/v4/users", None),
             ("GET", "/", Some(Endpoint::Page)),
             ("POST", "/", None),

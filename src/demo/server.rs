@@ -20,7 +20,7 @@ use super::query::Query;
 use super::routes::{self, Endpoint, Reading};
 use super::sessions::Session;
 use super::town::Town;
-use super::{accounts, page, pictures, socket, transfer};
+use super::{accounts, lists, page, pictures, revocation, socket, transfer};
 
 /// `MaximumURLLength`.
 const LONGEST_TARGET: usize = 2048;
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) delay: Mutex<Duration>,
     /// While true, picture answers wait.
     pub(super) held: watch::Sender<bool>,
+    /// While true, lists of users wait.
+    pub(super) held_lists: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -51,6 +53,7 @@ impl Shared {
             ledger: Mutex::default(),
             delay: Mutex::default(),
             held: watch::Sender::new(false),
+            held_lists: watch::Sender::new(false),
         }
     }
 
@@ -136,7 +139,10 @@ pub(super) async fn serve(request: HttpRequest, mut payload: web::Payload, share
         shared: shared.clone(),
     };
     let accept_encoding = credentials::text(&exchange.headers, "accept-encoding").to_owned();
-    let (endpoint, answer) = match route(&method, request.uri().path()) {
+    let routed = route(&method, request.uri().path());
+    // Also counts a request off whose client went away and whose future was dropped.
+    let _open = routed.as_ref().ok().filter(|endpoint| endpoint.is_picture()).map(|_| OpenPicture::count(&shared));
+    let (endpoint, answer) = match routed {
         Err(answer) => (None, answer),
         Ok(Endpoint::WebSocket) => match socket::open(&exchange.headers, payload, shared.clone()) {
             Ok(response) => {
@@ -160,10 +166,31 @@ pub(super) async fn serve(request: HttpRequest, mut payload: web::Payload, share
     }
     let answer = match &endpoint {
         Some(endpoint) if endpoint.is_picture() => interfere(answer, &shared).await,
+        Some(endpoint) if endpoint.is_list() => {
+            // An error says that the stand-in is going away: then nothing has to wait.
+            let _ = shared.held_lists.subscribe().wait_for(|held| !held).await;
+            answer
+        }
         _ => answer,
     };
     shared.ledger().note_answer(endpoint.as_ref(), answer.status, answer.body_len());
     answer.send(&method, request.version(), &accept_encoding)
+}
+
+/// One picture request between its head and its answer.
+struct OpenPicture<'a>(&'a Shared);
+
+impl<'a> OpenPicture<'a> {
+    fn count(shared: &'a Shared) -> Self {
+        shared.ledger().picture_begins();
+        Self(shared)
+    }
+}
+
+impl Drop for OpenPicture<'_> {
+    fn drop(&mut self) {
+        self.0.ledger().picture_ends();
+    }
 }
 
 /// The endpoint of a request, or what the router answers by itself.
@@ -194,13 +221,29 @@ async fn dispatch(endpoint: &Endpoint, exchange: &Exchange, payload: &mut web::P
         Endpoint::Ping => Ok(accounts::ping(exchange)),
         Endpoint::ClientConfig => Ok(accounts::client_config(exchange)),
         Endpoint::Login => accounts::login(exchange, payload).await,
-        Endpoint::Logout => accounts::logout(exchange),
-        Endpoint::ListUsers => accounts::list(exchange),
-        Endpoint::UsersByIds => accounts::by_ids(exchange, payload).await,
-        Endpoint::User(id) => accounts::user(exchange, id),
+        Endpoint::Logout => revocation::logout(exchange),
+        Endpoint::ListUsers => lists::page(exchange),
+        Endpoint::UsersByIds => lists::by_ids(exchange, payload).await,
+        Endpoint::UsersByUsernames => lists::by_usernames(exchange, payload).await,
+        Endpoint::SearchUsers => lists::search(exchange, payload).await,
+        Endpoint::AutocompleteUsers => lists::autocomplete(exchange),
+        Endpoint::Presence => accounts::presence(exchange, payload).await,
+        Endpoint::User(id) => lists::user(exchange, id),
+        Endpoint::UserByName(name) => lists::user_by_name(exchange, name),
+        Endpoint::UserByEmail(email) => lists::user_by_email(exchange, email),
         Endpoint::PatchUser(id) => accounts::patch(exchange, id, payload).await,
         Endpoint::TeamsOfUser(id) => accounts::teams_of_user(exchange, id),
-        Endpoint::RevokeSessions(id) => accounts::revoke_sessions(exchange, id),
+        Endpoint::RevokeSession(id) => revocation::session(exchange, id, payload).await,
+        Endpoint::RevokeSessions(id) => revocation::sessions_of_user(exchange, id),
+        Endpoint::RevokeEverySession => revocation::every_session(exchange),
+        Endpoint::RevokeAccessToken => revocation::access_token(exchange, payload).await,
+        Endpoint::SetActive(id) => revocation::set_active(exchange, id, payload).await,
+        Endpoint::DeleteUser(id) => revocation::delete_user(exchange, id),
+        Endpoint::SetRoles(id) => revocation::set_roles(exchange, id, payload).await,
+        Endpoint::RoleByName(name) => revocation::role_by_name(exchange, name),
+        Endpoint::PatchRole(id) => revocation::patch_role(exchange, id, payload).await,
+        Endpoint::LeaveTeam(team, user) => revocation::team_member(exchange, team, user),
+        Endpoint::LeaveChannel(channel, user) => revocation::channel_member(exchange, channel, user),
         Endpoint::UserImage(id) => pictures::user(exchange, id),
         Endpoint::DefaultImage(id) => pictures::default(exchange, id),
         Endpoint::ChangeUserImage(id) => pictures::change_user(exchange, id, payload).await,

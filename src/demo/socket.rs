@@ -127,7 +127,7 @@ impl Conversation {
     async fn greet(&mut self, session: &Session) -> Result<(), Over> {
         self.events = Some(self.shared.town().listen(&session.user_id, &session.token));
         let data = json!({"connection_id": new_id(), "server_hostname": "stand-in", "server_version": VERSION});
-        self.tell(&Event::new("hello", data, &Audience::Owner(session.user_id.clone()))).await
+        self.tell(&Event::new("hello", &data, &Audience::Owner(session.user_id.clone()))).await
     }
 
     async fn tell(&mut self, event: &Event) -> Result<(), Over> {

@@ -1,34 +1,37 @@
-//! The stand-in's memory: accounts, teams, emoji, sessions, who may see whom, and how a change is told. Sync; the
-//! caller holds the one lock around it.
+//! The stand-in's memory: accounts, teams, emoji, sessions, and what changes about them. Sync; the caller holds the one
+//! lock around it. Who sees whom, who is where and who is told stand in `sight`, `membership` and `telling`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use super::account::{Account, Patch, Shown, Stored, StoredFile, TeamState, Verdict};
-use super::events::{Audience, Event, Hub};
+use super::events::{Audience, Hub};
 use super::files::Files;
 use super::ids::new_id;
-use super::json::{EmojiRecord, TeamRecord, UserRecord};
+use super::json::{EmojiRecord, TeamRecord};
+use super::membership::ChannelState;
 use super::options::{Emoji, Options, Portrait, Resident, Role, Team};
-use super::sessions::{Session, Sessions};
+use super::roles::{Roles, SystemRole};
+use super::sessions::{Session, Sessions, Standing};
 
 /// Custom emoji beyond this push out the oldest.
 const MOST_EMOJI: usize = 1_000;
 
 /// Everything the stand-in knows.
 pub(super) struct Town {
-    accounts: BTreeMap<String, Account>,
-    teams: BTreeMap<String, TeamState>,
+    pub(super) accounts: BTreeMap<String, Account>,
+    pub(super) teams: BTreeMap<String, TeamState>,
+    pub(super) channels: BTreeMap<String, ChannelState>,
+    pub(super) roles: Roles,
     emoji: VecDeque<Emoji>,
-    /// Exceptions from what the roles say, by viewer and target.
-    sight: HashMap<(String, String), bool>,
+    /// Exceptions from what roles and channels say, by viewer and then by target.
+    pub(super) sight: HashMap<String, HashMap<String, bool>>,
     pub(super) sessions: Sessions,
     pub(super) files: Files,
-    hub: Hub,
+    pub(super) hub: Hub,
     last_stamp: i64,
 }
 
@@ -41,6 +44,7 @@ impl Town {
             resident.teams.get_or_insert_with(|| home.clone());
             let domain = if resident.role == Role::Bot { "localhost" } else { "example.test" };
             let account = Account {
+                roles: resident.role.names().to_owned(),
                 email: format!("{}@{domain}", resident.username),
                 nickname: String::new(),
                 create_at: born,
@@ -48,6 +52,7 @@ impl Town {
                 delete_at: if resident.deactivated { born } else { 0 },
                 failed_attempts: 0,
                 stamp: resident.stamp,
+                told_stamp: None,
                 portrait: Stored::Later(resident.portrait.clone()),
                 resident,
             };
@@ -59,16 +64,20 @@ impl Town {
             let state = TeamState { team: team.clone(), create_at: born, update_at: born.max(stamp), stamp, icon };
             (team.id.clone(), state)
         };
-        Self {
+        let mut town = Self {
             accounts: options.residents.iter().map(account).collect(),
             teams: options.teams.iter().map(team).collect(),
+            channels: BTreeMap::new(),
+            roles: Roles::new(born),
             emoji: options.emoji.iter().cloned().collect(),
             sight: HashMap::new(),
             sessions: Sessions::default(),
             files: Files::default(),
             hub: Hub::default(),
             last_stamp: 0,
-        }
+        };
+        town.open_channels(&options.teams, &options.channels);
+        town
     }
 
     /// An account by id or username.
@@ -76,33 +85,8 @@ impl Town {
         self.accounts.get(name).or_else(|| self.accounts.values().find(|account| account.resident.username == name))
     }
 
-    /// The accounts that a viewer is told of, sorted by username.
-    pub(super) fn seen_by(&self, viewer: &str) -> Vec<&Account> {
-        let visible = |account: &&Account| self.can_see(viewer, &account.resident.id);
-        let mut seen: Vec<&Account> = self.accounts.values().filter(visible).collect();
-        seen.sort_by(|one, other| one.resident.username.cmp(&other.resident.username));
-        seen
-    }
-
-    /// `UserCanSeeOtherUser`: does not ask whether the target exists.
-    pub(super) fn can_see(&self, viewer: &str, target: &str) -> bool {
-        viewer == target
-            || self.sight.get(&(viewer.to_owned(), target.to_owned())).copied().unwrap_or_else(|| {
-                self.accounts.get(viewer).is_some_and(|account| account.resident.role.sees_everybody())
-            })
-    }
-
-    pub(super) fn set_sight(&mut self, viewer: &str, target: &str, sees: bool) {
-        self.sight.insert((viewer.to_owned(), target.to_owned()), sees);
-    }
-
-    /// Oneself, or anybody for an administrator.
-    pub(super) fn may_change(&self, viewer: &str, target: &str) -> bool {
-        viewer == target || self.is_admin(viewer)
-    }
-
-    pub(super) fn is_admin(&self, viewer: &str) -> bool {
-        self.accounts.get(viewer).is_some_and(|account| account.resident.role == Role::Admin)
+    pub(super) fn account_by_email(&self, email: &str) -> Option<&Account> {
+        self.accounts.values().find(|account| account.email == email)
     }
 
     /// What a GET of a user's picture shows (`GetProfileImage`): a missing file is drawn for this answer, and for a
@@ -132,10 +116,8 @@ impl Town {
     pub(super) fn replace(&mut self, id: &str, file: StoredFile) {
         let now = self.next_stamp();
         if let Some(account) = self.accounts.get_mut(id) {
-            account.portrait = Stored::File(file);
-            account.stamp = now;
-            account.update_at = now;
-            self.tell_of_user(id);
+            account.change_picture(Stored::File(file), now, now);
+            self.tell_of_picture(id);
         }
     }
 
@@ -143,10 +125,8 @@ impl Town {
     pub(super) fn reset(&mut self, id: &str) {
         let now = self.next_stamp();
         if let Some(account) = self.accounts.get_mut(id) {
-            account.portrait = Stored::Later(Portrait::Default);
-            account.stamp = -now;
-            account.update_at = now;
-            self.tell_of_user(id);
+            account.change_picture(Stored::Later(Portrait::Default), -now, now);
+            self.tell_of_picture(id);
         }
     }
 
@@ -160,6 +140,13 @@ impl Town {
         if let Some(account) = self.accounts.get_mut(id) {
             account.stored();
             account.stamp = stamp;
+            account.told_stamp = None;
+        }
+    }
+
+    pub(super) fn set_told_stamp(&mut self, id: &str, stamp: i64) {
+        if let Some(account) = self.accounts.get_mut(id) {
+            account.told_stamp = Some(stamp);
         }
     }
 
@@ -184,17 +171,45 @@ impl Town {
         }
         account.update_at = now;
         if renamed && account.stamp <= 0 && !account.is_bot() {
-            account.portrait = Stored::Later(Portrait::Default);
-            account.stamp = -now;
+            account.change_picture(Stored::Later(Portrait::Default), -now, now);
         }
-        let variants = [
-            (UserRecord::for_owner(account), Audience::Owner(id.to_owned())),
-            (UserRecord::for_admins(account), Audience::Admins(id.to_owned())),
-            (UserRecord::for_others(account), Audience::Others(id.to_owned())),
-        ];
-        for (record, audience) in variants {
-            self.publish("user_updated", json!({ "user": record }), &audience, Some(id));
+        self.tell_of_record(id);
+    }
+
+    /// Deactivates an account, which ends its sessions, or activates it again.
+    pub(super) fn set_active(&mut self, id: &str, activity: Activity) {
+        let now = self.next_stamp();
+        let Some(account) = self.accounts.get_mut(id) else {
+            return;
+        };
+        account.update_at = now;
+        account.delete_at = if activity == Activity::Active { 0 } else { now };
+        if activity == Activity::Deactivated {
+            self.sessions.end_all_of(id);
         }
+        self.tell_of_record(id);
+        self.tell_of_activation();
+    }
+
+    /// Gives an account other roles. Only the user is told; open sessions keep the mark they began with.
+    pub(super) fn set_roles(&mut self, id: &str, roles: &str) {
+        let now = self.next_stamp();
+        let Some(account) = self.accounts.get_mut(id) else {
+            return;
+        };
+        roles.clone_into(&mut account.roles);
+        account.update_at = now;
+        let data = json!({"roles": roles, "user_id": id});
+        self.publish("user_role_updated", &data, &Audience::Owner(id.to_owned()), None);
+    }
+
+    /// Gives a role other permissions and tells everybody.
+    pub(super) fn patch_role(&mut self, id: &str, permissions: Vec<String>) -> Option<SystemRole> {
+        let now = self.next_stamp();
+        let role = self.roles.patch(id, permissions, now)?.clone();
+        let record = serde_json::to_string(&role).expect("a record always serialises");
+        self.publish("role_updated", &json!({ "role": record }), &Audience::Everybody, None);
+        Some(role)
     }
 
     /// Counts wrong passwords until the right one.
@@ -209,20 +224,8 @@ impl Town {
 
     /// Opens a session for an account.
     pub(super) fn sign_in(&mut self, id: &str) -> Session {
-        self.sessions.open(id)
-    }
-
-    pub(super) fn team(&self, id: &str) -> Option<&TeamState> {
-        self.teams.get(id)
-    }
-
-    pub(super) fn teams_of(&self, user: &str) -> impl Iterator<Item = &TeamState> {
-        self.teams.values().filter(move |state| self.is_member(user, &state.team.id))
-    }
-
-    pub(super) fn is_member(&self, viewer: &str, team: &str) -> bool {
-        let teams = self.accounts.get(viewer).and_then(|account| account.resident.teams.as_ref());
-        teams.is_some_and(|teams| teams.iter().any(|id| id == team))
+        let standing = if self.is_guest(id) { Standing::Guest } else { Standing::Ordinary };
+        self.sessions.open(id, standing)
     }
 
     /// What a GET of a team's icon shows; `None` without a file.
@@ -242,7 +245,7 @@ impl Town {
         state.update_at = state.stamp;
         state.icon = icon.or(state.icon.take());
         let record = serde_json::to_string(&TeamRecord::new(state)).expect("a record always serialises");
-        self.publish("update_team", json!({ "team": record }), &Audience::Team(id.to_owned()), None);
+        self.publish("update_team", &json!({ "team": record }), &Audience::Team(id.to_owned()), None);
     }
 
     pub(super) fn all_emoji(&self) -> impl Iterator<Item = &Emoji> {
@@ -269,7 +272,7 @@ impl Town {
         let id = emoji.id.clone();
         let record = serde_json::to_string(&EmojiRecord::new(&emoji)).expect("a record always serialises");
         self.emoji.push_back(emoji);
-        self.publish("emoji_added", json!({ "emoji": record }), &Audience::Everybody, None);
+        self.publish("emoji_added", &json!({ "emoji": record }), &Audience::Everybody, None);
         id
     }
 
@@ -278,42 +281,18 @@ impl Town {
         self.emoji.retain(|emoji| emoji.id != id);
     }
 
-    /// From now on events reach this socket.
-    pub(super) fn listen(&mut self, user_id: &str, token: &str) -> mpsc::Receiver<Event> {
-        self.hub.listen(user_id, token)
-    }
-
     /// Milliseconds since 1970; two changes never share one.
     pub(super) fn next_stamp(&mut self) -> i64 {
         self.last_stamp = now().max(self.last_stamp + 1);
         self.last_stamp
     }
+}
 
-    fn tell_of_user(&mut self, id: &str) {
-        if let Some(account) = self.accounts.get(id) {
-            let record = UserRecord::for_others(account);
-            self.publish("user_updated", json!({ "user": record }), &Audience::Everybody, Some(id));
-        }
-    }
-
-    /// Guests hear only of users they can see; outsiders hear of everybody, as on the real server.
-    fn publish(&mut self, name: &'static str, data: serde_json::Value, audience: &Audience, about: Option<&str>) {
-        let mut hub = std::mem::take(&mut self.hub);
-        hub.publish(&Event::new(name, data, audience), |listener| {
-            let listening = &listener.user_id;
-            let guest = self.accounts.get(listening).is_some_and(|account| account.resident.role == Role::Guest);
-            let addressed = match audience {
-                Audience::Everybody => true,
-                Audience::Owner(id) => id == listening,
-                Audience::Admins(id) => id != listening && self.is_admin(listening),
-                Audience::Others(id) => id != listening && !self.is_admin(listening),
-                Audience::Team(id) => self.is_member(listening, id),
-            };
-            let seen = !guest || about.is_none_or(|about| self.can_see(listening, about));
-            addressed && seen && self.sessions.get(&listener.token).is_some()
-        });
-        self.hub = hub;
-    }
+/// Whether an account can be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Activity {
+    Active,
+    Deactivated,
 }
 
 /// Now, in milliseconds since 1970.
@@ -386,35 +365,5 @@ mod tests {
         let redrawn = look(&mut town);
         assert_ne!(redrawn.0, letter.0);
         assert!(redrawn.1 < letter.1);
-    }
-
-    #[test]
-    fn roles_and_exceptions_decide_who_sees_whom() {
-        let (mut town, alice) = town();
-        let [bob, gus, mallory] = ["bob", "gus", "mallory"].map(id_of);
-        for (viewer, expected) in [(&alice, true), (&bob, true), (&gus, false), (&mallory, false)] {
-            assert_eq!(town.can_see(viewer, &alice), expected, "{viewer}");
-        }
-        town.set_sight(&gus, &alice, true);
-        town.set_sight(&bob, &alice, false);
-        assert!(town.can_see(&gus, &alice) && !town.can_see(&bob, &alice));
-        assert_eq!(town.seen_by(&mallory).len(), 1);
-        assert_eq!(town.seen_by(&gus).len(), 2);
-    }
-
-    #[test]
-    fn events_follow_permission_and_session() {
-        let (mut town, alice) = town();
-        let mut sockets: Vec<_> = ["bob", "gus", "mallory", "carol"]
-            .map(|name| {
-                let session = town.sign_in(&id_of(name));
-                (town.listen(&session.user_id, &session.token), session.token)
-            })
-            .into();
-        let carols = sockets[3].1.clone();
-        town.sessions.end(&carols);
-        town.reset(&alice);
-        let heard: Vec<bool> = sockets.iter_mut().map(|(socket, _)| socket.try_recv().is_ok()).collect();
-        assert_eq!(heard, [true, false, true, false]);
     }
 }

@@ -57,26 +57,40 @@ pub(crate) fn of(name: &str, request: &Value) -> Option<Vec<u8>> {
 /// The recording of an event, who did it, method, path, type and bytes of the body.
 type Act = (&'static str, &'static str, &'static str, String, Option<(&'static str, Vec<u8>)>);
 
-/// What is done in the recorded events.
-pub(crate) fn acts(alice: &str, team: &str) -> Vec<Act> {
-    let image = format!("/api/v4/users/{alice}/image");
-    let patch = format!("/api/v4/users/{alice}/patch");
+/// What is done in the recorded events, in an order in which each has an effect.
+pub(crate) fn acts(id: impl Fn(&str) -> String, team: &str, role: &str) -> Vec<Act> {
+    let image = |user: &str| format!("/api/v4/users/{}/image", id(user));
+    let patch = format!("/api/v4/users/{}/patch", id("alice"));
+    let active = format!("/api/v4/users/{}/active", id("grace"));
+    let icon = format!("/api/v4/teams/{team}/image");
     let coffee = || Some((FORM, part("image", "a.png", include_bytes!("../../src/demo/assets/coffee.png"))));
+    let other = || Some((FORM, part("image", "a.png", include_bytes!("../../src/demo/assets/chelsea.png"))));
     let json = |text: &str| Some(("application/json", text.as_bytes().to_vec()));
+    let emoji = Some((FORM, emoji_form(r#"{"name":"tmp"}"#)));
     vec![
-        ("ev-upload", "alice", "POST", image.clone(), coffee()),
-        ("ev-upload-same", "alice", "POST", image.clone(), coffee()),
-        ("ev-delete", "alice", "DELETE", image, None),
+        ("ev-upload", "alice", "POST", image("alice"), coffee()),
+        ("ev-upload-same", "alice", "POST", image("alice"), coffee()),
+        ("ev-delete", "alice", "DELETE", image("alice"), None),
         ("ev-rename", "alice", "PUT", patch.clone(), json(r#"{"username":"zalice"}"#)),
-        ("ev-nickname", "alice", "PUT", patch.clone(), json(r#"{"nickname":"n","username":"alice"}"#)),
-        ("ev-team-icon", "mmadmin", "POST", format!("/api/v4/teams/{team}/image"), coffee()),
+        ("ev-rename-back", "alice", "PUT", patch.clone(), json(r#"{"username":"alice"}"#)),
+        ("ev-nickname", "alice", "PUT", patch, json(r#"{"nickname":"n"}"#)),
+        ("ev-upload-mallory", "mallory", "POST", image("mallory"), coffee()),
+        ("ev-upload-oscar", "oscar", "POST", image("oscar"), coffee()),
+        ("ev-bot-picture", "mmadmin", "POST", image("painter"), coffee()),
+        ("ev-team-icon", "mmadmin", "POST", icon.clone(), coffee()),
+        ("ev-team-icon-delete", "mmadmin", "DELETE", icon, None),
+        ("ev-emoji-added", "mmadmin", "POST", "/api/v4/emoji".to_owned(), emoji),
+        ("ev-after-logout-change", "alice", "POST", image("alice"), coffee()),
+        ("ev-deactivate", "mmadmin", "PUT", active.clone(), json(r#"{"active":false}"#)),
+        ("ev-reactivate", "mmadmin", "PUT", active, json(r#"{"active":true}"#)),
         (
-            "ev-emoji-added",
+            "ev-role-patch",
             "mmadmin",
-            "POST",
-            "/api/v4/emoji".to_owned(),
-            Some((FORM, emoji_form(r#"{"name":"tmp"}"#))),
+            "PUT",
+            format!("/api/v4/roles/{role}/patch"),
+            json(&super::without_view_members()),
         ),
+        ("ev-upload-restricted", "alice", "POST", image("alice"), other()),
     ]
 }
 

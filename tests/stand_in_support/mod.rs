@@ -1,6 +1,7 @@
 //! Raw sockets for `stand_in.rs`: requests byte for byte as recorded, answers with their headers as they are spelled.
 
 pub(crate) mod bodies;
+mod steering;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,6 +10,33 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+
+/// What `system_user` may do on the recorded server once `view_members` is taken from it.
+const WITHOUT_VIEW_MEMBERS: [&str; 12] = [
+    "create_custom_group",
+    "create_direct_channel",
+    "create_emojis",
+    "create_group_channel",
+    "create_team",
+    "delete_custom_group",
+    "delete_emojis",
+    "edit_custom_group",
+    "join_public_teams",
+    "list_public_teams",
+    "manage_custom_group_members",
+    "restore_custom_group",
+];
+
+/// The patch that takes `view_members` from `system_user`.
+pub(crate) fn without_view_members() -> String {
+    json!({ "permissions": WITHOUT_VIEW_MEMBERS }).to_string()
+}
+
+/// The patch that gives it back.
+pub(crate) fn with_view_members() -> String {
+    let all = [WITHOUT_VIEW_MEMBERS.as_slice(), &["view_members"]].concat();
+    json!({ "permissions": all }).to_string()
+}
 
 /// One of the recorded bodies.
 pub(crate) fn recording_body(file: &str) -> Bytes {
@@ -62,6 +90,12 @@ impl Wire {
             headers.push(("Content-Length".to_owned(), String::new()));
         }
         Self { method: method.to_owned(), target: path.to_owned(), version: "HTTP/1.1".to_owned(), headers, body }
+    }
+
+    /// The same with one more header.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Replaces placeholders in the target, the headers and a JSON body.
