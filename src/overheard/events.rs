@@ -1,6 +1,7 @@
 //! Events of Mattermost's WebSocket: which are worth reading, told by a message's first bytes, and what they say.
 
-use super::records::{self, Fault, Keys, Record, RecordSeed};
+use super::objects::{self, Fault, Keys};
+use super::records::{Record, RecordSeed};
 use super::{News, UserSeen};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
@@ -88,11 +89,11 @@ pub(super) fn read(subject: Subject, message: &[u8]) -> News {
     let news = match subject {
         Subject::Rights => return News::Rights,
         Subject::User => {
-            let user = records::parse(message, &fault, in_data("user", Value::Plain(RecordSeed(&mut keys))));
+            let user = objects::parse(message, &fault, in_data("user", Value::Plain(RecordSeed(&mut keys))));
             user.map(|user| News::User(UserSeen { user: user.id, stamp: user.stamp }))
         }
         Subject::Team => {
-            let team = records::parse(message, &fault, in_data("team", Value::Quoted(RecordSeed(&mut keys))));
+            let team = objects::parse(message, &fault, in_data("team", Value::Quoted(RecordSeed(&mut keys))));
             team.map(|team| News::Team(team.id))
         }
     };
@@ -163,7 +164,7 @@ impl Visitor<'_> for Quoted<'_, '_> {
     }
 
     fn visit_str<E: Error>(self, json: &str) -> Result<Record, E> {
-        records::parse(json.as_bytes(), &Fault::default(), self.0).map_err(E::custom)
+        objects::parse(json.as_bytes(), &Fault::default(), self.0).map_err(E::custom)
     }
 }
 

@@ -55,6 +55,8 @@ impl Listener {
             Piece::Begin => *message = Message::Opening { begin: [0; LONGEST_OPENING], have: 0 },
             Piece::Text(text, announced) => message.take(text, announced, budget, tell),
             Piece::End => message.end(tell),
+            // What it held is given back.
+            Piece::Lost => *message = Message::Skipped,
         });
     }
 }

@@ -13,6 +13,7 @@ mod frames;
 mod inflate;
 mod lessons;
 mod listener;
+mod objects;
 mod records;
 
 pub use budget::ListenBudget;

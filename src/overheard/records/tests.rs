@@ -1,5 +1,6 @@
 //! Answers that are hostile, odd, or as a real server writes them.
 
+use super::super::objects::MOST_MEMBERS;
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
