@@ -1,8 +1,8 @@
 //! Which requests end a session or change a right, if upstream agrees: the one table of them.
 //!
-//! Paths are read as Mattermost's router reads them, after percent-decoding, because a spelling that we do not know must
-//! not keep a grant alive. Which answers count (success, and every unknown outcome) is the caller's business; but a login,
-//! a new password and a switch of login method count although no session asks for them.
+//! Paths are read as Mattermost's router reads them, after percent-decoding, because a spelling that we do not know
+//! must not keep a grant alive. Which answers count (success, and every unknown outcome) is the caller's business; but
+//! a login, a new password and a switch of login method count although no session asks for them.
 
 use http::Method;
 use std::borrow::Cow;
@@ -35,8 +35,8 @@ enum Client {
 ///
 /// Absent for a reason: joins, invitations, promotions, activations of what was never granted (they only add); edits of
 /// profiles, of a channel's header and of notification settings (they touch no right, and come all day); logins in
-/// general and the callbacks of single sign-on (on a Monday morning there is one every second); the exchange of an OAuth
-/// refresh token (hourly for each application of each user); whatever a plugin offers below `/plugins/`.
+/// general and the callbacks of single sign-on (on a Monday morning there is one every second); the exchange of an
+/// OAuth refresh token (hourly for each application of each user); whatever a plugin offers below `/plugins/`.
 static ENDINGS: [Group; 9] = [
     Group { ending: Ending::Session, client: Client::Any, routes: &[("POST", "users/logout")] },
     // Sessions and access tokens, known here by their ids and not by the tokens that grants hang on. A device that is

@@ -23,8 +23,8 @@ pub(super) enum Subject {
 /// The table.
 ///
 /// Absent for a reason: `emoji_added`, `new_user`, `added_to_team`, `user_added` (nothing is held of what is new, and a
-/// refusal is never kept); `channel_member_updated` (sent for notification settings too, all day, and a role in a channel
-/// does not decide who sees whom); everything about posts, threads, reactions, typing and presence.
+/// refusal is never kept); `channel_member_updated` (sent for notification settings too, all day, and a role in a
+/// channel does not decide who sees whom); everything about posts, threads, reactions, typing and presence.
 const EVENTS: [(&str, Subject); 16] = [
     ("user_updated", Subject::User),
     ("update_team", Subject::Team),
@@ -60,9 +60,9 @@ pub(super) enum Opening {
     Event(Subject),
 }
 
-/// Whether a text message that begins with these bytes is an event of the table. Only `event` as the first member counts:
-/// a real server always writes it there (`recordings`: all `ev-*` and `ws-*`), and nobody else can, since whatever a
-/// person writes comes later and escaped.
+/// Whether a text message that begins with these bytes is an event of the table. Only `event` as the first member
+/// counts: a real server always writes it there (`recordings`: all `ev-*` and `ws-*`), and nobody else can, since
+/// whatever a person writes comes later and escaped.
 pub(super) fn opening(begin: &[u8]) -> Opening {
     let mut rest = begin;
     for token in [b"{".as_slice(), b"\"event\"", b":", b"\""] {

@@ -65,9 +65,9 @@ impl Frames {
 
     /// Hands over what `chunk` holds of text messages.
     ///
-    /// A masked frame, a reserved bit or opcode, a length that breaks the rules, a fragment out of place, a control frame
-    /// that is long or split: a client that keeps to the protocol fails the connection there, and a reserved bit may mean
-    /// that a compression was negotiated after all. Whatever follows could be misread, so it is not followed.
+    /// A masked frame, a reserved bit or opcode, a length that breaks the rules, a fragment out of place, a control
+    /// frame that is long or split: a client that keeps to the protocol fails the connection there, and a reserved bit
+    /// may mean that a compression was negotiated after all. Whatever follows could be misread, so it is not followed.
     pub(super) fn follow(&mut self, mut chunk: &[u8], found: &mut dyn FnMut(Piece<'_>)) {
         while !chunk.is_empty() {
             match &mut self.step {

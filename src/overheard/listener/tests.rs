@@ -45,9 +45,8 @@ fn in_fragments(message: &str) -> Vec<u8> {
 }
 
 fn user_updated(stamp: i64, more: &str) -> String {
-    format!(
-        r#"{{"event": "user_updated", "data": {{"user":{{"id":"{ALICE}","last_picture_update":{stamp}{more}}}}}, "seq": 1}}"#
-    )
+    let user = format!(r#"{{"id":"{ALICE}","last_picture_update":{stamp}{more}}}"#);
+    format!(r#"{{"event": "user_updated", "data": {{"user":{user}}}, "broadcast": {{}}, "seq": 1}}"#)
 }
 
 fn update_team() -> String {
