@@ -1,6 +1,7 @@
 //! Events of Mattermost's WebSocket: which are worth reading, told by a message's first bytes, and what they say.
 
-use super::records::{self, Fault, Keys, Record, RecordSeed};
+use super::objects::{self, Fault, Keys};
+use super::records::{Record, RecordSeed};
 use super::{News, UserSeen};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
@@ -22,8 +23,8 @@ pub(super) enum Subject {
 /// The table.
 ///
 /// Absent for a reason: `emoji_added`, `new_user`, `added_to_team`, `user_added` (nothing is held of what is new, and a
-/// refusal is never kept); `channel_member_updated` (sent for notification settings too, all day, and a role in a channel
-/// does not decide who sees whom); everything about posts, threads, reactions, typing and presence.
+/// refusal is never kept); `channel_member_updated` (sent for notification settings too, all day, and a role in a
+/// channel does not decide who sees whom); everything about posts, threads, reactions, typing and presence.
 const EVENTS: [(&str, Subject); 16] = [
     ("user_updated", Subject::User),
     ("update_team", Subject::Team),
@@ -59,9 +60,9 @@ pub(super) enum Opening {
     Event(Subject),
 }
 
-/// Whether a text message that begins with these bytes is an event of the table. Only `event` as the first member counts:
-/// a real server always writes it there (`recordings`: all `ev-*` and `ws-*`), and nobody else can, since whatever a
-/// person writes comes later and escaped.
+/// Whether a text message that begins with these bytes is an event of the table. Only `event` as the first member
+/// counts: a real server always writes it there (`recordings`: all `ev-*` and `ws-*`), and nobody else can, since
+/// whatever a person writes comes later and escaped.
 pub(super) fn opening(begin: &[u8]) -> Opening {
     let mut rest = begin;
     for token in [b"{".as_slice(), b"\"event\"", b":", b"\""] {
@@ -88,11 +89,11 @@ pub(super) fn read(subject: Subject, message: &[u8]) -> News {
     let news = match subject {
         Subject::Rights => return News::Rights,
         Subject::User => {
-            let user = records::parse(message, &fault, in_data("user", Value::Plain(RecordSeed(&mut keys))));
+            let user = objects::parse(message, &fault, in_data("user", Value::Plain(RecordSeed(&mut keys))));
             user.map(|user| News::User(UserSeen { user: user.id, stamp: user.stamp }))
         }
         Subject::Team => {
-            let team = records::parse(message, &fault, in_data("team", Value::Quoted(RecordSeed(&mut keys))));
+            let team = objects::parse(message, &fault, in_data("team", Value::Quoted(RecordSeed(&mut keys))));
             team.map(|team| News::Team(team.id))
         }
     };
@@ -163,7 +164,7 @@ impl Visitor<'_> for Quoted<'_, '_> {
     }
 
     fn visit_str<E: Error>(self, json: &str) -> Result<Record, E> {
-        records::parse(json.as_bytes(), &Fault::default(), self.0).map_err(E::custom)
+        objects::parse(json.as_bytes(), &Fault::default(), self.0).map_err(E::custom)
     }
 }
 

@@ -9,6 +9,8 @@ pub(super) enum Piece<'a> {
     Text(&'a [u8], u64),
     /// The message is whole.
     End,
+    /// The stream cannot be followed any further; whatever message was under way stays incomplete.
+    Lost,
 }
 
 /// Follows one stream of frames, fed in whatever chunks it comes.
@@ -63,9 +65,9 @@ impl Frames {
 
     /// Hands over what `chunk` holds of text messages.
     ///
-    /// A masked frame, a reserved bit or opcode, a length that breaks the rules, a fragment out of place, a control frame that is long or split: a client
-    /// that keeps to the protocol fails the connection there, and a reserved bit may mean that a compression was
-    /// negotiated after all. Whatever follows could be misread, so the stream is not followed any further, quietly.
+    /// A masked frame, a reserved bit or opcode, a length that breaks the rules, a fragment out of place, a control
+    /// frame that is long or split: a client that keeps to the protocol fails the connection there, and a reserved bit
+    /// may mean that a compression was negotiated after all. Whatever follows could be misread, so it is not followed.
     pub(super) fn follow(&mut self, mut chunk: &[u8], found: &mut dyn FnMut(Piece<'_>)) {
         while !chunk.is_empty() {
             match &mut self.step {
@@ -77,11 +79,14 @@ impl Frames {
                     if head.have == head.length() {
                         let (flags, announced) = (head.bytes[0], head.announced());
                         self.step = self.opened(flags, announced, found).unwrap_or(Step::Deaf);
+                        if matches!(self.step, Step::Deaf) {
+                            found(Piece::Lost);
+                        }
                     }
                 }
                 Step::Payload { frame, left } => {
-                    let (frame, here) =
-                        (*frame, usize::try_from(*left).map_or(chunk.len(), |left| left.min(chunk.len())));
+                    let frame = *frame;
+                    let here = usize::try_from(*left).map_or(chunk.len(), |left| left.min(chunk.len()));
                     let (payload, rest) = chunk.split_at(here);
                     *left -= u64::try_from(here).expect("a length in memory fits 64 bits");
                     let left = *left;
@@ -174,6 +179,7 @@ mod tests {
                     last.push_str(std::str::from_utf8(text).expect("the tests write ASCII"));
                 }
                 Piece::End => texts.last_mut().expect("a message begins first").push('.'),
+                Piece::Lost => texts.push("lost".to_owned()),
             });
         }
         texts
@@ -221,10 +227,10 @@ mod tests {
             b"\x81\x7f\x80\0\0\0\0\0\0\0",
             b"\x88\x02\x03\xe8",
         ] {
-            check(&[b"\x81\x01a", wrong, b"\x81\x01b", b"\x81\x01c"], &["a."]);
+            check(&[b"\x81\x01a", wrong, b"\x81\x01b", b"\x81\x01c"], &["a.", "lost"]);
         }
         // A message within a message.
-        check(&[b"\x01\x01a", b"\x81\x01b", b"\x80\x01c"], &["a"]);
-        check(&[b"\x01\x01a", b"\x82\x01b", b"\x80\x01c"], &["a"]);
+        check(&[b"\x01\x01a", b"\x81\x01b", b"\x80\x01c"], &["a", "lost"]);
+        check(&[b"\x01\x01a", b"\x82\x01b", b"\x80\x01c"], &["a", "lost"]);
     }
 }

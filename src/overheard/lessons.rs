@@ -41,9 +41,10 @@ struct Row {
 /// user whose picture they were refused).
 ///
 /// Absent for a reason: `GET /users` with `in_channel` (upstream asks for `read_channel` only) or any other filter;
-/// `/users/username/…` and `/users/email/…` (one user at a time and rare); `/users/known`, `/users/status/…`, members of
-/// channels and teams, posts, threads, groups (no full records, or of users that the caller may not see: `status/ids`
-/// told of everybody); answers to writes (`PUT`, login), which are about what was changed and not about who sees it.
+/// `/users/username/…` and `/users/email/…` (one user at a time and rare); `/users/known`, `/users/status/…`, members
+/// of channels and teams, posts, threads, groups (no full records, or of users that the caller may not see:
+/// `status/ids` told of everybody); answers to writes (`PUT`, login), which are about what was changed and not about
+/// who sees it.
 static LESSONS: [Row; 7] = [
     // The check is the picture's own: `UserCanSeeOtherUser` for this very user.
     Row { method: Method::GET, path: "/{id}", query: &[], shape: Shape::Record },
@@ -67,8 +68,8 @@ static LESSONS: [Row; 7] = [
 ];
 
 impl Lesson {
-    /// Reads a request's method, raw path and raw query; `base` is the path of Mattermost's `SiteURL` without its closing
-    /// slash, so empty for a site at the root. `None`: nothing may be learned from its answer.
+    /// Reads a request's method, raw path and raw query; `base` is the path of Mattermost's `SiteURL` without its
+    /// closing slash, so empty for a site at the root. `None`: nothing may be learned from its answer.
     ///
     /// Only the canonical spelling of a path counts, byte for byte, because upstream may read any other differently. A
     /// query name that is repeated, escaped, empty or unlisted voids the lesson for the same reason; and so does a `;`,
@@ -86,9 +87,9 @@ impl Lesson {
 
     /// Every full user record of the answer. All or nothing: one record that cannot be read voids the whole answer.
     ///
-    /// Only `id` and `last_picture_update` directly in the root object, or directly in the elements of the array that the
-    /// lesson names, count; users fill names and properties with what they like. A *full* record also has `username` and
-    /// `roles` as strings, `update_at` and `delete_at` as whole numbers.
+    /// Only `id` and `last_picture_update` directly in the root object, or directly in the elements of the array that
+    /// the lesson names, count; users fill names and properties with what they like. A *full* record also has
+    /// `username` and `roles` as strings, `update_at` and `delete_at` as whole numbers.
     ///
     /// # Errors
     ///
@@ -224,7 +225,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_query_brings_a_filter_in(query in "[a-z_=&;%+0-9]{0,20}", filter in "(in_channel|not_in_team|in_group|role)") {
+        fn no_query_brings_a_filter_in(
+            query in "[a-z_=&;%+0-9]{0,20}",
+            filter in "(in_channel|not_in_team|in_group|role)",
+        ) {
             for query in [format!("{query}&{filter}=x"), format!("{filter}=x&{query}")] {
                 prop_assert_eq!(Lesson::of(&Method::GET, "/api/v4/users", &query, ""), None);
             }

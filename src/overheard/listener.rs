@@ -47,21 +47,23 @@ impl Listener {
 
     /// Takes the next bytes, however they were cut, and tells what they brought.
     ///
-    /// After anything that no server without extensions may send, nothing is told any more: whatever compression or other
-    /// protocol that is, it cannot be followed.
+    /// After anything that no server without extensions may send, nothing is told any more: whatever compression or
+    /// other protocol that is, it cannot be followed.
     pub fn hear(&mut self, bytes: &[u8], tell: &mut dyn FnMut(News)) {
         let Self { budget, frames, message } = self;
         frames.follow(bytes, &mut |piece| match piece {
             Piece::Begin => *message = Message::Opening { begin: [0; LONGEST_OPENING], have: 0 },
             Piece::Text(text, announced) => message.take(text, announced, budget, tell),
             Piece::End => message.end(tell),
+            // What it held is given back.
+            Piece::Lost => *message = Message::Skipped,
         });
     }
 }
 
-/// Whether an upgraded connection on this raw path carries events: `BASE/api/v4/websocket` in its canonical spelling, with
-/// a slash behind it or not (`recordings`: `ws-trailing-slash`). `base` is the path of Mattermost's `SiteURL` without its
-/// closing slash.
+/// Whether an upgraded connection on this raw path carries events: `BASE/api/v4/websocket` in its canonical spelling,
+/// with a slash behind it or not (`recordings`: `ws-trailing-slash`). `base` is the path of Mattermost's `SiteURL`
+/// without its closing slash.
 #[must_use]
 pub fn is_event_socket(path: &str, base: &str) -> bool {
     matches!(path.strip_prefix(base), Some("/api/v4/websocket" | "/api/v4/websocket/"))

@@ -13,6 +13,7 @@ mod frames;
 mod inflate;
 mod lessons;
 mod listener;
+mod objects;
 mod records;
 
 pub use budget::{ListenBudget, Reservation};
@@ -29,8 +30,8 @@ use thiserror::Error;
 pub struct UserSeen {
     /// Who.
     pub user: ObjectId,
-    /// `last_picture_update` in milliseconds since 1970; 0 where absent, negative for a default picture. As upstream wrote
-    /// it, so any number at all: `i64::MIN` has no absolute value.
+    /// `last_picture_update` in milliseconds since 1970; 0 where absent, negative for a default picture. As upstream
+    /// wrote it, so any number at all: `i64::MIN` has no absolute value.
     pub stamp: i64,
 }
 

@@ -1,20 +1,13 @@
-//! JSON read for the few members that count: user records directly in an answer, everything else skipped unread.
-//!
-//! No tree is built and no skipped member costs memory. A key is compared after its escapes are undone. A key that comes
-//! twice voids the answer in every object that is looked at, the root and the records themselves, whichever key it is:
-//! upstream's encoder never says a thing twice. Objects further down are skipped, so what repeats there changes nothing.
+//! User records directly in an answer, read for the few members that count; everything else is skipped unread.
 
+use super::objects::{Fault, Keys, fail, parse};
 use super::{Unreadable, UserSeen};
 use crate::identity::ObjectId;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::cell::Cell;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Far more than a page of upstream's holds; a bound for what one answer can make us remember.
 const MOST_USERS: usize = 10_000;
-/// A full record has about thirty members.
-const MOST_MEMBERS: usize = 128;
 
 /// The user of an answer that is one full record.
 pub(super) fn one_record(json: &[u8]) -> Result<UserSeen, Unreadable> {
@@ -35,88 +28,6 @@ pub(super) fn autocomplete(json: &[u8]) -> Result<Vec<UserSeen>, Unreadable> {
     let (fault, mut users) = (Fault::default(), Vec::new());
     parse(json, &fault, Autocomplete { fault: &fault, users: &mut users })?;
     Ok(users)
-}
-
-/// What a visitor found wrong, which the parser's own error cannot carry.
-pub(super) type Fault = Cell<Option<Unreadable>>;
-
-/// Reads one JSON text and nothing after it.
-pub(super) fn parse<'de, S>(json: &'de [u8], fault: &Fault, seed: S) -> Result<S::Value, Unreadable>
-where
-    S: DeserializeSeed<'de>,
-{
-    let mut json = serde_json::Deserializer::from_slice(json);
-    let parsed = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-    parsed.map_err(|error| {
-        let unnamed = if error.is_data() { Unreadable::NotARecord } else { Unreadable::NotJson };
-        fault.take().unwrap_or(unnamed)
-    })
-}
-
-fn fail<E: Error>(fault: &Fault, why: Unreadable) -> E {
-    fault.set(Some(why));
-    E::custom(why)
-}
-
-/// The keys of an object so far, by hash. Two keys of one hash count as one key: that can only void an answer.
-pub(super) struct Keys<'f> {
-    fault: &'f Fault,
-    seen: Vec<u64>,
-}
-
-impl<'f> Keys<'f> {
-    pub(super) const fn new(fault: &'f Fault) -> Self {
-        Self { fault, seen: Vec::new() }
-    }
-
-    /// The next member of the object, as `member` knows it by its key.
-    pub(super) fn next<'de, A: MapAccess<'de>, T>(
-        &mut self,
-        map: &mut A,
-        member: impl FnOnce(&str) -> T,
-    ) -> Result<Option<T>, A::Error> {
-        map.next_key_seed(Key { keys: self, member })
-    }
-
-    fn note<E: Error>(&mut self, key: &str) -> Result<(), E> {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        let hash = hasher.finish();
-        if self.seen.contains(&hash) {
-            return Err(fail(self.fault, Unreadable::DuplicateKey));
-        }
-        if self.seen.len() == MOST_MEMBERS {
-            return Err(fail(self.fault, Unreadable::TooManyMembers));
-        }
-        self.seen.push(hash);
-        Ok(())
-    }
-}
-
-struct Key<'k, 'f, M> {
-    keys: &'k mut Keys<'f>,
-    member: M,
-}
-
-impl<'de, T, M: FnOnce(&str) -> T> DeserializeSeed<'de> for Key<'_, '_, M> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<T, D::Error> {
-        key.deserialize_str(self)
-    }
-}
-
-impl<T, M: FnOnce(&str) -> T> Visitor<'_> for Key<'_, '_, M> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: Error>(self, key: &str) -> Result<T, E> {
-        self.keys.note(key)?;
-        Ok((self.member)(key))
-    }
 }
 
 /// An object with an id: a user, or what else an event tells of.
@@ -153,7 +64,7 @@ impl<'de> Visitor<'de> for RecordSeed<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
-        self.0.seen.clear();
+        self.0.start_anew();
         let (mut id, mut stamp, mut marks) = (None, 0, 0);
         while let Some(member) = self.0.next(&mut map, Member::named)? {
             match member {
@@ -275,7 +186,7 @@ impl<'de> Visitor<'de> for Users<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(record) = list.next_element_seed(RecordSeed(self.keys))? {
             if self.users.len() == MOST_USERS {
-                return Err(fail(self.keys.fault, Unreadable::TooManyUsers));
+                return Err(fail(self.keys.fault(), Unreadable::TooManyUsers));
             }
             self.users.push(record.full_user().ok_or_else(|| A::Error::custom("not a full record"))?);
         }

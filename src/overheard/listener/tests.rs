@@ -45,9 +45,8 @@ fn in_fragments(message: &str) -> Vec<u8> {
 }
 
 fn user_updated(stamp: i64, more: &str) -> String {
-    format!(
-        r#"{{"event": "user_updated", "data": {{"user":{{"id":"{ALICE}","last_picture_update":{stamp}{more}}}}}, "seq": 1}}"#
-    )
+    let user = format!(r#"{{"id":"{ALICE}","last_picture_update":{stamp}{more}}}"#);
+    format!(r#"{{"event": "user_updated", "data": {{"user":{user}}}, "broadcast": {{}}, "seq": 1}}"#)
 }
 
 fn update_team() -> String {
@@ -191,6 +190,13 @@ fn what_cannot_be_followed_is_left_alone() {
         let stream = [event.as_slice(), &wrong, &event, &event].concat();
         assert_eq!(overheard(&stream, PLENTY), [alice(1)]);
     }
+    let budget = Arc::new(ListenBudget::new(PLENTY));
+    let mut listener = Listener::new(&budget);
+    let half = frame(1, user_updated(1, "").as_bytes());
+    assert_eq!(overheard_by(&mut listener, &half), []);
+    assert!(budget.left() < PLENTY);
+    assert_eq!(overheard_by(&mut listener, &event), []);
+    assert_eq!(budget.left(), PLENTY, "nothing is held by a listener that hears no more");
 }
 
 #[test]
