@@ -12,12 +12,14 @@ use crate::variant::negotiation;
 use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front, School};
 use crate::{allowance, cache, render};
-use actix_web::dev::{Extensions, Server, ServerHandle};
-use actix_web::{App, HttpRequest, HttpServer};
+use actix_http::Request;
+use actix_web::dev::{Extensions, Server, ServerHandle, fn_service};
+use actix_web::{App, HttpServer};
 use http::HeaderValue;
 use socket2::{Domain, Socket, Type};
 use std::any::Any;
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -175,11 +177,13 @@ impl Bound {
 fn start_public(listener: TcpListener, parts: Parts, config: &Config) -> io::Result<Server> {
     let server = &config.server;
     let telemetry = parts.telemetry.clone();
+    // No application and no router: every request goes to one service, which matches the raw path itself.
     let answer = move || {
         let front = Rc::new(parts.front());
-        App::new().default_service(actix_web::web::to(move |request: HttpRequest, payload: actix_web::web::Payload| {
-            web::handle(front.clone(), request, payload.into_inner())
-        }))
+        fn_service(move |request: Request| {
+            let front = front.clone();
+            async move { Ok::<_, Infallible>(web::handle(front, request).await) }
+        })
     };
     let mut public = HttpServer::new(answer)
         .on_connect(move |_: &dyn Any, connection: &mut Extensions| _ = connection.insert(telemetry.connection()))

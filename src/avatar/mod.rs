@@ -17,11 +17,11 @@ pub use admission::Proof;
 
 use crate::allowance::{self, Allowances, Exhausted, Payer};
 use crate::cache::grants;
-use crate::cache::{Grants, Lookup, OnEviction, PixelCache, Sources, Usage, Variants};
+use crate::cache::{Grants, Lookup, OnEviction, PixelCache, Record, Sources, Usage, Variants};
 use crate::caller::Caller;
 use crate::identity::PictureId;
 use crate::render::{self, Limits, Pixels};
-use crate::source::{SourceFormat, SourceImage, Validator};
+use crate::source::{SourceFormat, SourceImage};
 use std::time::Instant;
 use crate::telemetry::{CacheName, Fault, Telemetry};
 use crate::upstream::headers::picture_vary;
@@ -97,14 +97,10 @@ pub struct Picture {
     pub body: PictureBody,
     /// The header of upstream's answer to this request; empty where a grant was enough.
     pub headers: HeaderMap,
-    /// The `Cache-Control` that goes with the picture, also where upstream's 304 said none.
-    pub lifetime: Bytes,
-    /// The names that its `Vary` holds on upstream's account; often none.
-    pub vary: Bytes,
-    /// Upstream's validator of the picture.
-    pub validator: Option<Validator>,
-    /// The untouched picture's length in bytes: what the client would have got without us.
-    pub source_len: usize,
+    /// What is known of it.
+    pub record: Arc<Record>,
+    /// What upstream varies on by its answer to this request, where it was asked.
+    pub vary: Option<Bytes>,
     /// Bytes of bodies that upstream sent for this request.
     pub upstream_bytes: usize,
     /// How it was come by.
@@ -114,7 +110,7 @@ pub struct Picture {
 /// The bytes of a [`Picture`].
 pub enum PictureBody {
     /// A variant of ours.
-    Encoded(Encoded),
+    Encoded(Arc<Encoded>),
     /// The source as upstream sent it.
     Source(Arc<SourceImage>),
     /// The source as upstream sent it, because there was no capacity to render: good for this once.
@@ -214,8 +210,8 @@ impl Avatars {
         let source = granted.record.source;
         let encoded = match wish.transform.plan(wish.offer, &granted.record.info) {
             Plan::Untouched => None,
-            Plan::Render(recipe) => match &*self.variants.get(&VariantKey { source, recipe }).await? {
-                Variant::Encoded(encoded) => Some(encoded.clone()),
+            Plan::Render(recipe) => match self.variants.get(&VariantKey { source, recipe }).await? {
+                Variant::Encoded(encoded) => Some(encoded),
                 Variant::SourceIsBest => None,
             },
         };
@@ -288,13 +284,13 @@ impl Avatars {
         let wish = &request.wish;
         let (source, info) = (granted.record.source, granted.record.info);
         let rendered = match wish.transform.plan(wish.offer, &info) {
-            Plan::Untouched => Ok((Arc::new(Variant::SourceIsBest), Lookup::Hit)),
+            Plan::Untouched => Ok((Variant::SourceIsBest, Lookup::Hit)),
             Plan::Render(recipe) => {
                 let key = VariantKey { source, recipe };
                 if let Some(variant) = self.variants.get(&key).await {
                     Ok((variant, Lookup::Hit))
                 } else if self.sources.rejection(&source).await.is_some() {
-                    Ok((Arc::new(Variant::SourceIsBest), Lookup::Hit))
+                    Ok((Variant::SourceIsBest, Lookup::Hit))
                 } else {
                     let Some(body) = self.body_of(&granted).await else { return Ok(None) };
                     // Having been shown the picture pays for the first look at it.
@@ -306,9 +302,9 @@ impl Avatars {
             }
         };
         let error = match rendered {
-            Ok((variant, lookup)) => match &*variant {
+            Ok((variant, lookup)) => match variant {
                 Variant::Encoded(encoded) => {
-                    return Ok(Some(granted.shown_as(PictureBody::Encoded(encoded.clone()), Some(lookup))));
+                    return Ok(Some(granted.shown_as(PictureBody::Encoded(encoded), Some(lookup))));
                 }
                 Variant::SourceIsBest => None,
             },
@@ -340,17 +336,12 @@ impl Avatars {
 
 impl Granted {
     fn shown_as(self, body: PictureBody, variant: Option<Lookup>) -> Picture {
-        let record = &self.record;
-        // What upstream varies on it says with each answer of its own.
-        let vary = if self.headers.is_empty() { record.vary.clone() } else { picture_vary(&self.headers) };
         Picture {
             body,
-            lifetime: record.lifetime.clone(),
-            vary,
-            validator: record.validator.clone(),
-            source_len: record.source_len,
+            vary: (!self.proof.is_from_memory()).then(|| picture_vary(&self.headers)),
             outcome: PictureOutcome { proof: self.proof, variant },
             upstream_bytes: self.upstream_bytes,
+            record: self.record,
             headers: self.headers,
         }
     }

@@ -34,7 +34,7 @@ impl Avatars {
         &self,
         key: VariantKey,
         source: Arc<SourceImage>,
-    ) -> Result<(Arc<Variant>, Lookup), RenderError> {
+    ) -> Result<(Variant, Lookup), RenderError> {
         let (render, recipe, source_len) = (self.codecs.render, key.recipe, source.bytes.len());
         let rendered = async {
             let pixels = self.pixels(source.hash, &source.bytes).await?;
@@ -49,7 +49,7 @@ impl Avatars {
             if let Variant::Encoded(encoded) = &variant {
                 self.telemetry.rendered(encoded.format);
             }
-            Ok(Arc::new(variant))
+            Ok(variant)
         };
         // On the heap, like every step that a hit does not take: its state is many times that of a hit.
         self.variants.get_or_render(key, Box::pin(rendered)).await

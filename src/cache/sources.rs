@@ -4,6 +4,7 @@ use super::{OnEviction, Settings, Usage, listener, weight};
 use crate::identity::PictureId;
 use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
 use bytes::Bytes;
+use foldhash::quality::RandomState as Fast;
 use moka::future::Cache;
 use std::hash::{BuildHasher, RandomState};
 use std::mem::size_of;
@@ -147,7 +148,7 @@ pub enum Rejection {
 
 /// Source images and the records that name them.
 pub struct Sources {
-    records: Cache<RecordKey, Arc<Record>>,
+    records: Cache<RecordKey, Arc<Record>, Fast>,
     bodies: Cache<ContentHash, Arc<SourceImage>>,
     rejections: Cache<ContentHash, Rejection>,
     started: Instant,
@@ -167,7 +168,7 @@ impl Sources {
                 .max_capacity(for_records)
                 .weigher(|_, record: &Arc<Record>| weight(size_of::<RecordKey>() + record.bytes()))
                 .eviction_listener(listener(evicted.clone()))
-                .build(),
+                .build_with_hasher(Fast::default()),
             bodies: Cache::builder()
                 .max_capacity(settings.sources - for_records)
                 .weigher(|_, image: &Arc<SourceImage>| weight(size_of::<SourceImage>() + image.bytes.len()))

@@ -1,10 +1,10 @@
 //! Variants by key: rendered once for all who wait, weighed in bytes.
 
 use super::{OnEviction, Settings, Usage, listener, weight};
-use crate::variant::{Variant, VariantKey};
+use crate::variant::{Encoded, Variant, VariantKey};
+use foldhash::quality::RandomState;
 use moka::future::Cache;
 use std::mem::size_of;
-use std::sync::Arc;
 
 /// How a variant was come by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,7 +19,7 @@ pub enum Lookup {
 
 /// Encoded variants.
 pub struct Variants {
-    cache: Cache<VariantKey, Arc<Variant>>,
+    cache: Cache<VariantKey, Variant, RandomState>,
     max_entry: u64,
 }
 
@@ -36,17 +36,17 @@ impl Variants {
     pub fn new(settings: &Settings, evicted: OnEviction) -> Self {
         let cache = Cache::builder()
             .max_capacity(settings.variants)
-            .weigher(|_, variant: &Arc<Variant>| {
+            .weigher(|_, variant: &Variant| {
                 let content = content_len(variant);
-                weight(size_of::<VariantKey>() + size_of::<Variant>() + content)
+                weight(size_of::<VariantKey>() + size_of::<Encoded>() + content)
             })
             .eviction_listener(listener(evicted))
-            .build();
+            .build_with_hasher(RandomState::default());
         Self { cache, max_entry: settings.max_entry }
     }
 
     /// The variant of that name, if it is here.
-    pub async fn get(&self, key: &VariantKey) -> Option<Arc<Variant>> {
+    pub async fn get(&self, key: &VariantKey) -> Option<Variant> {
         self.cache.get(key).await
     }
 
@@ -57,8 +57,8 @@ impl Variants {
     pub async fn get_or_render<E: Clone + Send + Sync + 'static>(
         &self,
         key: VariantKey,
-        render: impl Future<Output = Result<Arc<Variant>, E>>,
-    ) -> Result<(Arc<Variant>, Lookup), E> {
+        render: impl Future<Output = Result<Variant, E>>,
+    ) -> Result<(Variant, Lookup), E> {
         let entry = self.cache.entry(key).or_try_insert_with(render).await.map_err(|error| E::clone(&error))?;
         let lookup = if entry.is_fresh() { Lookup::Rendered } else { Lookup::Coalesced };
         let variant = entry.into_value();
@@ -84,8 +84,9 @@ impl Variants {
 mod tests {
     use super::*;
     use crate::source::ContentHash;
-    use crate::variant::{Encoded, Format, Geometry, Offer, Recipe};
+    use crate::variant::{Format, Geometry, Offer, Recipe};
     use bytes::Bytes;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn key(n: u32) -> VariantKey {
@@ -99,8 +100,8 @@ mod tests {
         VariantKey { source: ContentHash::of(&n.to_le_bytes()), recipe }
     }
 
-    fn encoded(len: usize) -> Arc<Variant> {
-        Arc::new(Variant::Encoded(Encoded::new(Bytes::from(vec![1; len]), Format::Webp)))
+    fn encoded(len: usize) -> Variant {
+        Variant::Encoded(Arc::new(Encoded::new(Bytes::from(vec![1; len]), Format::Webp)))
     }
 
     fn variants(budget: u64) -> Arc<Variants> {

@@ -116,7 +116,7 @@ mod tests {
 
     fn encoded(file: &[u8], recipe: &Recipe) -> Encoded {
         match render(&pixels(file), recipe, file.len()).expect("encodes") {
-            Variant::Encoded(encoded) => encoded,
+            Variant::Encoded(encoded) => Encoded::clone(&encoded),
             Variant::SourceIsBest => panic!("the source may not serve"),
         }
     }

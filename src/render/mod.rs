@@ -9,6 +9,7 @@ use crate::source::SourceInfo;
 use crate::variant::{Encoded, Geometry, Recipe, Variant};
 use raster::Raster;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What a picture may cost before it is relayed as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,5 +104,5 @@ pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Va
     if recipe.source_may_serve && bytes.len() >= source_len {
         return Ok(Variant::SourceIsBest);
     }
-    Ok(Variant::Encoded(Encoded::new(bytes.into(), format)))
+    Ok(Variant::Encoded(Arc::new(Encoded::new(bytes.into(), format))))
 }

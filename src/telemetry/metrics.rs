@@ -218,10 +218,14 @@ impl Telemetry {
         Counted::one_of(&self.connections)
     }
 
-    /// A request came in; it counts as in flight until the result is dropped.
-    #[must_use]
-    pub fn in_flight(&self) -> Counted {
-        Counted::one_of(&self.in_flight_requests)
+    /// A request came in; it counts as in flight until [`Telemetry::request_ends`].
+    pub fn request_begins(&self) {
+        self.in_flight_requests.inc();
+    }
+
+    /// A request that began is over.
+    pub fn request_ends(&self) {
+        self.in_flight_requests.dec();
     }
 
     /// The counter of log lines that were dropped, for the log's writer.
@@ -309,8 +313,9 @@ mod tests {
     fn what_is_counted_is_told() {
         let telemetry = busy();
         let connection = telemetry.connection();
-        let (first, second) = (telemetry.in_flight(), telemetry.in_flight());
-        drop(first);
+        telemetry.request_begins();
+        telemetry.request_begins();
+        telemetry.request_ends();
         let text = telemetry.encode(&levels());
         for line in [
             r#"requests_total{route="user_picture",outcome="rendered"} 1"#,
@@ -341,7 +346,8 @@ mod tests {
             let line = format!("avatar_proxy_{line}");
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
-        drop((connection, second));
+        drop(connection);
+        telemetry.request_ends();
         let text = telemetry.encode(&CacheLevels::default());
         assert!(
             text.contains("\navatar_proxy_connections 0\n") && text.contains("\navatar_proxy_in_flight_requests 0\n")

@@ -32,6 +32,9 @@ const NOT_NAMEABLE: [&str; 9] = [
 /// The `Cache-Control` of what must not be kept: a stop-gap, something broken, or perhaps older than its URL says.
 pub const DO_NOT_KEEP: &str = "private, no-cache";
 
+/// What Mattermost says of nearly every picture: one text for all of them, and free to share.
+const USUAL_LIFETIME: &str = "max-age=86400, private";
+
 /// RFC 8586: how a request that comes back to us is recognised.
 pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -225,7 +228,8 @@ pub fn picture_lifetime(answer: &HeaderMap) -> Bytes {
     if !directives.iter().any(|each| each.eq_ignore_ascii_case("private")) {
         directives.push("private");
     }
-    Bytes::from(directives.join(", "))
+    let lifetime = directives.join(", ");
+    if lifetime == USUAL_LIFETIME { Bytes::from_static(USUAL_LIFETIME.as_bytes()) } else { lifetime.into() }
 }
 
 /// The names in upstream's `Vary` that go with a picture: without `Accept-Encoding`, since it is always sent as it is.

@@ -10,6 +10,7 @@ pub mod validators;
 
 use crate::source::ContentHash;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// A format that we encode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -121,7 +122,7 @@ pub struct VariantKey {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Variant {
     /// A picture of our own.
-    Encoded(Encoded),
+    Encoded(Arc<Encoded>),
     /// Nothing smaller was found: the source itself is the answer.
     SourceIsBest,
 }

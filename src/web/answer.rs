@@ -4,7 +4,7 @@
 use super::request_id::RequestId;
 use super::wire;
 use crate::identity::PictureId;
-use crate::telemetry::{Answered, Counted, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
+use crate::telemetry::{Answered, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
 use crate::upstream::AnswerBody;
 use crate::upstream::headers::content_length;
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
@@ -45,12 +45,12 @@ pub(super) struct Ledger {
     started: Instant,
     logs: bool,
     telemetry: Arc<Telemetry>,
-    _in_flight: Counted,
 }
 
 impl Ledger {
     /// Opens the account of a request.
     pub(super) fn open(telemetry: &Arc<Telemetry>, logs: bool, method: Method, client: IpAddr, route: Route) -> Self {
+        telemetry.request_begins();
         Self {
             proof: None,
             method,
@@ -68,7 +68,6 @@ impl Ledger {
             started: Instant::now(),
             logs,
             telemetry: telemetry.clone(),
-            _in_flight: telemetry.in_flight(),
         }
     }
 
@@ -115,6 +114,7 @@ impl Drop for Ledger {
         let bytes_original = if shown { self.bytes_sent } else { self.bytes_original };
         let duration = self.started.elapsed();
         let Self { route, outcome, status, bytes_sent, .. } = *self;
+        self.telemetry.request_ends();
         self.telemetry.answered(&Answered { route, outcome, status, bytes_sent, duration });
         if let Some(proof) = self.proof {
             self.telemetry.picture_shown(proof);

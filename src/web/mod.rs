@@ -27,11 +27,11 @@ use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
 use crate::variant::negotiation;
-use crate::variant::query::names_parameter;
 use crate::variant::transform::Sizes;
 use actix_web::dev::Payload;
 use actix_web::http::header as actix_header;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_http::{HttpMessage, Request};
+use actix_web::HttpResponse;
 use answer::Ledger;
 use ask::Ask;
 use http::Method;
@@ -109,16 +109,13 @@ impl Front {
         Credentials::of(fields).caller(&self.caller_key, self.host(headers))
     }
 
-    /// What the request may end, by somebody who says who it is: a stranger ends nothing.
+    /// What the request may end.
     fn ending(&self, inbound: &Inbound) -> Option<Ending> {
         if !self.avatars.remembers() || inbound.method == Method::GET {
             return None;
         }
         let agent = inbound.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
-        let ending = Ending::of(&inbound.method, &inbound.path, &self.settings.base_path, agent)?;
-        let fields = inbound.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let known = Credentials::of(fields).are_present() || names_parameter(&inbound.query, b"access_token");
-        known.then_some(ending)
+        Ending::of(&inbound.method, &inbound.path, &self.settings.base_path, agent)
     }
 
     /// The site of the `Host` that is sent upstream.
@@ -158,24 +155,38 @@ enum ClientBody {
 }
 
 /// Answers any request.
-pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: Payload) -> HttpResponse {
+pub async fn handle(front: Rc<Front>, request: Request) -> HttpResponse {
     let method =
         Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
     let route = Route::of(&method, request.path(), &front.settings.base_path);
     let origin = origin_of(&front, &request);
-    let mut ledger =
-        Ledger::open(&front.telemetry, front.settings.log_requests, method.clone(), origin.client, class(&route));
+    let mut ledger = Ledger::open(&front.telemetry, front.settings.log_requests, method, origin.client, class(&route));
     if let Route::Picture(kind, Who::Id(object)) = route
         && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).await
     {
         return ledger.close_at_once(response);
     }
-    let (headers, body, target) = match read(&front, &request, payload, &method, origin) {
+    // On the heap: its state is many times that of an answer from memory.
+    Box::pin(answer(front, request, ledger, route, origin)).await
+}
+
+/// Answers what is not in memory.
+async fn answer(
+    front: Rc<Front>,
+    mut request: Request,
+    ledger: Ledger,
+    route: Route,
+    origin: Origin,
+) -> HttpResponse {
+    let payload = request.take_payload();
+    let (headers, body, target) = match read(&front, &request, payload, &ledger.method, origin) {
         Ok(read) => read,
         Err(error) => return fail(&front, &error, ledger, &route),
     };
-    let (path, query) = (request.path().to_owned(), request.query_string().to_owned());
+    let (path, query) = (request.path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+    drop(request);
     let client = (origin.trusted || !origin.peer.is_loopback()).then_some(origin.client);
+    let method = ledger.method.clone();
     let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
     match dispatch(&front, &mut inbound, &route).await {
         Ok(response) => inbound.ledger.close_with(response),
@@ -241,7 +252,7 @@ fn class(route: &Route) -> RouteClass {
 /// What is left of a request's head and body once it has been prepared for upstream.
 fn read(
     front: &Front,
-    request: &HttpRequest,
+    request: &Request,
     payload: Payload,
     method: &Method,
     origin: Origin,
@@ -264,7 +275,7 @@ fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(),
 
 /// Path and query as they came. The authority of an absolute-form target is not looked at: only the configured upstream
 /// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2).
-fn target_of(request: &HttpRequest) -> Result<PathAndQuery, WebError> {
+fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
     let raw = request.uri().path_and_query().map_or("/", actix_web::http::uri::PathAndQuery::as_str);
     let target = PathAndQuery::try_from(raw).map_err(|_| WebError::Target)?;
     if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
@@ -291,7 +302,7 @@ fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> Result<Cli
     })
 }
 
-fn origin_of(front: &Front, request: &HttpRequest) -> Origin {
+fn origin_of(front: &Front, request: &Request) -> Origin {
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
     let trusted = front.settings.trusted_proxies.iter().any(|network| network.contains(&peer));
     let named = request.headers().get_all("x-forwarded-for").last().filter(|_| trusted);

@@ -14,10 +14,11 @@ use crate::upstream::{Answer, PictureRequest, headers};
 use crate::variant::negotiation::Negotiated;
 use crate::variant::query::forwarded_query;
 use crate::variant::validators::{names_etag, names_validator};
+use actix_http::{HttpMessage, Request};
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self as actix_header, HeaderValue as ActixValue};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::HttpResponse;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode as UpstreamStatus};
@@ -28,7 +29,7 @@ use std::time::Instant;
 /// for that; whatever is not plain goes the long way.
 pub(super) async fn recall(
     front: &Front,
-    request: &HttpRequest,
+    request: &Request,
     ledger: &mut Ledger,
     kind: PictureKind,
     object: ObjectId,
@@ -37,7 +38,7 @@ pub(super) async fn recall(
         return None;
     }
     let ask = Ask::read(request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-    let query = request.query_string();
+    let query = request.uri().query().unwrap_or_default();
     if !ask.may_be_recalled() || !ask.is_ours(front, kind, query) {
         return None;
     }
@@ -131,7 +132,7 @@ impl PictureAnswer<'_, '_> {
         ledger.named_by_upstream(&picture.headers);
         // Mattermost would have sent nothing either to a client that has the picture, or asks for the head alone.
         let sent = ledger.outcome != Outcome::NotModified && !self.only_head;
-        ledger.bytes_original = if sent { picture.source_len as u64 } else { 0 };
+        ledger.bytes_original = if sent { picture.record.source_len as u64 } else { 0 };
         response
     }
 
@@ -185,7 +186,7 @@ impl PictureAnswer<'_, '_> {
 
     /// A source that upstream gave no tag gets one of ours: emoji then revalidate without a body.
     fn tag(&self) -> Tag<'_> {
-        match (&self.picture.body, &self.picture.validator) {
+        match (&self.picture.body, &self.picture.record.validator) {
             (PictureBody::Encoded(encoded), _) => Tag::Ours(encoded.etag.clone()),
             (PictureBody::Source(_) | PictureBody::StopGap(_), Some(validator)) => Tag::Upstreams(validator),
             (PictureBody::Source(source) | PictureBody::StopGap(source), None) => {
@@ -208,13 +209,13 @@ impl PictureAnswer<'_, '_> {
     /// lagging cluster node answered, and the old face would stay under the new URL for a day.
     fn lifetime(&self) -> ActixValue {
         let lags = self.stamp.is_some_and(|asked| {
-            let held = self.picture.validator.as_ref().and_then(Validator::stamp);
+            let held = self.picture.record.validator.as_ref().and_then(Validator::stamp);
             held.is_some_and(|held| asked.unsigned_abs() > held.unsigned_abs())
         });
         if lags || matches!(self.picture.body, PictureBody::StopGap(_)) {
             return ActixValue::from_static(headers::DO_NOT_KEEP);
         }
-        wire::shared(self.picture.lifetime.clone())
+        wire::shared(self.picture.record.lifetime.clone())
     }
 
     /// What upstream varies on, and what we looked at.
@@ -225,7 +226,7 @@ impl PictureAnswer<'_, '_> {
             (false, true) => Some("User-Agent"),
             (false, false) => None,
         };
-        let upstreams = &self.picture.vary;
+        let upstreams = self.picture.vary.as_ref().unwrap_or(&self.picture.record.vary);
         match looked_at {
             Some(names) if upstreams.is_empty() => Some(ActixValue::from_static(names)),
             None => (!upstreams.is_empty()).then(|| wire::shared(upstreams.clone())),

@@ -56,11 +56,19 @@ impl Route {
 /// Dot segments, plain or escaped, and backslashes: what one parser folds, another routes as it stands. Mattermost's own
 /// router would answer 301 or 404.
 fn is_ambiguous(path: &str) -> bool {
-    let dot_segment = |segment: &str| {
-        // `.`, `..` and their escapes are at most six bytes, so nothing longer needs a look.
-        segment.len() <= 6 && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    path.bytes().any(|byte| byte == b'\\' || byte.is_ascii_control())
+        || path.as_bytes().split(|byte| *byte == b'/').any(is_dot_segment)
+}
+
+fn is_dot_segment(segment: &[u8]) -> bool {
+    let after_dot = |rest: &[u8]| match rest {
+        [b'.', ..] => Some(1),
+        [b'%', b'2', b'e' | b'E', ..] => Some(3),
+        _ => None,
     };
-    path.bytes().any(|byte| byte == b'\\' || byte.is_ascii_control()) || path.split('/').any(dot_segment)
+    let Some(first) = after_dot(segment) else { return false };
+    let rest = &segment[first..];
+    rest.is_empty() || after_dot(rest).is_some_and(|second| second == rest.len())
 }
 
 fn canonical_picture(path: &str, base: &str) -> Option<(PictureKind, Who)> {

@@ -3,9 +3,10 @@
 
 use super::passthrough::{Outbound, relay};
 use super::{Front, Inbound, WebError};
-use crate::caller::Caller;
+use crate::caller::{Caller, Credentials};
 use crate::overheard::Ending;
 use crate::telemetry::Ended;
+use crate::variant::query::names_parameter;
 use crate::upstream::{BodyStream, UpstreamError};
 use actix_web::HttpResponse;
 use std::rc::Rc;
@@ -16,9 +17,12 @@ pub(super) async fn serve(
     inbound: &mut Inbound,
     ending: Ending,
 ) -> Result<HttpResponse, WebError> {
+    let fields = inbound.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let anonymous =
+        !Credentials::of(fields).are_present() && !names_parameter(&inbound.query, b"access_token");
     let caller = front.caller(&inbound.headers);
     // A task of its own: a client that resets its connection takes its handler with it, but not what it began.
-    let followed = actix_web::rt::spawn(follow(front.clone(), Outbound::of(front, inbound), ending, caller));
+    let followed = actix_web::rt::spawn(follow(front.clone(), Outbound::of(front, inbound), ending, caller, anonymous));
     let answer = followed.await.map_err(|_| UpstreamError::Broken("the request was dropped".to_owned()))?;
     Ok(relay(inbound, answer?))
 }
@@ -28,11 +32,17 @@ async fn follow(
     outbound: Outbound,
     ending: Ending,
     caller: Option<Caller>,
+    anonymous: bool,
 ) -> Result<http::Response<BodyStream>, UpstreamError> {
     let answer = outbound.forward(&front).await;
-    // Refused, it has changed nothing; without an answer nobody knows.
-    let refused = answer.as_ref().is_ok_and(|answer| answer.status().is_client_error());
-    if !refused {
+    let changed = match answer.as_ref().map(http::Response::status) {
+        Ok(status) if status.is_success() || status.is_redirection() => true,
+        // Refused, it has changed nothing.
+        Ok(status) if status.is_client_error() => false,
+        // Nobody knows; but a stranger ends nothing that upstream has not said to be ended.
+        Ok(_) | Err(_) => !anonymous,
+    };
+    if changed {
         let ended = match (ending, caller) {
             (Ending::Session, Some(caller)) => {
                 front.avatars.end_session(&caller);
