@@ -403,8 +403,8 @@ mod tests {
         let spent: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0_u8..8)
                 .map(|thread| {
-                    let payer =
-                        allowances.payer(&[thread % 4], Some([HERE, Ipv6Addr::LOCALHOST.into()][usize::from(thread % 2)]));
+                    let payer = allowances
+                        .payer(&[thread % 4], Some([HERE, Ipv6Addr::LOCALHOST.into()][usize::from(thread % 2)]));
                     let allowances = &allowances;
                     scope.spawn(move || (0..2_000).filter(|_| allowances.spend(payer, now).is_ok()).count())
                 })

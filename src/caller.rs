@@ -280,11 +280,7 @@ mod tests {
             (vec![cookie(TOKEN), text("x-cloud-token", "1")], false),
             (vec![cookie(TOKEN), text("x-remotecluster-id", "1")], false),
             (
-                vec![
-                    cookie(TOKEN),
-                    text("x-mattermost-preauth-secret", "1"),
-                    text("x-mattermost-preauth-secret", "2"),
-                ],
+                vec![cookie(TOKEN), text("x-mattermost-preauth-secret", "1"), text("x-mattermost-preauth-secret", "2")],
                 false,
             ),
         ] {

@@ -4,7 +4,7 @@ use super::admission::{Granted, Inquiry, Proof};
 use super::render_pool::PoolError;
 use super::rendering::RenderError;
 use super::{Avatars, Keep, Relayed};
-use crate::cache::{Record, Rejection};
+use crate::cache::{Record, Rejection, Shortcuts};
 use crate::render::DecodeError;
 use crate::source::{ContentHash, SourceImage, Validator};
 use crate::telemetry::Fault;
@@ -12,6 +12,7 @@ use crate::upstream::headers::{picture_lifetime, picture_vary};
 use crate::upstream::{Answer, AnswerBody, UpstreamError};
 use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What an answer to a picture request turned out to be.
 pub(super) enum Examined {
@@ -88,6 +89,8 @@ fn granted(inquiry: &Inquiry, headers: HeaderMap, image: Arc<SourceImage>) -> Gr
         source_len: image.bytes.len(),
         lifetime: picture_lifetime(&headers),
         vary: picture_vary(&headers),
+        shortcuts: Shortcuts::default(),
+        replaced: AtomicBool::new(false),
     };
     let (record, upstream_bytes) = (Arc::new(record), image.bytes.len());
     Granted { record, upstream_bytes, body: Some(image), headers, proof: Proof::Fetched }

@@ -22,7 +22,6 @@ use crate::caller::Caller;
 use crate::identity::PictureId;
 use crate::render::{self, Limits, Pixels};
 use crate::source::{SourceFormat, SourceImage};
-use std::time::Instant;
 use crate::telemetry::{CacheName, Fault, Telemetry};
 use crate::upstream::headers::picture_vary;
 use crate::upstream::{Answer, PictureRequest, Upstream, UpstreamError};
@@ -30,13 +29,14 @@ use crate::variant::negotiation::OfferKind;
 use crate::variant::transform::Transform;
 use crate::variant::{Encoded, Format, Plan, Variant, VariantKey};
 use admission::{Admission, Errand, Granted};
-use flights::Flights;
 use bytes::Bytes;
+use flights::Flights;
 use http::header::{self, HeaderMap};
 use render_pool::RenderPool;
 use rendering::Codecs;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Everything that decides, with its limits.
 #[derive(Clone, Copy, Debug)]
@@ -210,10 +210,12 @@ impl Avatars {
         let source = granted.record.source;
         let encoded = match wish.transform.plan(wish.offer, &granted.record.info) {
             Plan::Untouched => None,
-            Plan::Render(recipe) => match self.variants.get(&VariantKey { source, recipe }).await? {
-                Variant::Encoded(encoded) => Some(encoded),
-                Variant::SourceIsBest => None,
-            },
+            Plan::Render(recipe) => {
+                match self.variants.get_by(&granted.record.shortcuts, &VariantKey { source, recipe }).await? {
+                    Variant::Encoded(encoded) => Some(encoded),
+                    Variant::SourceIsBest => None,
+                }
+            }
         };
         Some(match encoded {
             Some(encoded) => granted.shown_as(PictureBody::Encoded(encoded), Some(Lookup::Hit)),

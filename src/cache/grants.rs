@@ -347,10 +347,8 @@ mod tests {
             &|| stage.grants.refuse(&alice, picture(7)),
         ];
         for end in ends {
-            let (asked, listed) = (
-                stage.grants.asking_for(&alice, picture(7), stage.at(0)),
-                stage.grants.asking(&alice, stage.at(0)),
-            );
+            let (asked, listed) =
+                (stage.grants.asking_for(&alice, picture(7), stage.at(0)), stage.grants.asking(&alice, stage.at(0)));
             end();
             stage.grants.allow(&asked);
             stage.grants.learn(&alice, picture(7), &listed);

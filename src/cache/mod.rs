@@ -3,6 +3,7 @@
 //! Every cache weighs what it really holds, keys and bookkeeping included, against a budget in bytes; `TinyLFU` decides
 //! what stays. Nothing here knows who may see what: that is decided before anybody asks.
 
+mod at_hand;
 pub mod grants;
 mod pixels;
 mod sources;
@@ -11,7 +12,7 @@ mod variants;
 pub use grants::Grants;
 pub use pixels::PixelCache;
 pub use sources::{Hearsay, Question, Record, RecordKey, Rejection, Sources, Version};
-pub use variants::{Lookup, Variants};
+pub use variants::{Lookup, Shortcuts, Variants};
 
 use moka::notification::RemovalCause;
 use std::sync::Arc;

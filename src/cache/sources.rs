@@ -1,6 +1,7 @@
 //! Source images by content hash, and the map from picture to hash: the one thing that a POST forgets.
 
-use super::{OnEviction, Settings, Usage, listener, weight};
+use super::at_hand::AtHand;
+use super::{OnEviction, Settings, Shortcuts, Usage, listener, weight};
 use crate::identity::PictureId;
 use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use foldhash::quality::RandomState as Fast;
 use moka::future::Cache;
 use std::hash::{BuildHasher, RandomState};
 use std::mem::size_of;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ const GENERATION_SLOTS: usize = 4096;
 /// How many bodies are remembered as not to be decoded again.
 const REJECTIONS: u64 = 4096;
 
-/// The share of the sources' budget that the map from picture to hash may take: one part in eight.
-const RECORDS_SHARE: u64 = 8;
+/// The share of the sources' budget that the map from picture to hash may take: one part in four.
+const RECORDS_SHARE: u64 = 4;
 
 /// A picture as of one generation. Entries carry the generation they were begun under and are found only while it is the
 /// current one, so a fetch that was already on its way when a picture was forgotten cannot put the old one back, and
@@ -29,6 +30,8 @@ const RECORDS_SHARE: u64 = 8;
 pub struct RecordKey {
     picture: PictureId,
     generation: u64,
+    /// Follows from the picture.
+    place: u16,
 }
 
 impl RecordKey {
@@ -36,6 +39,11 @@ impl RecordKey {
     #[must_use]
     pub const fn picture(&self) -> PictureId {
         self.picture
+    }
+
+    /// Where it is held at hand: a number that nobody outside can aim at.
+    pub(super) fn place(&self) -> usize {
+        usize::from(self.place)
     }
 }
 
@@ -56,6 +64,10 @@ pub struct Record {
     pub vary: Bytes,
     /// Which version it is, among those that were heard of.
     pub version: Version,
+    /// The way to its variants.
+    pub shortcuts: Shortcuts,
+    /// Whether another took its place.
+    pub replaced: AtomicBool,
 }
 
 /// Which version of a picture a record holds, against what has been heard of it: in a user's record, in an event, in
@@ -149,6 +161,7 @@ pub enum Rejection {
 /// Source images and the records that name them.
 pub struct Sources {
     records: Cache<RecordKey, Arc<Record>, Fast>,
+    at_hand: AtHand,
     bodies: Cache<ContentHash, Arc<SourceImage>>,
     rejections: Cache<ContentHash, Rejection>,
     started: Instant,
@@ -169,6 +182,7 @@ impl Sources {
                 .weigher(|_, record: &Arc<Record>| weight(size_of::<RecordKey>() + record.bytes()))
                 .eviction_listener(listener(evicted.clone()))
                 .build_with_hasher(Fast::default()),
+            at_hand: AtHand::new(),
             bodies: Cache::builder()
                 .max_capacity(settings.sources - for_records)
                 .weigher(|_, image: &Arc<SourceImage>| weight(size_of::<SourceImage>() + image.bytes.len()))
@@ -187,28 +201,48 @@ impl Sources {
     #[must_use]
     pub fn key(&self, picture: PictureId) -> RecordKey {
         // Two counters that only ever grow: their sum changes whenever either does.
-        let generation = self.slot(picture).count() + self.all.count();
-        RecordKey { picture, generation }
+        let hash = self.slot_hasher.hash_one(picture);
+        let generation = self.slot_of(hash).count() + self.all.count();
+        // Other bits than those that choose the slot.
+        let place = u16::try_from((hash >> 32) & u64::from(u16::MAX)).expect("sixteen bits fit");
+        RecordKey { picture, generation, place }
     }
 
     /// What is known of the picture under `key`.
     pub async fn record(&self, key: &RecordKey) -> Option<Arc<Record>> {
-        self.records.get(key).await
+        if let Some(record) = self.at_hand.find(key) {
+            return Some(record);
+        }
+        let record = self.records.get(key).await;
+        match &record {
+            Some(record) => self.at_hand.put(*key, record),
+            None => self.at_hand.gone(key),
+        }
+        record
     }
 
     /// Keeps `record`, unless what is held under `key` answers a later question: an answer that was long on its way
     /// must not put an older picture back.
     pub async fn keep_record(&self, key: RecordKey, record: Arc<Record>) {
         let newer_of = |held: Option<moka::Entry<RecordKey, Arc<Record>>>| {
-            let held = held.map(moka::Entry::into_value).filter(|held| held.version.sent() > record.version.sent());
-            std::future::ready(held.unwrap_or(record))
+            let held = held.map(moka::Entry::into_value);
+            std::future::ready(match held {
+                Some(held) if held.is_newer_than(&record) => held,
+                Some(held) => {
+                    held.replaced.store(true, Ordering::Release);
+                    record
+                }
+                None => record,
+            })
         };
-        self.records.entry(key).and_upsert_with(newer_of).await;
+        let kept = self.records.entry(key).and_upsert_with(newer_of).await.into_value();
+        self.at_hand.put(key, &kept);
     }
 
     /// Lets go of what is kept under `key`, whose bytes are gone.
     pub async fn let_go(&self, key: &RecordKey) {
         self.records.invalidate(key).await;
+        self.at_hand.gone(key);
     }
 
     /// The source image of that name, if it is still here.
@@ -266,9 +300,13 @@ impl Sources {
     }
 
     fn slot(&self, picture: PictureId) -> &Generation {
+        self.slot_of(self.slot_hasher.hash_one(picture))
+    }
+
+    fn slot_of(&self, hash: u64) -> &Generation {
         // The low bits of a keyed hash: nobody outside can aim a write at another picture's slot.
-        let hash = usize::try_from(self.slot_hasher.hash_one(picture) & (GENERATION_SLOTS as u64 - 1));
-        &self.generations[hash.expect("twelve bits fit")]
+        let slot = usize::try_from(hash & (GENERATION_SLOTS as u64 - 1)).expect("twelve bits fit");
+        &self.generations[slot]
     }
 }
 
@@ -300,12 +338,23 @@ fn nanos(since: Duration) -> u64 {
 }
 
 impl Record {
+    /// Whether another took its place.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Whether it answers a later question than `other`.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        self.version.sent() > other.version.sent()
+    }
+
     fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.validator.as_ref().map_or(0, |validator| validator.as_bytes().len())
             + self.lifetime.len()
             + self.vary.len()
             + size_of::<Hearsay>()
+            + Shortcuts::bytes()
     }
 }
 
@@ -343,6 +392,8 @@ mod tests {
             source_len: 1,
             lifetime: Bytes::new(),
             vary: Bytes::new(),
+            shortcuts: Shortcuts::default(),
+            replaced: AtomicBool::new(false),
         })
     }
 
@@ -435,7 +486,7 @@ mod tests {
         }
         sources.bodies.run_pending_tasks().await;
         let usage = sources.usage();
-        assert!(usage.weight <= 448 << 10, "{usage:?}");
+        assert!(usage.weight <= 384 << 10, "{usage:?}");
         assert!(usage.entries > 8, "{usage:?}");
         assert!(sources.body(&huge.hash).await.is_none());
     }

@@ -1,10 +1,12 @@
 //! Variants by key: rendered once for all who wait, weighed in bytes.
 
 use super::{OnEviction, Settings, Usage, listener, weight};
-use crate::variant::{Encoded, Variant, VariantKey};
+use crate::variant::{Encoded, Recipe, Variant, VariantKey};
 use foldhash::quality::RandomState;
 use moka::future::Cache;
 use std::mem::size_of;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// How a variant was come by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +17,44 @@ pub enum Lookup {
     Rendered,
     /// This request waited for another's render.
     Coalesced,
+}
+
+/// How many variants of a record are found without the map.
+const SHORTCUTS: usize = 6;
+/// Every so many uses of a record's shortcuts the map is asked nevertheless: it has to know what is popular.
+const COUNTED: u32 = 8;
+
+/// The variants that were last made of one record, found by the record itself: half of what a hit costs is looking it up.
+/// They hold no memory, and what the map has let go is gone here too.
+#[derive(Debug, Default)]
+pub struct Shortcuts {
+    uses: AtomicU32,
+    variants: Mutex<Vec<(Recipe, Weak<Encoded>)>>,
+}
+
+impl Shortcuts {
+    fn find(&self, recipe: &Recipe) -> Option<Arc<Encoded>> {
+        if self.uses.fetch_add(1, Ordering::Relaxed).is_multiple_of(COUNTED) {
+            return None;
+        }
+        self.lock().iter().find(|(each, _)| each == recipe)?.1.upgrade()
+    }
+
+    fn add(&self, recipe: Recipe, encoded: &Arc<Encoded>) {
+        let mut variants = self.lock();
+        variants.retain(|(each, variant)| *each != recipe && variant.strong_count() > 0);
+        variants.truncate(SHORTCUTS - 1);
+        variants.insert(0, (recipe, Arc::downgrade(encoded)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Recipe, Weak<Encoded>)>> {
+        self.variants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most that they take, in bytes.
+    pub(super) const fn bytes() -> usize {
+        SHORTCUTS * (size_of::<(Recipe, Weak<Encoded>)>() + size_of::<Encoded>() + 2 * size_of::<usize>())
+    }
 }
 
 /// Encoded variants.
@@ -48,6 +88,18 @@ impl Variants {
     /// The variant of that name, if it is here.
     pub async fn get(&self, key: &VariantKey) -> Option<Variant> {
         self.cache.get(key).await
+    }
+
+    /// [`Variants::get`] by way of the record that names the source.
+    pub async fn get_by(&self, shortcuts: &Shortcuts, key: &VariantKey) -> Option<Variant> {
+        if let Some(encoded) = shortcuts.find(&key.recipe) {
+            return Some(Variant::Encoded(encoded));
+        }
+        let variant = self.get(key).await?;
+        if let Variant::Encoded(encoded) = &variant {
+            shortcuts.add(key.recipe, encoded);
+        }
+        Some(variant)
     }
 
     /// The variant of that name; `render` runs once for all who ask at the same time.
@@ -84,9 +136,7 @@ impl Variants {
 mod tests {
     use super::*;
     use crate::source::ContentHash;
-    use crate::variant::{Format, Geometry, Offer, Recipe};
-    use bytes::Bytes;
-    use std::sync::Arc;
+    use crate::variant::{Format, Geometry, Offer};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn key(n: u32) -> VariantKey {
@@ -101,7 +151,7 @@ mod tests {
     }
 
     fn encoded(len: usize) -> Variant {
-        Variant::Encoded(Arc::new(Encoded::new(Bytes::from(vec![1; len]), Format::Webp)))
+        Variant::Encoded(Arc::new(Encoded::new(vec![1; len], Format::Webp)))
     }
 
     fn variants(budget: u64) -> Arc<Variants> {
@@ -156,5 +206,30 @@ mod tests {
         assert!(usage.weight <= 256 << 10, "{usage:?}");
         assert!(usage.entries > 100, "{usage:?}");
         assert!(evicted.load(Ordering::Relaxed) > 2000);
+    }
+
+    #[actix_web::test]
+    async fn a_shortcut_leads_to_what_the_map_holds_and_holds_nothing_itself() {
+        let (variants, shortcuts) = (variants(1 << 20), Shortcuts::default());
+        for n in 0..20 {
+            let _ = variants.get_or_render(key(n), async { Ok::<_, ()>(encoded(100)) }).await;
+        }
+        for _ in 0..3 * COUNTED {
+            for n in 0..20 {
+                assert!(matches!(variants.get_by(&shortcuts, &key(0)).await, Some(Variant::Encoded(_))), "{n}");
+            }
+        }
+        assert_eq!(shortcuts.lock().len(), 1);
+        variants.cache.invalidate(&key(0)).await;
+        variants.tidy().await;
+        for _ in 0..COUNTED {
+            assert!(variants.get_by(&shortcuts, &key(0)).await.is_none());
+        }
+        for n in 0..50 {
+            let recipe = Recipe { background: [n; 3], ..key(1).recipe };
+            let Variant::Encoded(kept) = encoded(1) else { unreachable!("made above") };
+            shortcuts.add(recipe, &kept);
+            assert!(shortcuts.lock().len() <= SHORTCUTS);
+        }
     }
 }

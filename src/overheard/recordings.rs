@@ -171,15 +171,29 @@ fn every_recorded_event_is_heard() {
 }
 
 #[test]
-fn recorded_logouts_are_endings() {
+fn recorded_requests_end_what_they_ended() {
+    const RIGHTS: [(&str, &str); 7] = [
+        ("POST", "/sessions/revoke"),
+        ("POST", "/sessions/revoke/all"),
+        ("POST", "/tokens/revoke"),
+        ("PUT", "/active"),
+        ("PUT", "/roles"),
+        ("PUT", "/patch"),
+        ("DELETE", "/members/"),
+    ];
     let mut endings = 0;
     for recording in recordings().iter().filter(|recording| recording["kind"] == "http") {
         let path = text(recording, "/request/path").split('?').next().expect("a path");
         let method = Method::from_bytes(text(recording, "/request/method").as_bytes()).expect("a method");
         let ending = Ending::of(&method, path, "", None);
-        let expected = path.ends_with("/users/logout").then_some(Ending::Session);
+        let of_rights = |(ends, tail): (&str, &str)| {
+            let is_profile = path.contains("/users/") && tail == "/patch";
+            method == ends && !is_profile && (path.ends_with(tail) || tail == "/members/" && path.contains(tail))
+        };
+        let rights = RIGHTS.into_iter().any(of_rights).then_some(Ending::Rights);
+        let expected = if path.ends_with("/users/logout") { Some(Ending::Session) } else { rights };
         assert_eq!(ending, expected, "{method} {path}");
         endings += usize::from(ending.is_some());
     }
-    assert!(endings > 0);
+    assert!(endings >= 4, "{endings}");
 }

@@ -104,5 +104,5 @@ pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Va
     if recipe.source_may_serve && bytes.len() >= source_len {
         return Ok(Variant::SourceIsBest);
     }
-    Ok(Variant::Encoded(Arc::new(Encoded::new(bytes.into(), format))))
+    Ok(Variant::Encoded(Arc::new(Encoded::new(bytes, format))))
 }

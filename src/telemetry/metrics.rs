@@ -5,8 +5,8 @@
 
 use super::histogram::DurationHistogram;
 use super::labels::{
-    CacheName, ChangeOutcome, Ended, Fault, Heard, LessonOutcome, Outcome, ProofKind, Reason, Route, Stage, StatusClass,
-    UpstreamKind,
+    CacheName, ChangeOutcome, Ended, Fault, Heard, LessonOutcome, Outcome, ProofKind, Reason, Route, Stage,
+    StatusClass, UpstreamKind,
 };
 use super::series::{Build, Per, PerPair};
 use crate::identity::PictureKind;

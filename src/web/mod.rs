@@ -16,10 +16,7 @@ mod session;
 mod websocket;
 mod wire;
 
-pub use error::WebError;
-pub use learning::School;
-pub 
-use crate::avatar::Avatars;
+pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
 use crate::overheard::{Ending, ListenBudget};
@@ -28,16 +25,18 @@ use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
 use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
-use actix_web::dev::Payload;
-use actix_web::http::header as actix_header;
 use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
+use actix_web::dev::Payload;
+use actix_web::http::header as actix_header;
 use answer::Ledger;
 use ask::Ask;
+pub use error::WebError;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use ipnet::IpNet;
+pub use learning::School;
 use route::{Route, Who};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -171,13 +170,7 @@ pub async fn handle(front: Rc<Front>, request: Request) -> HttpResponse {
 }
 
 /// Answers what is not in memory.
-async fn answer(
-    front: Rc<Front>,
-    mut request: Request,
-    ledger: Ledger,
-    route: Route,
-    origin: Origin,
-) -> HttpResponse {
+async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: Route, origin: Origin) -> HttpResponse {
     let payload = request.take_payload();
     let (headers, body, target) = match read(&front, &request, payload, &ledger.method, origin) {
         Ok(read) => read,

@@ -9,9 +9,9 @@ use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{Method, StatusCode};
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
 use std::time::{Duration, Instant};
 
 /// Forwards the request and streams the answer, which may teach something.

@@ -15,10 +15,10 @@ use crate::variant::negotiation::Negotiated;
 use crate::variant::query::forwarded_query;
 use crate::variant::validators::{names_etag, names_validator};
 use actix_http::{HttpMessage, Request};
+use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self as actix_header, HeaderValue as ActixValue};
-use actix_web::HttpResponse;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode as UpstreamStatus};
@@ -70,13 +70,11 @@ pub(super) async fn serve(
     headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
     inbound.ledger.picture = wish.picture;
     let payer = front.avatars.payer(ask.token(), inbound.client);
-    let upstream =
-        PictureRequest { path: inbound.path.clone(), query: forwarded_query(&inbound.query), headers };
+    let upstream = PictureRequest { path: inbound.path.clone(), query: forwarded_query(&inbound.query), headers };
     let only_head = inbound.method == Method::HEAD;
     Ok(match front.avatars.serve(&front.upstream, &AvatarRequest { wish, payer, upstream }).await? {
         Served::Picture(picture) => {
-            let answer =
-                PictureAnswer { front, ask, picture: &picture, negotiated, stamp: wish.stamp, only_head };
+            let answer = PictureAnswer { front, ask, picture: &picture, negotiated, stamp: wish.stamp, only_head };
             answer.entered_in(&mut inbound.ledger)
         }
         Served::Relayed(relayed) => {
@@ -232,10 +230,13 @@ impl PictureAnswer<'_, '_> {
             None => (!upstreams.is_empty()).then(|| wire::shared(upstreams.clone())),
             Some(names) => {
                 let named = |name: &&str| {
-                    upstreams.split(|byte| *byte == b',').any(|each| each.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+                    upstreams
+                        .split(|byte| *byte == b',')
+                        .any(|each| each.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
                 };
                 let own = names.split(", ").filter(|name| !named(name)).map(|name| format!(", {name}"));
-                let joined = std::iter::once(String::from_utf8_lossy(upstreams).into_owned()).chain(own).collect::<String>();
+                let joined =
+                    std::iter::once(String::from_utf8_lossy(upstreams).into_owned()).chain(own).collect::<String>();
                 Some(wire::shared(joined.into()))
             }
         }

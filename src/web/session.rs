@@ -6,20 +6,15 @@ use super::{Front, Inbound, WebError};
 use crate::caller::{Caller, Credentials};
 use crate::overheard::Ending;
 use crate::telemetry::Ended;
-use crate::variant::query::names_parameter;
 use crate::upstream::{BodyStream, UpstreamError};
+use crate::variant::query::names_parameter;
 use actix_web::HttpResponse;
 use std::rc::Rc;
 
 /// Forwards the request and follows it to upstream's answer, whether or not the client waits for that.
-pub(super) async fn serve(
-    front: &Rc<Front>,
-    inbound: &mut Inbound,
-    ending: Ending,
-) -> Result<HttpResponse, WebError> {
+pub(super) async fn serve(front: &Rc<Front>, inbound: &mut Inbound, ending: Ending) -> Result<HttpResponse, WebError> {
     let fields = inbound.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let anonymous =
-        !Credentials::of(fields).are_present() && !names_parameter(&inbound.query, b"access_token");
+    let anonymous = !Credentials::of(fields).are_present() && !names_parameter(&inbound.query, b"access_token");
     let caller = front.caller(&inbound.headers);
     // A task of its own: a client that resets its connection takes its handler with it, but not what it began.
     let followed = actix_web::rt::spawn(follow(front.clone(), Outbound::of(front, inbound), ending, caller, anonymous));
