@@ -13,7 +13,7 @@ const TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 26..=50;
 const SESSION_COOKIE: &[u8] = b"MMAUTHTOKEN";
 
 /// The places at which callers and tokens are counted out; see `cache::Grants`.
-pub const PLACES: usize = 1 << 16;
+pub const PLACES: usize = 1 << 20;
 
 /// One of the fields that a client may send once, as far as it was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -90,9 +90,10 @@ impl<'a> Credentials<'a> {
     #[must_use]
     pub fn presented(&self) -> Option<&'a [u8]> {
         let token = match (self.session, self.authorization) {
-            (Field::Once(value), _) => unquoted(value),
-            (Field::Absent, Field::Once(value)) => without_scheme(value),
-            (Field::Repeated, _) | (Field::Absent, Field::Absent | Field::Repeated) => return None,
+            (Field::Once(value), _) if is_cookie_value(unquoted(value)) => unquoted(value),
+            // A cookie that Go drops is none.
+            (Field::Once(_) | Field::Absent, Field::Once(value)) => without_scheme(value),
+            (Field::Repeated, _) | (_, Field::Absent | Field::Repeated) => return None,
         };
         Some(&token[..token.len().min(*TOKEN_LENGTHS.end())])
     }
@@ -120,9 +121,9 @@ impl<'a> Credentials<'a> {
             return None;
         }
         let digest = key.digest(&[session, authorization, preauth, Some(host)]);
-        let own = u16::from_le_bytes([digest[0], digest[1]]);
-        let place = |token: Option<&[u8]>| token.map_or(own, |token| key.place(token));
-        Some(Caller { digest, places: [own, place(session), place(bearer)] })
+        let own = place(u64::from_le_bytes(digest[..8].try_into().expect("eight bytes")));
+        let of = |token: Option<&[u8]>| token.map_or(own, |token| key.place(token));
+        Some(Caller { digest, places: [own, of(session), of(bearer)] })
     }
 }
 
@@ -145,6 +146,11 @@ fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
 
+/// Whether Go takes it for a cookie's value (`validCookieValueByte` in its `net/http`).
+fn is_cookie_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b';' | b'\\'))
+}
+
 /// What upstream takes for the token of `Authorization`: everything behind the scheme and one byte more.
 fn without_scheme(value: &[u8]) -> &[u8] {
     let scheme = |name: &[u8]| value.get(..name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name));
@@ -157,7 +163,7 @@ fn without_scheme(value: &[u8]) -> &[u8] {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller {
     digest: [u8; 16],
-    places: [u16; 3],
+    places: [u32; 3],
 }
 
 impl Caller {
@@ -170,7 +176,7 @@ impl Caller {
     /// The place of the set, of its cookie's token and of its header's token, each below [`PLACES`]; that of the set
     /// stands for a token that is absent.
     #[must_use]
-    pub const fn places(&self) -> [u16; 3] {
+    pub const fn places(&self) -> [u32; 3] {
         self.places
     }
 }
@@ -224,9 +230,36 @@ impl CallerKey {
         hash.as_bytes()[..16].try_into().expect("blake3 gives 32 bytes")
     }
 
-    fn place(&self, token: &[u8]) -> u16 {
-        u16::try_from(self.places.hash_one(token) & (PLACES as u64 - 1)).expect("sixteen bits fit")
+    fn place(&self, token: &[u8]) -> u32 {
+        place(self.places.hash_one(token))
     }
+}
+
+fn place(hash: u64) -> u32 {
+    u32::try_from(hash % PLACES as u64).expect("twenty bits fit")
+}
+
+/// The places of every token that upstream might have read in a request, however it is dressed: each session cookie, each
+/// `Authorization`, each value of `access_token`.
+pub fn places_of_tokens<'a>(
+    key: &CallerKey,
+    fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    by_query: &[Vec<u8>],
+) -> Vec<u32> {
+    let mut places = by_query.iter().map(|token| key.place(token)).collect::<Vec<_>>();
+    for (name, value) in fields {
+        match name {
+            "cookie" => {
+                let cookies = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+                let sessions =
+                    cookies.filter_map(|pair| pair.strip_prefix(SESSION_COOKIE)?.trim_ascii_start().strip_prefix(b"="));
+                places.extend(sessions.map(|value| key.place(unquoted(value.trim_ascii()))));
+            }
+            "authorization" => places.push(key.place(without_scheme(value).trim_ascii())),
+            _ => {}
+        }
+    }
+    places
 }
 
 #[cfg(test)]
@@ -323,10 +356,31 @@ mod tests {
     }
 
     #[test]
+    fn every_token_that_upstream_might_read_is_found() {
+        let (key, bearer) = (key(), format!("Bearer {OTHER}"));
+        let by_header = caller(&key, &[("authorization", &bearer)]).expect("a caller").places()[2];
+        for (name, value) in [
+            ("authorization", format!("Bearer:{OTHER}")),
+            ("authorization", format!("token {OTHER} ")),
+            ("cookie", format!("MMAUTHTOKEN={TOKEN}; MMAUTHTOKEN={OTHER}")),
+            ("cookie", format!("MMAUTHTOKEN=\"{OTHER}\"; a=b")),
+            ("cookie", format!("MMAUTHTOKEN = {OTHER}")),
+        ] {
+            assert!(places_of_tokens(&key, [(name, value.as_bytes())], &[]).contains(&by_header), "{name}: {value}");
+        }
+        assert!(places_of_tokens(&key, [], &[OTHER.into()]).contains(&by_header));
+        assert!(places_of_tokens(&key, [("accept", &b"x"[..])], &[]).is_empty());
+    }
+
+    #[test]
     fn the_budget_goes_by_the_token_that_upstream_looks_at() {
         for (fields, first) in [
             (&[("cookie", "MMAUTHTOKEN=a"), ("authorization", "Bearer b")][..], Some("a")),
             (&[("cookie", "MMAUTHTOKEN=\"a\"")], Some("a")),
+            (&[("cookie", "MMAUTHTOKEN="), ("authorization", "Bearer b")], Some("")),
+            (&[("cookie", "MMAUTHTOKEN=\\1"), ("authorization", "Bearer b")], Some("b")),
+            (&[("cookie", "MMAUTHTOKEN=a\"b"), ("authorization", "Bearer b")], Some("b")),
+            (&[("cookie", "MMAUTHTOKEN=\\1")], None),
             (&[("authorization", "Bearer b")], Some("b")),
             (&[("authorization", "tOKEN:b")], Some("b")),
             (&[("authorization", "Bearer")], Some("")),

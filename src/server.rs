@@ -10,7 +10,7 @@ use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
 use crate::upstream::{self, Gateway, Upstream, UpstreamError};
 use crate::variant::negotiation;
 use crate::variant::transform::{Sizes, SizesError};
-use crate::web::{self, Front, School};
+use crate::web::{self, Front, Influence, School};
 use crate::{allowance, cache, render};
 use actix_http::Request;
 use actix_web::dev::{Extensions, Server, ServerHandle, fn_service};
@@ -80,6 +80,7 @@ struct Parts {
     telemetry: Arc<Telemetry>,
     hop: HeaderValue,
     caller_key: Arc<CallerKey>,
+    influence: Arc<Influence>,
     school: Arc<School>,
     listeners: Arc<ListenBudget>,
 }
@@ -93,6 +94,7 @@ impl Parts {
             telemetry: self.telemetry.clone(),
             hop: self.hop.clone(),
             caller_key: self.caller_key.clone(),
+            influence: self.influence.clone(),
             school: self.school.clone(),
             listeners: self.listeners.clone(),
             last_site: RefCell::default(),
@@ -116,8 +118,9 @@ impl Bound {
         let readiness = readiness(&Arc::new(Upstream::new(&gateway)?), config.server.base_path.prefix());
         let settings = Arc::new(web_settings(&config)?);
         let avatars = Arc::new(avatars);
-        let (school, listeners) = (Arc::default(), Arc::new(ListenBudget::new(ALL_EVENTS)));
-        let parts = Parts { settings, gateway, avatars, telemetry, hop, caller_key, school, listeners };
+        let (influence, school) = (Arc::default(), Arc::default());
+        let listeners = Arc::new(ListenBudget::new(ALL_EVENTS));
+        let parts = Parts { settings, gateway, avatars, telemetry, hop, caller_key, influence, school, listeners };
         Ok(Self { public, admin, parts, readiness, config })
     }
 

@@ -6,7 +6,7 @@ use super::examine::{Examined, names_picture};
 use super::flights::{FlightName, Passenger, Phase, Pilot, Place};
 use super::{AvatarError, AvatarRequest, Avatars, Keep, Relayed, Wish};
 use crate::cache::grants::AskedFor;
-use crate::cache::{Hearsay, Question, Record, RecordKey};
+use crate::cache::{self, Hearsay, Question, Record, RecordKey};
 use crate::caller::Caller;
 use crate::source::{SourceImage, Validator};
 use crate::telemetry::{Fault, ProofKind, UpstreamKind};
@@ -14,6 +14,7 @@ use crate::upstream::{Answer, Upstream, UpstreamError};
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// How often a request waits for another's question before it asks on its own.
@@ -82,9 +83,9 @@ impl From<Proof> for ProofKind {
 
 /// A question that is put to upstream: where the answer is kept, and what it settles and proves.
 pub(super) struct Inquiry {
-    kept_under: Option<RecordKey>,
+    kept_under: Option<(RecordKey, cache::Known)>,
     question: Question,
-    proves: Option<AskedFor>,
+    proves: Option<(Caller, AskedFor)>,
 }
 
 impl Inquiry {
@@ -110,6 +111,14 @@ impl Known {
         }
     }
 
+    /// How the answer may be kept.
+    const fn keeps(&self) -> cache::Known {
+        match self {
+            Self::Nothing | Self::Coming(..) => cache::Known::Nothing,
+            Self::Kept(..) => cache::Known::Before,
+        }
+    }
+
     fn hearsay(&self) -> Arc<Hearsay> {
         match self {
             Self::Nothing => Arc::default(),
@@ -119,18 +128,37 @@ impl Known {
     }
 }
 
+/// What a request needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// To be allowed.
+    Permission,
+    /// The bytes too: they were let go.
+    Bytes,
+}
+
+/// What waiting for another's fetch came to.
+enum Ride {
+    /// There is something to ask with.
+    Asking(Known),
+    /// The same credentials were shown the picture.
+    Arrived(Box<Granted>),
+    /// Nothing came of it.
+    ForNothing,
+}
+
 impl Avatars {
     /// What of the picture this caller may be shown without asking upstream: there is a grant, and nothing newer than
     /// what is kept was heard of.
     pub(super) async fn remembered(&self, wish: &Wish, now: Instant) -> Option<Granted> {
         let (picture, caller) = (wish.picture?, self.sharing(wish)?);
         let sent = self.grants.as_ref()?.covers(&caller, picture, now)?;
-        let record = self.sources.record(&self.sources.key(picture)).await?;
-        if let Some(stamp) = wish.stamp.filter(|_| picture.kind.has_validator()) {
-            // From somebody who may see the picture: a stranger's word would make everybody ask.
-            record.version.hearsay().hear(stamp);
+        if wish.max_age.is_some_and(|max_age| now.saturating_duration_since(sent) > max_age) {
+            return None;
         }
-        if !record.version.is_current() {
+        let record = self.sources.record(&self.sources.key(picture)).await?;
+        let outdated = |stamp| picture.kind.has_validator() && record.version.is_older_than(stamp);
+        if !record.version.is_current() || wish.stamp.is_some_and(outdated) {
             return None;
         }
         Some(Granted { record, body: None, headers: HeaderMap::new(), upstream_bytes: 0, proof: Proof::Granted(sent) })
@@ -141,26 +169,35 @@ impl Avatars {
         wish.caller.filter(|_| self.grants.is_some() && !wish.must_ask)
     }
 
-    /// Decides whether this caller may see this picture, asking upstream unless a grant says so.
-    pub(super) async fn admit(&self, errand: Errand<'_>) -> Result<Admission, AvatarError> {
+    /// Decides whether this caller may see this picture, asking upstream unless a grant says so. With [`Need::Bytes`] the
+    /// bytes come with it.
+    pub(super) async fn admit(&self, errand: Errand<'_>, need: Need) -> Result<Admission, AvatarError> {
         let wish = &errand.request.wish;
         let Some(picture) = wish.picture else {
             return self.ask_alone(errand).await;
         };
         for _ in 0..PATIENCE {
-            if let Some(granted) = self.remembered(wish, Instant::now()).await {
+            if need == Need::Permission
+                && let Some(granted) = self.remembered(wish, Instant::now()).await
+            {
                 return Ok(Admission::Granted(Box::new(granted)));
             }
             // Taken before upstream is asked: what is fetched under it is found only while nothing was forgotten since.
             let key = self.sources.key(picture);
-            let known = match self.sources.record(&key).await.filter(|record| record.validator.is_some()) {
+            let kept = match need {
+                Need::Permission if picture.kind.has_validator() => self.sources.record(&key).await,
+                Need::Permission => None,
+                Need::Bytes => None,
+            };
+            let known = match kept {
                 Some(record) => Known::Kept(record, None),
                 None if !picture.kind.has_validator() => Known::Nothing,
                 None => match self.flights.board(FlightName::Body(key), wish.caller) {
                     Place::Pilot(pilot) => return Box::pin(self.fly(errand, key, pilot)).await,
                     Place::Passenger(passenger) => match self.ride(wish, passenger).await? {
-                        Some(known) => known,
-                        None => continue,
+                        Ride::Asking(known) => known,
+                        Ride::Arrived(granted) => return Ok(Admission::Granted(granted)),
+                        Ride::ForNothing => continue,
                     },
                 },
             };
@@ -174,12 +211,14 @@ impl Avatars {
 
     /// Asks for nobody else. What is not known to be under way is not told of news, so it is not kept.
     pub(super) async fn ask_alone(&self, errand: Errand<'_>) -> Result<Admission, AvatarError> {
+        self.spend(errand.request)?;
         self.fetch(errand, &self.inquiry(&errand.request.wish, None, Arc::default())).await
     }
 
     /// Fetches a picture that nobody has, for all who wait.
     async fn fly(&self, errand: Errand<'_>, key: RecordKey, pilot: Pilot<'_>) -> Result<Admission, AvatarError> {
-        let inquiry = self.inquiry(&errand.request.wish, Some(key), pilot.hearsay());
+        self.spend(errand.request)?;
+        let inquiry = self.inquiry(&errand.request.wish, Some((key, cache::Known::Nothing)), pilot.hearsay());
         let asked = async {
             let answer = self.ask(errand, None).await?;
             if let Some(validator) = names_picture(&answer) {
@@ -193,23 +232,34 @@ impl Avatars {
                 let body = granted.body.clone().expect("a fetched picture has its bytes");
                 Phase::Landed(granted.record.clone(), body)
             }
-            Err(AvatarError::Upstream(error)) => Phase::NoAnswer(error.clone()),
-            Ok(_) | Err(_) => Phase::Empty,
+            Ok(_) => Phase::Empty,
+            Err(error) => phase_after(error),
         });
         admission
     }
 
-    /// Waits for another's fetch, as long as it takes to know what to ask; `None` where it brought nothing.
-    async fn ride(&self, wish: &Wish, mut passenger: Passenger) -> Result<Option<Known>, AvatarError> {
+    /// Waits for another's fetch, as long as it takes to know what to ask, or to need not ask.
+    async fn ride(&self, wish: &Wish, mut passenger: Passenger) -> Result<Ride, AvatarError> {
         // The same credentials will have the same grant; others can ask as soon as there is a validator to ask with.
         let own = self.sharing(wish).filter(|caller| passenger.pilot() == Some(*caller));
         let phase = if own.is_some() { passenger.end().await } else { passenger.beyond_asking().await };
         Ok(match phase {
-            Phase::Named(validator) => Some(Known::Coming(validator, passenger)),
-            Phase::Landed(..) if own.is_some() => None,
-            Phase::Landed(record, body) => Some(Known::Kept(record, Some(body))),
+            Phase::Named(validator) => Ride::Asking(Known::Coming(validator, passenger)),
+            Phase::Landed(record, body) => {
+                let granted = self.grants.as_ref().zip(own).zip(wish.picture);
+                match granted.and_then(|((grants, caller), picture)| grants.covers(&caller, picture, Instant::now())) {
+                    Some(sent) => Ride::Arrived(Box::new(Granted {
+                        record,
+                        body: Some(body),
+                        headers: HeaderMap::new(),
+                        upstream_bytes: 0,
+                        proof: Proof::Granted(sent),
+                    })),
+                    None => Ride::Asking(Known::Kept(record, Some(body))),
+                }
+            }
             Phase::NoAnswer(error) => return Err(error.into()),
-            Phase::Asked | Phase::Granted | Phase::Empty | Phase::Abandoned => None,
+            Phase::Asked | Phase::Granted | Phase::Empty | Phase::Abandoned => Ride::ForNothing,
         })
     }
 
@@ -233,15 +283,17 @@ impl Avatars {
         let admission = self.inquire(errand, key, known).await;
         pilot.land(match &admission {
             Ok(Admission::Granted(_)) => Phase::Granted,
-            Err(AvatarError::Upstream(error)) => Phase::NoAnswer(error.clone()),
-            Ok(Admission::Relayed(_)) | Err(_) => Phase::Empty,
+            Ok(Admission::Relayed(_)) => Phase::Empty,
+            Err(error) => phase_after(error),
         });
         admission.map(Some)
     }
 
     /// Asks upstream in this caller's name, on the condition that the picture is not the known one.
     async fn inquire(&self, errand: Errand<'_>, key: RecordKey, known: Known) -> Result<Admission, AvatarError> {
-        let inquiry = self.inquiry(&errand.request.wish, Some(key), known.hearsay());
+        self.spend(errand.request)?;
+        self.hear_from(&errand.request.wish, &known.hearsay());
+        let inquiry = self.inquiry(&errand.request.wish, Some((key, known.keeps())), known.hearsay());
         let asked = errand.within_time(async {
             let answer = self.ask(errand, known.validator()).await?;
             if answer.status != StatusCode::NOT_MODIFIED {
@@ -285,18 +337,30 @@ impl Avatars {
         errand.within_time(asked).await
     }
 
+    /// Heeds the version in a request's URL, now that it has paid for the question that settles it. Only from somebody who
+    /// may see the picture: a stranger's word would make everybody ask.
+    fn hear_from(&self, wish: &Wish, heard: &Hearsay) {
+        let pair = self.grants.as_ref().zip(wish.caller).zip(wish.picture);
+        let sees = pair.and_then(|((grants, caller), picture)| grants.covers(&caller, picture, Instant::now()));
+        if let (Some(_), Some(stamp)) = (sees, wish.stamp) {
+            heard.hear(stamp);
+        }
+    }
+
     /// To be made before upstream is asked.
-    fn inquiry(&self, wish: &Wish, kept_under: Option<RecordKey>, heard: Arc<Hearsay>) -> Inquiry {
+    fn inquiry(&self, wish: &Wish, kept_under: Option<(RecordKey, cache::Known)>, heard: Arc<Hearsay>) -> Inquiry {
         let now = Instant::now();
         let pair = self.grants.as_ref().zip(wish.caller).zip(wish.picture);
-        let proves = pair.map(|((grants, caller), picture)| grants.asking_for(&caller, picture, now));
+        let proves = pair.map(|((grants, caller), picture)| (caller, grants.asking_for(&caller, picture, now)));
         Inquiry { kept_under, question: Question::put(heard, now), proves }
     }
 
     async fn ask(&self, errand: Errand<'_>, validator: Option<&Validator>) -> Result<Answer, AvatarError> {
-        self.spend(errand.request)?;
         let asked = Instant::now();
-        let answer = errand.upstream.picture(&errand.request.upstream, validator).await?;
+        let answer = errand.upstream.picture(&errand.request.upstream, validator).await;
+        self.outage
+            .store(matches!(answer, Err(UpstreamError::Unreachable(_) | UpstreamError::TimedOut)), Ordering::Relaxed);
+        let answer = answer?;
         self.telemetry.upstream_answered(UpstreamKind::Picture, answer.status, asked.elapsed());
         self.take_back(&errand.request.wish, answer.status);
         Ok(answer)
@@ -304,10 +368,10 @@ impl Avatars {
 
     /// What upstream's refusal takes from a caller: a 401 everything, a 403 or 404 this picture.
     fn take_back(&self, wish: &Wish, status: StatusCode) {
-        let Some((grants, caller)) = self.grants.as_ref().zip(wish.caller) else { return };
+        let Some(caller) = &wish.caller else { return };
         match (status, wish.picture) {
-            (StatusCode::UNAUTHORIZED, _) => grants.end_caller(&caller),
-            (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, Some(picture)) => grants.refuse(&caller, picture),
+            (StatusCode::UNAUTHORIZED, _) => self.disown(caller),
+            (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, Some(picture)) => self.refuse(caller, picture),
             _ => {}
         }
     }
@@ -316,7 +380,7 @@ impl Avatars {
     /// and cut-off bodies while a picture changes (mattermost.md, fact 13).
     async fn examine(&self, errand: Errand<'_>, inquiry: &Inquiry, answer: Answer) -> Result<Admission, AvatarError> {
         let first = match self.examine_once(inquiry, answer).await? {
-            Examined::Picture(granted) => return Ok(self.keep(inquiry, granted).await),
+            Examined::Picture(granted) => return Ok(self.keep(inquiry, &errand.request.wish, granted).await),
             Examined::Relay(relayed) => return Ok(Admission::Relayed(relayed)),
             Examined::Broken(answer) => answer,
         };
@@ -326,7 +390,7 @@ impl Avatars {
             Err(error) => Err(error),
         };
         Ok(match again {
-            Ok(Examined::Picture(granted)) => self.keep(inquiry, granted).await,
+            Ok(Examined::Picture(granted)) => self.keep(inquiry, &errand.request.wish, granted).await,
             Ok(Examined::Relay(relayed)) => Admission::Relayed(relayed),
             Ok(Examined::Broken(answer)) => Admission::Relayed(Relayed { answer, keep: Keep::Broken }),
             Err(_) => Admission::Relayed(Relayed { answer: first, keep: Keep::Broken }),
@@ -335,21 +399,49 @@ impl Avatars {
 
     /// Keeps what upstream has shown, and that it has shown it to this caller. What has no validator though its kind has
     /// one (a stored file is missing) is good for this once; kinds that never have one are kept for those with a grant.
-    async fn keep(&self, inquiry: &Inquiry, granted: Box<Granted>) -> Admission {
-        if let Some(key) = inquiry.kept_under {
-            let kind = key.picture().kind;
-            let on_grants_alone = !kind.has_validator() && self.grants.is_some();
-            if granted.record.validator.is_some() || on_grants_alone {
-                self.sources.keep_record(key, granted.record.clone()).await;
+    async fn keep(&self, inquiry: &Inquiry, wish: &Wish, granted: Box<Granted>) -> Admission {
+        let is_of_use = wish.picture.is_some_and(|picture| {
+            if picture.kind.has_validator() { granted.record.validator.is_some() } else { self.grants.is_some() }
+        });
+        match inquiry.kept_under {
+            Some((key, known)) if is_of_use => {
+                let held = self.sources.keep_record(key, granted.record.clone(), known).await;
+                if let Some(held) = held.filter(|held| held.source != granted.record.source) {
+                    // Another answer came first. If this is the newer version after all, that is to be asked about.
+                    if let Some(stamp) = granted.record.validator.as_ref().and_then(Validator::stamp) {
+                        held.version.hearsay().hear(stamp);
+                    }
+                }
             }
+            _ => self.let_go_of_another(wish, &granted.record).await,
         }
         self.allow(inquiry);
         Admission::Granted(granted)
     }
 
-    fn allow(&self, inquiry: &Inquiry) {
-        if let Some((grants, asked)) = self.grants.as_ref().zip(inquiry.proves.as_ref()) {
-            grants.allow(asked);
+    /// Upstream has just shown another picture than the one that is kept: that one must not come back.
+    async fn let_go_of_another(&self, wish: &Wish, shown: &Record) {
+        let Some(picture) = wish.picture else { return };
+        let key = self.sources.key(picture);
+        if self.sources.record(&key).await.is_some_and(|kept| kept.source != shown.source) {
+            self.sources.let_go(&key).await;
         }
+    }
+
+    fn allow(&self, inquiry: &Inquiry) {
+        if let (Some(grants), Some((caller, asked))) = (&self.grants, &inquiry.proves) {
+            grants.allow(caller, asked);
+        }
+    }
+}
+
+/// What those who wait are told of a failure. That upstream cannot be reached or does not answer is true for all, and to
+/// ask one after another would take as long for each (F02); everything else is this request's own.
+fn phase_after(error: &AvatarError) -> Phase {
+    match error {
+        AvatarError::Upstream(error @ (UpstreamError::Unreachable(_) | UpstreamError::TimedOut)) => {
+            Phase::NoAnswer(error.clone())
+        }
+        _ => Phase::Empty,
     }
 }

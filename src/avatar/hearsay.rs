@@ -5,7 +5,12 @@ use super::Avatars;
 use crate::cache::grants::Asked;
 use crate::caller::Caller;
 use crate::identity::{ObjectId, PictureId, PictureKind, Site};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two times that events end everything.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Avatars {
     /// Whether anything may be served without asking upstream.
@@ -53,10 +58,17 @@ impl Avatars {
         }
     }
 
-    /// `caller` ended its own session.
-    pub fn end_session(&self, caller: &Caller) {
+    /// Upstream refused `caller` the picture.
+    pub fn refuse(&self, caller: &Caller, picture: PictureId) {
         if let Some(grants) = &self.grants {
-            grants.end_tokens(caller);
+            grants.refuse(caller, picture);
+        }
+    }
+
+    /// The sessions of the tokens at these places were, or may have been, ended.
+    pub fn end_tokens(&self, places: &[u32]) {
+        if let Some(grants) = &self.grants {
+            grants.end_tokens(places);
         }
     }
 
@@ -65,5 +77,82 @@ impl Avatars {
         if let Some(grants) = &self.grants {
             grants.end_all();
         }
+    }
+
+    /// [`Avatars::end_grants`] for what each of thousands of sockets tells anew: at once, and then once more for all that
+    /// is heard within a second.
+    pub fn end_grants_once(&self) {
+        if self.grants_end.may_act(Instant::now()) {
+            self.end_grants();
+        }
+    }
+
+    /// [`Avatars::forget_all`] in the same way.
+    pub fn forget_all_once(&self) {
+        if self.pictures_end.may_act(Instant::now()) {
+            self.forget_all();
+        }
+    }
+
+    /// Does what was put off.
+    pub(super) fn catch_up(&self) {
+        if self.grants_end.is_due() {
+            self.end_grants();
+        }
+        if self.pictures_end.is_due() {
+            self.forget_all();
+        }
+    }
+
+    /// Whether upstream has answered `caller` lately as somebody it knows.
+    #[must_use]
+    pub fn knows(&self, caller: &Caller, now: Instant) -> bool {
+        self.grants.as_ref().is_some_and(|grants| grants.knows(caller, now))
+    }
+
+    /// Whether upstream gave no answer when it was last asked.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        self.outage.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets something happen at once, and puts off what follows within a second.
+#[derive(Default)]
+pub(super) struct Throttle {
+    last: Mutex<Option<Instant>>,
+    put_off: AtomicBool,
+}
+
+impl Throttle {
+    /// Whether it may be done now; if not, it will be due.
+    fn may_act(&self, now: Instant) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let soon = last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE);
+        if soon {
+            self.put_off.store(true, Ordering::Release);
+        } else {
+            *last = Some(now);
+        }
+        !soon
+    }
+
+    fn is_due(&self) -> bool {
+        self.put_off.swap(false, Ordering::AcqRel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_a_thousand_times_is_done_twice() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        let done = (0..1000).filter(|n| throttle.may_act(start + PAUSE * *n / 1001)).count();
+        assert_eq!(done, 1);
+        assert!(throttle.is_due() && !throttle.is_due());
+        assert!(throttle.may_act(start + PAUSE));
+        assert!(!throttle.is_due());
     }
 }

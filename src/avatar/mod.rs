@@ -28,15 +28,17 @@ use crate::upstream::{Answer, PictureRequest, Upstream, UpstreamError};
 use crate::variant::negotiation::OfferKind;
 use crate::variant::transform::Transform;
 use crate::variant::{Encoded, Format, Plan, Variant, VariantKey};
-use admission::{Admission, Errand, Granted};
+use admission::{Admission, Errand, Granted, Need};
 use bytes::Bytes;
 use flights::Flights;
+use hearsay::Throttle;
 use http::header::{self, HeaderMap};
 use render_pool::RenderPool;
 use rendering::Codecs;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 /// Everything that decides, with its limits.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,8 @@ pub struct Wish {
     pub caller: Option<Caller>,
     /// Whether upstream has to be asked though there may be a grant: a reload, or the page of another site.
     pub must_ask: bool,
+    /// How long ago upstream may have been asked.
+    pub max_age: Option<Duration>,
     /// The version of the picture that the client has heard of.
     pub stamp: Option<i64>,
     /// What the query asks.
@@ -166,6 +170,10 @@ pub struct Avatars {
     grants: Option<Grants>,
     flights: Flights,
     allowances: Allowances,
+    /// Whether upstream gave no answer when it was last asked.
+    outage: AtomicBool,
+    grants_end: Throttle,
+    pictures_end: Throttle,
     sources: Sources,
     variants: Variants,
     pixels: PixelCache<Pixels>,
@@ -195,6 +203,9 @@ impl Avatars {
             grants: settings.grants.map(Grants::new).transpose()?,
             flights: Flights::default(),
             allowances: Allowances::new(settings.allowances),
+            outage: AtomicBool::new(false),
+            grants_end: Throttle::default(),
+            pictures_end: Throttle::default(),
             sources: Sources::new(&settings.cache, evictions(&telemetry, CacheName::Sources)),
             variants: Variants::new(&settings.cache, evictions(&telemetry, CacheName::Variants)),
             pixels: PixelCache::new(&settings.cache, Pixels::memory, evictions(&telemetry, CacheName::Pixels)),
@@ -229,15 +240,14 @@ impl Avatars {
     /// Upstream could not be asked, or there is no capacity.
     pub async fn serve(&self, upstream: &Upstream, request: &AvatarRequest) -> Result<Served, AvatarError> {
         let errand = Errand { upstream, request };
-        if let Some(served) = self.answer(request, self.admit(errand).await?).await? {
+        let admission = self.admit(errand, Need::Permission).await?;
+        if let Some(served) = self.answer(request, admission).await? {
             return Ok(served);
         }
-        // It may be seen, but the bytes were let go in between: as if nobody had ever asked for them.
+        // It may be seen, but the bytes were let go in between.
         self.telemetry.fault(Fault::EvictedRefetch);
-        if let Some(picture) = request.wish.picture {
-            self.sources.let_go(&self.sources.key(picture)).await;
-        }
-        if let Some(served) = self.answer(request, self.admit(errand).await?).await? {
+        let admission = self.admit(errand, Need::Bytes).await?;
+        if let Some(served) = self.answer(request, admission).await? {
             return Ok(served);
         }
         let alone = self.ask_alone(errand).await?;
@@ -276,6 +286,7 @@ impl Avatars {
 
     /// Does the bookkeeping that the caches leave to the next access; to be called now and then.
     pub async fn tidy(&self) {
+        self.catch_up();
         self.sources.tidy().await;
         self.variants.tidy().await;
         self.pixels.tidy().await;
@@ -325,7 +336,15 @@ impl Avatars {
 
     /// Draws on the budgets of a request for a question upstream or a render.
     fn spend(&self, request: &AvatarRequest) -> Result<(), AvatarError> {
-        Ok(self.allowances.spend(request.payer, Instant::now())?)
+        Ok(self.charge(request.payer)?)
+    }
+
+    /// Draws on the budgets of `payer` for a question upstream.
+    ///
+    /// # Errors
+    /// One of them is spent.
+    pub fn charge(&self, payer: Payer) -> Result<(), Exhausted> {
+        self.allowances.spend(payer, Instant::now())
     }
 
     async fn body_of(&self, granted: &Granted) -> Option<Arc<SourceImage>> {

@@ -77,6 +77,7 @@ impl Stage {
                 picture: Some(PictureId { site: Site::of(b"chat.example"), kind: PictureKind::User, object }),
                 caller: None,
                 must_ask: false,
+                max_age: None,
                 stamp: None,
                 transform: Transform::parse(query, &Sizes::default()).expect("understood").transform,
                 offer: OfferKind::Webp,

@@ -20,6 +20,9 @@ const LOCKS: usize = 256;
 /// Refusals of a pair are counted by a part of its name.
 const REFUSALS: usize = 4096;
 
+/// Callers that are remembered as known to upstream.
+const KNOWN: usize = 1 << 16;
+
 /// The bytes that one grant takes.
 pub const GRANT_BYTES: usize = WORDS * size_of::<u64>();
 
@@ -45,6 +48,7 @@ pub struct Grants {
     caller_epochs: Vec<AtomicU32>,
     caller_refusals: Vec<AtomicU32>,
     pair_refusals: Vec<AtomicU32>,
+    known: Vec<AtomicU64>,
 }
 
 /// A grant's name: a keyed hash of caller and picture, of which the first word chooses the set.
@@ -96,6 +100,7 @@ impl Grants {
             caller_epochs: bytemuck::allocation::zeroed_vec(PLACES),
             caller_refusals: bytemuck::allocation::zeroed_vec(PLACES),
             pair_refusals: bytemuck::allocation::zeroed_vec(REFUSALS),
+            known: bytemuck::allocation::zeroed_vec(KNOWN),
         })
     }
 
@@ -125,21 +130,25 @@ impl Grants {
     }
 
     /// Upstream answered the request with the picture, or with 304: it may be seen.
-    pub fn allow(&self, asked: &AskedFor) {
+    pub fn allow(&self, caller: &Caller, asked: &AskedFor) {
+        self.meet(caller, &asked.asked);
         let (set, _held) = self.set(asked.name);
         // Under the lock of the pair: a refusal either has been counted or will find what is put down here.
         if load32(self.refusals_of_pair(asked.name)) == asked.refusals {
-            self.put(set, asked.name, &asked.asked);
+            self.put(set, asked.name, &asked.asked, Room::Made);
         }
     }
 
     /// Upstream told the caller of the picture's owner in full: the picture may be seen. Not if it refused this caller
     /// any picture meanwhile: which of the two it said later is not known.
+    ///
+    /// It takes a free place or none: a list that nobody looks at must not push out what somebody was shown.
     pub fn learn(&self, caller: &Caller, picture: PictureId, asked: &Asked) {
+        self.meet(caller, asked);
         let name = self.name(caller, picture);
         let (set, _held) = self.set(name);
         if load32(self.refusals_of_caller(caller)) == asked.refusals {
-            self.put(set, name, asked);
+            self.put(set, name, asked, Room::Free);
         }
     }
 
@@ -157,13 +166,20 @@ impl Grants {
     /// Upstream does not know these credentials: 401. What they were granted ends.
     pub fn end_caller(&self, caller: &Caller) {
         self.bump(caller.places()[0]);
+        self.known(caller).store(0, Ordering::Relaxed);
     }
 
-    /// A session was ended by its own tokens: every set that holds one of them loses its grants.
-    pub fn end_tokens(&self, caller: &Caller) {
-        for place in caller.places() {
-            self.bump(place);
-        }
+    /// A session was ended: every set that holds one of the tokens of these places loses its grants.
+    pub fn end_tokens(&self, places: &[u32]) {
+        places.iter().for_each(|place| self.bump(*place));
+    }
+
+    /// Whether upstream has answered this caller as somebody it knows, within the time of a grant.
+    #[must_use]
+    pub fn knows(&self, caller: &Caller, now: Instant) -> bool {
+        let known = load(self.known(caller));
+        let since = self.started + Duration::from_secs(known & u64::from(u32::MAX));
+        known >> 32 == fingerprint(caller) && now.saturating_duration_since(since) < self.ttl
     }
 
     /// Somebody's right or session may have ended, whoever's: all grants end.
@@ -171,13 +187,23 @@ impl Grants {
         self.site_epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn bump(&self, place: u16) {
-        self.caller_epochs[usize::from(place)].fetch_add(1, Ordering::AcqRel);
+    fn bump(&self, place: u32) {
+        at(&self.caller_epochs, place).fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn known(&self, caller: &Caller) -> &AtomicU64 {
+        &self.known[usize::try_from(caller.places()[0]).expect("twenty bits fit") % KNOWN]
+    }
+
+    /// Takes down that upstream knows the caller: a fingerprint, and the second of the question.
+    fn meet(&self, caller: &Caller, asked: &Asked) {
+        let second = asked.at.saturating_duration_since(self.started).as_secs() & u64::from(u32::MAX);
+        self.known(caller).store(fingerprint(caller) << 32 | second, Ordering::Relaxed);
     }
 
     /// Counters that only ever grow: their sum changes whenever one of them does.
     fn epochs(&self, caller: &Caller) -> u64 {
-        let own = |place: u16| u64::from(load32(&self.caller_epochs[usize::from(place)]));
+        let own = |place: u32| u64::from(load32(at(&self.caller_epochs, place)));
         caller.places().into_iter().map(own).sum::<u64>() + self.site_epoch.load(Ordering::Acquire)
     }
 
@@ -206,14 +232,14 @@ impl Grants {
     }
 
     fn refusals_of_caller(&self, caller: &Caller) -> &AtomicU32 {
-        &self.caller_refusals[usize::from(caller.places()[0])]
+        at(&self.caller_refusals, caller.places()[0])
     }
 
     fn refusals_of_pair(&self, name: Name) -> &AtomicU32 {
         &self.pair_refusals[usize::try_from(name.0[1] % REFUSALS as u64).expect("below the number of places")]
     }
 
-    fn put(&self, set: &[AtomicU64], name: Name, asked: &Asked) {
+    fn put(&self, set: &[AtomicU64], name: Name, asked: &Asked, room: Room) {
         let nanos = asked.at.saturating_duration_since(self.started).as_nanos();
         let sent = u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1;
         let own = set.chunks_exact(WORDS).find(|grant| is_named(grant, name));
@@ -223,6 +249,11 @@ impl Grants {
         // An empty place was sent at 0, and the oldest is the nearest to its end.
         let place = own.or_else(|| set.chunks_exact(WORDS).min_by_key(|grant| load(&grant[2])));
         let place = place.expect("a set has places");
+        let ends = Duration::from_nanos(load(&place[2])).saturating_add(self.ttl);
+        let is_free = own.is_some() || load(&place[2]) == 0 || ends <= Duration::from_nanos(sent);
+        if room == Room::Free && !is_free {
+            return;
+        }
         for (word, value) in place.iter().zip([name.0[0], name.0[1], sent, asked.epochs]) {
             word.store(value, Ordering::Relaxed);
         }
@@ -231,6 +262,23 @@ impl Grants {
 
 fn is_named(grant: &[AtomicU64], name: Name) -> bool {
     load(&grant[1]) == name.0[1] && load(&grant[0]) == name.0[0]
+}
+
+/// Where a grant may go when its set is full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// In the place of the oldest.
+    Made,
+    /// Nowhere, unless one is over.
+    Free,
+}
+
+fn at(counters: &[AtomicU32], place: u32) -> &AtomicU32 {
+    &counters[usize::try_from(place).expect("twenty bits fit")]
+}
+
+fn fingerprint(caller: &Caller) -> u64 {
+    u64::from(u32::from_le_bytes(caller.digest()[8..12].try_into().expect("four bytes")))
 }
 
 /// The table's words are read and written under their set's lock, which orders them.
@@ -277,7 +325,7 @@ mod tests {
         }
 
         fn allow(&self, caller: &Caller, n: u32, seconds: u64) {
-            self.grants.allow(&self.grants.asking_for(caller, picture(n), self.at(seconds)));
+            self.grants.allow(caller, &self.grants.asking_for(caller, picture(n), self.at(seconds)));
         }
     }
 
@@ -331,8 +379,8 @@ mod tests {
         assert!(!stage.sees(&alone, 8, 1));
         ends(&|| stage.grants.refuse(&alone, picture(7)), [false, true, true, true]);
         assert!(stage.sees(&alone, 8, 1));
-        ends(&|| stage.grants.end_tokens(&alone), [false, false, false, true]);
-        ends(&|| stage.grants.end_tokens(&beside), [false, false, false, true]);
+        ends(&|| stage.grants.end_tokens(&alone.places()), [false, false, false, true]);
+        ends(&|| stage.grants.end_tokens(&beside.places()), [false, false, false, true]);
         ends(&|| stage.grants.end_all(), [false; 4]);
     }
 
@@ -342,7 +390,7 @@ mod tests {
         let alice = stage.caller(&[cookie(1)]);
         let ends: [&dyn Fn(); 4] = [
             &|| stage.grants.end_caller(&alice),
-            &|| stage.grants.end_tokens(&alice),
+            &|| stage.grants.end_tokens(&alice.places()),
             &|| stage.grants.end_all(),
             &|| stage.grants.refuse(&alice, picture(7)),
         ];
@@ -350,7 +398,7 @@ mod tests {
             let (asked, listed) =
                 (stage.grants.asking_for(&alice, picture(7), stage.at(0)), stage.grants.asking(&alice, stage.at(0)));
             end();
-            stage.grants.allow(&asked);
+            stage.grants.allow(&alice, &asked);
             stage.grants.learn(&alice, picture(7), &listed);
             assert!(!stage.sees(&alice, 7, 1));
         }
@@ -367,7 +415,8 @@ mod tests {
         assert_eq!(stage.grants.table.len() * size_of::<u64>(), usize::try_from(memory).expect("few"));
         for second in 0..10 * places / 4 {
             callers.iter().for_each(|caller| {
-                stage.grants.allow(&stage.grants.asking_for(caller, picture(second), stage.start + MILLI * second));
+                let asked = stage.grants.asking_for(caller, picture(second), stage.start + MILLI * second);
+                stage.grants.allow(caller, &asked);
             });
         }
         let last = 10 * places / 4;
@@ -382,6 +431,33 @@ mod tests {
         // Of the newest tenth of what fits, next to nothing was let go for something older.
         let newest = held(last - places / 40..last);
         assert!(newest > places as usize / 10 * 9 / 10, "{newest}");
+    }
+
+    #[test]
+    fn a_list_pushes_nothing_out_that_is_not_over() {
+        let stage = Stage::new(WAYS as u64 * GRANT_BYTES as u64);
+        let (alice, flood) = (stage.caller(&[cookie(1)]), stage.caller(&[cookie(2)]));
+        let list = |seconds| {
+            let asked = stage.grants.asking(&flood, stage.at(seconds));
+            (100..200).for_each(|n| stage.grants.learn(&flood, picture(n), &asked));
+        };
+        stage.allow(&alice, 7, 10);
+        list(10);
+        assert!(stage.sees(&alice, 7, 11));
+        list(39);
+        assert!(stage.sees(&alice, 7, 39));
+        list(40);
+        assert_eq!((100..200).filter(|n| stage.sees(&flood, *n, 40)).count(), WAYS);
+    }
+
+    #[test]
+    fn upstream_knows_whom_it_has_answered_lately() {
+        let stage = Stage::new(1 << 20);
+        let (alice, stranger) = (stage.caller(&[cookie(1)]), stage.caller(&[cookie(2)]));
+        assert!(!stage.grants.knows(&alice, stage.at(0)));
+        stage.allow(&alice, 7, 10);
+        assert!(stage.grants.knows(&alice, stage.at(39)) && !stage.grants.knows(&alice, stage.at(40)));
+        assert!(!stage.grants.knows(&stranger, stage.at(10)));
     }
 
     const MILLI: Duration = Duration::from_millis(1);

@@ -11,7 +11,7 @@ mod variants;
 
 pub use grants::Grants;
 pub use pixels::PixelCache;
-pub use sources::{Hearsay, Question, Record, RecordKey, Rejection, Sources, Version};
+pub use sources::{Hearsay, Known, Question, Record, RecordKey, Rejection, Sources, Version};
 pub use variants::{Lookup, Shortcuts, Variants};
 
 use moka::notification::RemovalCause;

@@ -7,6 +7,7 @@ use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
 use bytes::Bytes;
 use foldhash::quality::RandomState as Fast;
 use moka::future::Cache;
+use moka::ops::compute::{CompResult, Op};
 use std::hash::{BuildHasher, RandomState};
 use std::mem::size_of;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -126,7 +127,18 @@ impl Version {
     /// Whether nothing newer was heard of.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.heard.0.load(Ordering::Acquire) <= self.stamp.max(self.settled.load(Ordering::Acquire))
+        self.heard.0.load(Ordering::Acquire) <= self.newest()
+    }
+
+    /// Whether `stamp` would be news.
+    #[must_use]
+    pub fn is_older_than(&self, stamp: i64) -> bool {
+        stamp.unsigned_abs() > self.newest()
+    }
+
+    /// The newest version that it is, or that upstream was asked about since.
+    fn newest(&self) -> u64 {
+        self.stamp.max(self.settled.load(Ordering::Acquire))
     }
 
     /// What is heard of the picture.
@@ -156,6 +168,15 @@ pub enum Rejection {
     LeftAlone,
     /// A codec panicked over it.
     Quarantined,
+}
+
+/// What was known of a picture when upstream was asked for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    /// Nothing that what is heard meanwhile could be told to, but for the flight itself.
+    Nothing,
+    /// A record.
+    Before,
 }
 
 /// Source images and the records that name them.
@@ -201,7 +222,7 @@ impl Sources {
     #[must_use]
     pub fn key(&self, picture: PictureId) -> RecordKey {
         // Two counters that only ever grow: their sum changes whenever either does.
-        let hash = self.slot_hasher.hash_one(picture);
+        let hash = self.hash(picture);
         let generation = self.slot_of(hash).count() + self.all.count();
         // Other bits than those that choose the slot.
         let place = u16::try_from((hash >> 32) & u64::from(u16::MAX)).expect("sixteen bits fit");
@@ -222,21 +243,30 @@ impl Sources {
     }
 
     /// Keeps `record`, unless what is held under `key` answers a later question: an answer that was long on its way
-    /// must not put an older picture back.
-    pub async fn keep_record(&self, key: RecordKey, record: Arc<Record>) {
-        let newer_of = |held: Option<moka::Entry<RecordKey, Arc<Record>>>| {
+    /// must not put an older picture back. What is held is returned.
+    ///
+    /// An answer about what was `known` takes its place and no other's: of a record that is gone since, nobody knows what
+    /// was heard.
+    pub async fn keep_record(&self, key: RecordKey, record: Arc<Record>, known: Known) -> Option<Arc<Record>> {
+        let decide = |held: Option<moka::Entry<RecordKey, Arc<Record>>>| {
             let held = held.map(moka::Entry::into_value);
-            std::future::ready(match held {
-                Some(held) if held.is_newer_than(&record) => held,
-                Some(held) => {
-                    held.replaced.store(true, Ordering::Release);
-                    record
-                }
-                None => record,
-            })
+            let stays = match &held {
+                Some(held) => held.is_newer_than(&record) || known == Known::Before && !held.is_heard_with(&record),
+                None => known == Known::Before,
+            };
+            if let (false, Some(held)) = (stays, &held) {
+                held.replaced.store(true, Ordering::Release);
+            }
+            std::future::ready(if stays { Op::Nop } else { Op::Put(record.clone()) })
         };
-        let kept = self.records.entry(key).and_upsert_with(newer_of).await.into_value();
-        self.at_hand.put(key, &kept);
+        let held = match self.records.entry(key).and_compute_with(decide).await {
+            CompResult::Inserted(held) | CompResult::ReplacedWith(held) | CompResult::Unchanged(held) => {
+                held.into_value()
+            }
+            CompResult::StillNone(_) | CompResult::Removed(_) => return None,
+        };
+        self.at_hand.put(key, &held);
+        Some(held)
     }
 
     /// Lets go of what is kept under `key`, whose bytes are gone.
@@ -300,7 +330,12 @@ impl Sources {
     }
 
     fn slot(&self, picture: PictureId) -> &Generation {
-        self.slot_of(self.slot_hasher.hash_one(picture))
+        self.slot_of(self.hash(picture))
+    }
+
+    /// Not of the site: a server that is reached under two names has one picture for both.
+    fn hash(&self, picture: PictureId) -> u64 {
+        self.slot_hasher.hash_one((picture.kind, picture.object))
     }
 
     fn slot_of(&self, hash: u64) -> &Generation {
@@ -341,6 +376,11 @@ impl Record {
     /// Whether another took its place.
     pub(super) fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Whether both are told the same news.
+    fn is_heard_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self.version.hearsay(), other.version.hearsay())
     }
 
     /// Whether it answers a later question than `other`.
@@ -406,7 +446,7 @@ mod tests {
         let sources = sources(1 << 20);
         let begun = sources.key(picture(1));
         sources.forget(picture(1));
-        sources.keep_record(begun, record("1")).await;
+        sources.keep_record(begun, record("1"), Known::Nothing).await;
         assert!(sources.record(&sources.key(picture(1))).await.is_none());
     }
 
@@ -419,7 +459,7 @@ mod tests {
             .expect("another slot");
         let begun = Instant::now();
         for each in [picture(1), other] {
-            sources.keep_record(sources.key(each), record("1")).await;
+            sources.keep_record(sources.key(each), record("1"), Known::Nothing).await;
         }
         sources.forget(picture(1));
         assert!(sources.record(&sources.key(picture(1))).await.is_none());
@@ -436,13 +476,18 @@ mod tests {
         let key = sources.key(picture(1));
         let (early, heard) = (Instant::now(), Arc::<Hearsay>::default());
         let [first, second] = [0, 1].map(|after| Question::put(heard.clone(), early + Duration::from_secs(after)));
-        sources.keep_record(key, answer("200", &second)).await;
-        sources.keep_record(key, answer("100", &first)).await;
+        sources.keep_record(key, answer("200", &second), Known::Nothing).await;
+        sources.keep_record(key, answer("100", &first), Known::Before).await;
+        let kept = sources.record(&key).await.expect("kept");
+        assert_eq!(kept.validator.as_ref().and_then(Validator::stamp), Some(200));
+        // About a record that is gone, nobody knows what was heard since.
+        let unheard = Question::put(Arc::default(), early + Duration::from_secs(5));
+        sources.keep_record(key, answer("300", &unheard), Known::Before).await;
         let kept = sources.record(&key).await.expect("kept");
         assert_eq!(kept.validator.as_ref().and_then(Validator::stamp), Some(200));
         // Asked later, upstream's word counts, whatever stamp it gives.
         let third = Question::put(heard, early + Duration::from_secs(2));
-        sources.keep_record(key, answer("100", &third)).await;
+        sources.keep_record(key, answer("100", &third), Known::Before).await;
         let kept = sources.record(&key).await.expect("kept");
         assert_eq!(kept.validator.as_ref().and_then(Validator::stamp), Some(100));
     }

@@ -177,7 +177,8 @@ fn matches_pattern(pattern: &str, path: &str) -> bool {
     let mut segments = path.split('/');
     for wanted in pattern.split('/') {
         match (wanted, segments.next()) {
-            ("**", _) => return true,
+            // Whatever follows, if the router would not first send it to a cleaner path.
+            ("**", first) => return first.into_iter().chain(segments).all(|segment| !segment.is_empty()),
             ("*", Some(segment)) if !segment.is_empty() => {}
             (wanted, Some(segment)) if wanted == segment => {}
             _ => return false,

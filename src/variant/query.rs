@@ -31,6 +31,12 @@ pub fn names_parameter(raw: &str, name: &[u8]) -> bool {
     pairs(raw).any(|pair| *pair.name() == *name)
 }
 
+/// The decoded values of every pair of this name, however it is escaped.
+#[must_use]
+pub fn values_of(raw: &str, name: &[u8]) -> Vec<Vec<u8>> {
+    pairs(raw).filter(|pair| *pair.name() == *name).map(|pair| pair.value().into_owned()).collect()
+}
+
 /// One `name=value`.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'a>(&'a str);

@@ -8,6 +8,7 @@ use crate::variant::negotiation::{Negotiated, negotiate};
 use crate::variant::query::names_parameter;
 use crate::variant::transform::Transform;
 use smallvec::SmallVec;
+use std::time::Duration;
 
 /// The lines of a field that is mostly one line.
 type Lines<'a> = SmallVec<[&'a [u8]; 2]>;
@@ -30,9 +31,10 @@ pub(super) struct Ask<'a> {
 /// The directives of the request's `Cache-Control` that we heed (RFC 9111 section 5.2.1).
 #[derive(Clone, Copy, Default)]
 struct Directives {
-    /// Upstream is to be asked: `no-cache`, or a `max-age` of 0. Other ages are not looked at: a grant is younger than any
-    /// that a browser asks for.
+    /// Upstream is to be asked: `no-cache`, or a `max-age` of 0.
     reload: bool,
+    /// How long ago it may have been asked.
+    max_age: Option<Duration>,
     no_store: bool,
     no_transform: bool,
     only_if_cached: bool,
@@ -42,12 +44,22 @@ impl Directives {
     fn take(&mut self, line: &[u8]) {
         for directive in line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let is = |name: &[u8]| directive.eq_ignore_ascii_case(name);
-            self.reload |= is(b"no-cache") || is(b"max-age=0");
+            if let Some(age) = max_age(directive) {
+                self.max_age = Some(self.max_age.map_or(age, |before| before.min(age)));
+            }
+            self.reload |= is(b"no-cache") || self.max_age == Some(Duration::ZERO);
             self.no_store |= is(b"no-store");
             self.no_transform |= is(b"no-transform");
             self.only_if_cached |= is(b"only-if-cached");
         }
     }
+}
+
+fn max_age(directive: &[u8]) -> Option<Duration> {
+    let (name, value) = directive.split_at_checked(8)?;
+    let seconds = std::str::from_utf8(value.trim_ascii()).ok().filter(|_| name.eq_ignore_ascii_case(b"max-age="))?;
+    // What is no number is none: better asked once too often.
+    Some(Duration::from_secs(seconds.trim_matches('"').parse().unwrap_or(0)))
 }
 
 /// What is wanted, with how it was negotiated.
@@ -133,6 +145,7 @@ impl<'a> Ask<'a> {
             picture: object.map(|object| PictureId { site: front.site(host), kind, object }),
             caller: self.credentials.caller(&front.caller_key, host),
             must_ask: self.must_ask(),
+            max_age: self.directives.max_age,
             stamp: parsed.stamp,
             transform: parsed.transform,
             offer: negotiated.offer,
@@ -166,6 +179,9 @@ mod tests {
             (("connection", ""), false),
             (("cache-control", "max-age=60, max-stale"), true),
             (("cache-control", "max-age=0"), false),
+            (("cache-control", "Max-Age=00"), false),
+            (("cache-control", "max-age=x"), false),
+            (("cache-control", "max-age=5, max-age=0"), false),
             (("cache-control", "private, No-Cache"), false),
             (("pragma", "no-cache"), false),
             (("origin", "https://elsewhere.example"), false),

@@ -1,5 +1,6 @@
 //! Whatever changes a picture: forward it as a stream, then forget the picture before the client hears of the outcome.
 
+use super::influence::{Effect, Sender};
 use super::passthrough::{Outbound, relay};
 use super::route::Who;
 use super::{Front, Inbound, WebError};
@@ -9,7 +10,7 @@ use crate::telemetry::ChangeOutcome;
 use crate::upstream::{AnswerBody, BodyStream, PictureRequest, UpstreamError, headers};
 use crate::variant::query::names_parameter;
 use actix_web::HttpResponse;
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use std::rc::Rc;
 
 /// The longest user record that is read to learn who `me` is.
@@ -26,21 +27,24 @@ enum Changed {
 }
 
 /// Forwards the write. Whatever the outcome, the picture is forgotten: an unknown one may be a change, and a needless
-/// forgetting costs one request upstream.
+/// forgetting costs one request upstream. But a stranger's attempts, and more of them than anybody makes, are believed
+/// only when upstream says that they came to something.
 pub(super) async fn serve(
     front: &Rc<Front>,
     inbound: &mut Inbound,
     kind: PictureKind,
     who: Who,
 ) -> Result<HttpResponse, WebError> {
-    let site = front.site(front.upstream.host_of(inbound.headers.get(header::HOST).map(HeaderValue::as_bytes)));
+    let site = front.site(front.host(&inbound.headers));
+    let sender = Sender::of(front, inbound);
     let changed = match who {
         Who::Id(object) => Changed::One(PictureId { site, kind, object }),
+        Who::Me if sender.anonymous => Changed::Nobodys,
         Who::Me => whose(front, inbound, site, kind).await,
     };
     // A task of its own: a client that resets its connection takes its handler with it, but not the write, which has to
     // be followed to upstream's answer.
-    let write = actix_web::rt::spawn(write(front.clone(), Outbound::of(front, inbound), kind, changed));
+    let write = actix_web::rt::spawn(write(front.clone(), Outbound::of(front, inbound), kind, changed, sender));
     let answer = write.await.map_err(|_| UpstreamError::Broken("the write was dropped".to_owned()))?;
     Ok(relay(inbound, answer?))
 }
@@ -51,39 +55,52 @@ async fn write(
     outbound: Outbound,
     kind: PictureKind,
     changed: Changed,
+    sender: Sender,
 ) -> Result<http::Response<BodyStream>, UpstreamError> {
-    forget(&front, changed);
+    let believed = sender.may_forget(&front);
+    if believed {
+        forget(&front, changed);
+    }
     let answer = outbound.forward(&front).await;
-    forget(&front, changed);
-    let outcome = outcome(answer.as_ref().map(http::Response::status).ok());
-    front.telemetry.picture_changed(kind, outcome);
+    front.heed(sender.caller.as_ref(), &answer);
+    let effect = Effect::of(&answer);
+    let unauthorized = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED);
+    match (changed, effect) {
+        // Whose it was is not known, so all are forgotten, but only if something may have happened.
+        (Changed::Unknown, Effect::Done) => front.avatars.forget_all(),
+        (Changed::Unknown, Effect::Unknown) if sender.is_known(&front) => front.avatars.forget_all_once(),
+        (Changed::One(_), Effect::Done) => forget(&front, changed),
+        (Changed::One(_), _) if believed && !unauthorized => forget(&front, changed),
+        _ => {}
+    }
+    front.telemetry.picture_changed(kind, outcome(effect));
     answer
 }
 
 fn forget(front: &Front, changed: Changed) {
-    match changed {
-        Changed::One(picture) => front.avatars.forget(picture),
-        // Otherwise a stranger without a session could make everybody's picture be fetched again and again.
-        Changed::Nobodys => {}
-        Changed::Unknown => front.avatars.forget_all(),
+    if let Changed::One(picture) = changed {
+        front.avatars.forget(picture);
+        if picture.kind == PictureKind::User {
+            // It shows the name, which may be what was changed, and has no version.
+            front.avatars.forget(PictureId { kind: PictureKind::Default, ..picture });
+        }
     }
 }
 
-/// What upstream made of a write; `None` when it did not say.
-fn outcome(status: Option<StatusCode>) -> ChangeOutcome {
-    match status {
-        Some(status) if status.is_success() || status.is_redirection() => ChangeOutcome::Accepted,
-        Some(status) if status.is_client_error() => ChangeOutcome::Refused,
-        Some(_) | None => ChangeOutcome::Unknown,
+const fn outcome(effect: Effect) -> ChangeOutcome {
+    match effect {
+        Effect::Done => ChangeOutcome::Accepted,
+        Effect::None => ChangeOutcome::Refused,
+        Effect::Unknown => ChangeOutcome::Unknown,
     }
 }
 
 /// Asks upstream who the caller is, with the caller's own credentials.
 async fn whose(front: &Front, inbound: &Inbound, site: Site, kind: PictureKind) -> Changed {
     let by_query = names_parameter(&inbound.query, b"access_token");
-    let fields = inbound.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    if !by_query && !Credentials::of(fields).are_present() {
-        return Changed::Nobodys;
+    let token = Credentials::of(super::fields(&inbound.headers)).presented().unwrap_or_default();
+    if front.avatars.charge(front.avatars.payer(token, inbound.client)).is_err() {
+        return Changed::Unknown;
     }
     let mut fields = headers::picture_request(&inbound.headers);
     fields.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
@@ -101,7 +118,8 @@ async fn whose(front: &Front, inbound: &Inbound, site: Site, kind: PictureKind) 
             let object = id_in(&body);
             object.map_or(Changed::Unknown, |object| Changed::One(PictureId { site, kind, object }))
         }
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _) => Changed::Nobodys,
+        (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS, _) => Changed::Unknown,
+        (status, _) if status.is_client_error() => Changed::Nobodys,
         _ => Changed::Unknown,
     }
 }

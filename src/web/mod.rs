@@ -7,6 +7,7 @@ mod answer;
 mod ask;
 mod change;
 pub mod error;
+mod influence;
 mod learning;
 mod passthrough;
 mod picture;
@@ -21,8 +22,8 @@ use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
-use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
+use crate::upstream::{Upstream, UpstreamError};
 use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
@@ -32,9 +33,10 @@ use actix_web::http::header as actix_header;
 use answer::Ledger;
 use ask::Ask;
 pub use error::WebError;
-use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
+pub use influence::Influence;
 use ipnet::IpNet;
 pub use learning::School;
 use route::{Route, Who};
@@ -85,6 +87,8 @@ pub struct Front {
     pub hop: HeaderValue,
     /// What callers are named by.
     pub caller_key: Arc<CallerKey>,
+    /// What is left to each client of making others pay.
+    pub influence: Arc<Influence>,
     /// What lessons share.
     pub school: Arc<School>,
     /// What listeners share.
@@ -104,8 +108,16 @@ impl Front {
         if !self.avatars.remembers() {
             return None;
         }
-        let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        Credentials::of(fields).caller(&self.caller_key, self.host(headers))
+        Credentials::of(fields(headers)).caller(&self.caller_key, self.host(headers))
+    }
+
+    /// Heeds what upstream's answer to anything says about the caller: a 401 ends all that it was granted.
+    fn heed<B>(&self, caller: Option<&Caller>, answer: &Result<http::Response<B>, UpstreamError>) {
+        if let (Some(caller), Ok(answer)) = (caller, answer)
+            && answer.status() == StatusCode::UNAUTHORIZED
+        {
+            self.avatars.disown(caller);
+        }
     }
 
     /// What the request may end.
@@ -130,6 +142,11 @@ impl Front {
     }
 }
 
+/// The fields of a request as names and values.
+fn fields(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
 /// A request, read once: past this nothing is taken from actix's.
 struct Inbound {
     method: Method,
@@ -139,7 +156,7 @@ struct Inbound {
     /// The client's fields without those of its connection, with ours for forwarding.
     headers: HeaderMap,
     body: ClientBody,
-    /// The client's address; `None` for a proxy on this machine that is not declared as one, whose clients are not known.
+    /// The client's address; `None` where the peer may well be a proxy that is not declared as one.
     client: Option<IpAddr>,
     ledger: Ledger,
 }
@@ -178,7 +195,7 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
     };
     let (path, query) = (request.path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
     drop(request);
-    let client = (origin.trusted || !origin.peer.is_loopback()).then_some(origin.client);
+    let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
     let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
     match dispatch(&front, &mut inbound, &route).await {
@@ -189,8 +206,8 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
 
 async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     if let Route::Picture(kind, who) = route {
-        let fields = inbound.headers.clone();
-        let ask = Ask::read(fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        let head = inbound.headers.clone();
+        let ask = Ask::read(fields(&head));
         if ask.is_ours(front, *kind, &inbound.query) {
             return picture::serve(front, inbound, &ask, *kind, *who).await;
         }
@@ -204,7 +221,7 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
             }
             match front.ending(inbound) {
                 Some(ending) => session::serve(front, inbound, ending).await,
-                None => passthrough::serve(front, inbound).await,
+                None => passthrough::serve(front, inbound, route).await,
             }
         }
         Route::Refused => Err(WebError::Path),
@@ -293,6 +310,14 @@ fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> Result<Cli
         (false, 0) => ClientBody::None,
         (false, length) => ClientBody::Some(Some(length), payload),
     })
+}
+
+/// Whether a peer is on this machine or in its own network: there an outer proxy stands.
+const fn is_near(peer: IpAddr) -> bool {
+    match peer {
+        IpAddr::V4(peer) => peer.is_loopback() || peer.is_private() || peer.is_link_local(),
+        IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local() || peer.is_unicast_link_local(),
+    }
 }
 
 fn origin_of(front: &Front, request: &Request) -> Origin {

@@ -2,7 +2,9 @@
 
 use super::answer::streamed;
 use super::learning::Attending;
+use super::route::{Route, Who};
 use super::{ClientBody, Front, Inbound, WebError};
+use crate::identity::PictureId;
 use crate::telemetry::{Outcome, UpstreamKind};
 use crate::upstream::{AnswerBody, BodySender, BodyStream, RequestBody, UpstreamError};
 use actix_web::HttpResponse;
@@ -15,13 +17,17 @@ use http::{Method, StatusCode};
 use std::time::{Duration, Instant};
 
 /// Forwards the request and streams the answer, which may teach something.
-pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
+pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     let caller = front.caller(&inbound.headers);
     let outbound = Outbound::of(front, inbound);
     let attending = Attending::of(front, inbound, caller);
-    let mut answer = outbound.forward(front).await?;
-    if let (StatusCode::UNAUTHORIZED, Some(caller)) = (answer.status(), &caller) {
-        front.avatars.disown(caller);
+    let answer = outbound.forward(front).await;
+    front.heed(caller.as_ref(), &answer);
+    let mut answer = answer?;
+    let refused = matches!(answer.status(), StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
+    if let (true, Some(caller), Route::Picture(kind, Who::Id(object))) = (refused, &caller, route) {
+        let site = front.site(front.host(&inbound.headers));
+        front.avatars.refuse(caller, PictureId { site, kind: *kind, object: *object });
     }
     if let Some(attending) = attending {
         answer = attending.listen_to(front, answer);

@@ -25,6 +25,9 @@ use http::{Method, StatusCode as UpstreamStatus};
 use std::fmt::Write;
 use std::time::Instant;
 
+/// `Cache-Status` of what is shown on a grant while upstream does not answer.
+const OUTAGE: &str = "avatar-proxy; hit; detail=outage";
+
 /// Answers from memory, if the caller has a grant and all that is asked for is there. Nothing of the request is copied
 /// for that; whatever is not plain goes the long way.
 pub(super) async fn recall(
@@ -245,6 +248,7 @@ impl PictureAnswer<'_, '_> {
     /// RFC 9211: what the cache did, and why upstream was asked.
     fn cache_status(&self) -> ActixValue {
         let handled = match self.picture.outcome.proof {
+            Proof::Granted(_) if self.front.avatars.is_outage() => return ActixValue::from_static(OUTAGE),
             Proof::Granted(_) => "hit",
             Proof::Fetched if self.ask.must_ask() => "fwd=request; fwd-status=200",
             Proof::Revalidated if self.ask.must_ask() => "fwd=request; fwd-status=304",

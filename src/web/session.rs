@@ -1,23 +1,25 @@
 //! Whatever may end a session or a right: forward it, then end the grants that it may have ended, before the client
 //! hears of it. A courtesy: what guarantees an end is the time that a grant lasts.
 
+use super::influence::{Effect, Sender};
 use super::passthrough::{Outbound, relay};
 use super::{Front, Inbound, WebError};
-use crate::caller::{Caller, Credentials};
+use crate::caller::places_of_tokens;
 use crate::overheard::Ending;
 use crate::telemetry::Ended;
 use crate::upstream::{BodyStream, UpstreamError};
-use crate::variant::query::names_parameter;
+use crate::variant::query::values_of;
 use actix_web::HttpResponse;
 use std::rc::Rc;
 
 /// Forwards the request and follows it to upstream's answer, whether or not the client waits for that.
 pub(super) async fn serve(front: &Rc<Front>, inbound: &mut Inbound, ending: Ending) -> Result<HttpResponse, WebError> {
-    let fields = inbound.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let anonymous = !Credentials::of(fields).are_present() && !names_parameter(&inbound.query, b"access_token");
-    let caller = front.caller(&inbound.headers);
+    let sender = Sender::of(front, inbound);
+    // However oddly they are presented: upstream may have read one of them.
+    let by_query = values_of(&inbound.query, b"access_token");
+    let tokens = places_of_tokens(&front.caller_key, super::fields(&inbound.headers), &by_query);
     // A task of its own: a client that resets its connection takes its handler with it, but not what it began.
-    let followed = actix_web::rt::spawn(follow(front.clone(), Outbound::of(front, inbound), ending, caller, anonymous));
+    let followed = actix_web::rt::spawn(follow(front.clone(), Outbound::of(front, inbound), ending, sender, tokens));
     let answer = followed.await.map_err(|_| UpstreamError::Broken("the request was dropped".to_owned()))?;
     Ok(relay(inbound, answer?))
 }
@@ -26,31 +28,23 @@ async fn follow(
     front: Rc<Front>,
     outbound: Outbound,
     ending: Ending,
-    caller: Option<Caller>,
-    anonymous: bool,
+    sender: Sender,
+    tokens: Vec<u32>,
 ) -> Result<http::Response<BodyStream>, UpstreamError> {
     let answer = outbound.forward(&front).await;
-    let changed = match answer.as_ref().map(http::Response::status) {
-        Ok(status) if status.is_success() || status.is_redirection() => true,
-        // Refused, it has changed nothing.
-        Ok(status) if status.is_client_error() => false,
-        // Nobody knows; but a stranger ends nothing that upstream has not said to be ended.
-        Ok(_) | Err(_) => !anonymous,
-    };
-    if changed {
-        let ended = match (ending, caller) {
-            (Ending::Session, Some(caller)) => {
-                front.avatars.end_session(&caller);
-                Ended::Session
-            }
-            // Whose session it was cannot be told for certain, so that it has no grants.
-            (Ending::Session, None) => return answer,
-            (Ending::Rights, _) => {
-                front.avatars.end_grants();
-                Ended::All
-            }
-        };
-        front.telemetry.grants_ended(ended);
+    let effect = Effect::of(&answer);
+    if effect == Effect::None {
+        front.heed(sender.caller.as_ref(), &answer);
+        return answer;
     }
+    // What nobody knows the outcome of ends everything only if it comes from somebody whom upstream knows.
+    let ends_all = ending == Ending::Rights && (effect == Effect::Done || sender.is_known(&front));
+    front.telemetry.grants_ended(if ends_all && sender.may_end_all(&front) {
+        front.avatars.end_grants();
+        Ended::All
+    } else {
+        front.avatars.end_tokens(&tokens);
+        Ended::Session
+    });
     answer
 }

@@ -12,6 +12,7 @@ use actix_web::dev::Payload;
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
     headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let caller = front.caller(&inbound.headers);
     match front.upstream.upgrade(inbound.target.clone(), headers).await? {
         UpgradeAnswer::Switched(head, tunnel) => {
             if !accepts(&inbound.headers, &head) {
@@ -44,6 +46,9 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
             Ok(switched(&head, payload, tunnel, ears))
         }
         UpgradeAnswer::Declined(answer) => {
+            if let (StatusCode::UNAUTHORIZED, Some(caller)) = (answer.status(), &caller) {
+                front.avatars.disown(caller);
+            }
             let (head, body) = answer.into_parts();
             let mut response =
                 streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body));
@@ -140,6 +145,8 @@ impl Ears {
             let subject = match each {
                 News::User(seen) => {
                     self.avatars.hear(picture(PictureKind::User, seen.user), seen.stamp).await;
+                    // It shows the name, and has no version.
+                    self.avatars.forget(picture(PictureKind::Default, seen.user));
                     Heard::User
                 }
                 News::Team(team) => {
@@ -147,11 +154,11 @@ impl Ears {
                     Heard::Team
                 }
                 News::Rights => {
-                    self.avatars.end_grants();
+                    self.avatars.end_grants_once();
                     Heard::Rights
                 }
                 News::Unclear => {
-                    self.avatars.forget_all();
+                    self.avatars.forget_all_once();
                     Heard::Unclear
                 }
             };

@@ -1,0 +1,105 @@
+//! How much one client may make others pay: what forgets pictures or ends grants makes upstream be asked again by
+//! everybody, so it is bounded for each token and address. What exceeds it is still forwarded, and still ends what is the
+//! client's own; the time that a grant lasts ends the rest.
+
+use super::{Front, Inbound};
+use crate::allowance::{Allowances, Payer, Rate, Settings};
+use crate::caller::{Caller, Credentials};
+use crate::upstream::{BodyStream, UpstreamError};
+use crate::variant::query::names_parameter;
+use http::{Response, StatusCode};
+use std::time::{Duration, Instant};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Pictures that one token may have forgotten, and one address.
+const CHANGES: Settings = settings(60, 600);
+/// How often one token may end everybody's grants, and one address.
+const ENDINGS: Settings = settings(10, 100);
+
+const fn settings(caller: u32, address: u32) -> Settings {
+    Settings { caller: a_minute(caller), address: a_minute(address) }
+}
+
+const fn a_minute(count: u32) -> Option<Rate> {
+    Some(Rate { count, per: MINUTE })
+}
+
+/// What is left to each client.
+pub struct Influence {
+    changes: Allowances,
+    endings: Allowances,
+}
+
+impl Default for Influence {
+    fn default() -> Self {
+        Self { changes: Allowances::new(CHANGES), endings: Allowances::new(ENDINGS) }
+    }
+}
+
+/// Who a request is from, as far as its fields tell.
+#[derive(Clone, Copy)]
+pub(super) struct Sender {
+    /// Where that can be told for certain.
+    pub(super) caller: Option<Caller>,
+    /// It does not say who it is from.
+    pub(super) anonymous: bool,
+    changes: Payer,
+    endings: Payer,
+}
+
+impl Sender {
+    /// The sender of a request.
+    pub(super) fn of(front: &Front, inbound: &Inbound) -> Self {
+        let credentials = Credentials::of(super::fields(&inbound.headers));
+        let (token, influence) = (credentials.presented().unwrap_or_default(), &front.influence);
+        let named = credentials.are_present() || credentials.are_of_a_server();
+        Self {
+            caller: front.caller(&inbound.headers),
+            anonymous: !named && !names_parameter(&inbound.query, b"access_token"),
+            changes: influence.changes.payer(token, inbound.client),
+            endings: influence.endings.payer(token, inbound.client),
+        }
+    }
+
+    /// Whether this sender may have a picture forgotten before anybody knows what upstream makes of it.
+    pub(super) fn may_forget(&self, front: &Front) -> bool {
+        !self.anonymous && front.influence.changes.spend(self.changes, Instant::now()).is_ok()
+    }
+
+    /// Whether this sender may end everybody's grants.
+    pub(super) fn may_end_all(&self, front: &Front) -> bool {
+        front.influence.endings.spend(self.endings, Instant::now()).is_ok()
+    }
+
+    /// Whether upstream has lately said to this sender that it knows it.
+    pub(super) fn is_known(&self, front: &Front) -> bool {
+        self.caller.is_some_and(|caller| front.avatars.knows(&caller, Instant::now()))
+    }
+}
+
+/// What a request that is to change something came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Effect {
+    /// Upstream says that it was done.
+    Done,
+    /// Upstream did nothing, or was never asked.
+    None,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Effect {
+    /// By upstream's answer.
+    pub(super) fn of(answer: &Result<Response<BodyStream>, UpstreamError>) -> Self {
+        match answer.as_ref().map(Response::status) {
+            Ok(status) if status.is_success() => Self::Done,
+            // The router sends to another path; or the feature is not there.
+            Ok(StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT | StatusCode::NOT_IMPLEMENTED) => {
+                Self::None
+            }
+            Ok(status) if status.is_client_error() => Self::None,
+            Err(UpstreamError::Unreachable(_)) => Self::None,
+            Ok(_) | Err(_) => Self::Unknown,
+        }
+    }
+}
