@@ -153,9 +153,11 @@ impl Avatars {
             }
             // Taken before upstream is asked: what is fetched under it is found only while nothing was forgotten since.
             let key = self.sources.key(picture);
-            let known = match self.sources.record(&key).await.filter(|record| record.validator.is_some()) {
+            let record = self.sources.record(&key).await;
+            let known = match record.filter(|record| record.validator.is_some()) {
+                // A tag that upstream gives by chance proves nothing later on.
+                _ if !picture.kind.has_validator() => Known::Nothing,
                 Some(record) => Known::Kept(record, None),
-                None if !picture.kind.has_validator() => Known::Nothing,
                 None => match self.flights.board(FlightName::Body(key), wish.caller) {
                     Place::Pilot(pilot) => return Box::pin(self.fly(errand, key, pilot)).await,
                     Place::Passenger(passenger) => match self.ride(wish, passenger).await? {
