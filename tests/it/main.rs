@@ -19,6 +19,7 @@ mod faults;
 mod interleaving;
 mod invalidation;
 mod limits;
+mod matrix;
 mod passthrough;
 mod permission;
 mod queries;
