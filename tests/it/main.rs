@@ -16,6 +16,7 @@ mod coalescing;
 mod damage;
 mod day;
 mod faults;
+mod grants;
 mod interleaving;
 mod invalidation;
 mod limits;
