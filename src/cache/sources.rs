@@ -66,18 +66,34 @@ pub struct Record {
 pub struct Version {
     stamp: u64,
     heard: Arc<Hearsay>,
-    settled: AtomicU64,
     sent: Mutex<Instant>,
 }
 
-/// The newest version that has been heard of a picture, as an absolute stamp in milliseconds.
+/// What has been heard of the versions of a picture, as absolute stamps in milliseconds.
 #[derive(Debug, Default)]
-pub struct Hearsay(AtomicU64);
+pub struct Hearsay {
+    newest: AtomicU64,
+    /// Heard last of those that upstream then knew nothing of.
+    refuted: AtomicU64,
+}
 
 impl Hearsay {
     /// Takes down a stamp.
     pub fn hear(&self, stamp: i64) {
-        self.0.fetch_max(stamp.unsigned_abs(), Ordering::AcqRel);
+        let stamp = stamp.unsigned_abs();
+        if stamp != self.refuted.load(Ordering::Acquire) {
+            self.newest.fetch_max(stamp, Ordering::AcqRel);
+        }
+    }
+
+    /// Upstream's version is `stamp`, though `newest` had been heard of when it was asked. That is heard of no more: it
+    /// would drown every change to come.
+    fn settle(&self, newest: u64, stamp: u64) {
+        if newest > stamp {
+            self.refuted.store(newest, Ordering::Release);
+            // Something newer yet, heard meanwhile, is left to the next question.
+            let _ = self.newest.compare_exchange(newest, stamp, Ordering::AcqRel, Ordering::Acquire);
+        }
     }
 }
 
@@ -85,7 +101,7 @@ impl Hearsay {
 #[derive(Clone, Debug)]
 pub struct Question {
     heard: Arc<Hearsay>,
-    settles: u64,
+    newest: u64,
     sent: Instant,
 }
 
@@ -93,19 +109,16 @@ impl Question {
     /// A question about a picture of which `heard` was heard, put at `sent`.
     #[must_use]
     pub fn put(heard: Arc<Hearsay>, sent: Instant) -> Self {
-        let settles = heard.0.load(Ordering::Acquire);
-        Self { heard, settles, sent }
+        let newest = heard.newest.load(Ordering::Acquire);
+        Self { heard, newest, sent }
     }
 
     /// What upstream answered: the picture of this validator.
     #[must_use]
     pub fn answered(&self, validator: Option<&Validator>) -> Version {
-        Version {
-            stamp: validator.and_then(Validator::stamp).map_or(0, i64::unsigned_abs),
-            heard: self.heard.clone(),
-            settled: AtomicU64::new(self.settles),
-            sent: Mutex::new(self.sent),
-        }
+        let stamp = validator.and_then(Validator::stamp).map_or(0, i64::unsigned_abs);
+        self.heard.settle(self.newest, stamp);
+        Version { stamp, heard: self.heard.clone(), sent: Mutex::new(self.sent) }
     }
 }
 
@@ -113,7 +126,7 @@ impl Version {
     /// Whether nothing newer was heard of.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.heard.0.load(Ordering::Acquire) <= self.stamp.max(self.settled.load(Ordering::Acquire))
+        self.heard.newest.load(Ordering::Acquire) <= self.stamp
     }
 
     /// What is heard of the picture.
@@ -124,7 +137,7 @@ impl Version {
 
     /// Upstream answered `question` with 304: it is this version.
     pub fn confirm(&self, question: &Question) {
-        self.settled.fetch_max(question.settles, Ordering::AcqRel);
+        self.heard.settle(question.newest, self.stamp);
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         *sent = question.sent.max(*sent);
     }
@@ -415,10 +428,12 @@ mod tests {
         // An absurd stamp costs one question, however often it is heard.
         heard.hear(i64::MIN);
         assert!(!version.is_current());
-        let settled = Question::put(heard.clone(), now).answered(Validator::new(b"100").as_ref());
+        let settled = Question::put(heard.clone(), now).answered(Validator::new(b"103").as_ref());
         heard.hear(i64::MIN);
-        heard.hear(i64::MAX);
         assert!(settled.is_current());
+        // And it drowns nothing that is heard later.
+        heard.hear(104);
+        assert!(!settled.is_current());
     }
 
     #[actix_web::test]
