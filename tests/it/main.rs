@@ -19,6 +19,7 @@ mod faults;
 mod grants;
 mod interleaving;
 mod invalidation;
+mod learning;
 mod limits;
 mod matrix;
 mod passthrough;
