@@ -41,8 +41,9 @@ pub(super) async fn serve(
     // A task of its own: a client that resets its connection takes its handler with it, but not the write, which has to
     // be followed to upstream's answer.
     let write = actix_web::rt::spawn(write(front.clone(), Outbound::of(front, inbound), kind, changed));
-    let answer = write.await.map_err(|_| UpstreamError::Broken("the write was dropped".to_owned()))?;
-    Ok(relay(inbound, answer?))
+    let answer = write.await.map_err(|_| UpstreamError::Broken("the write was dropped".to_owned()))??;
+    front.heed(front.caller(&inbound.headers).as_ref(), answer.status());
+    Ok(relay(inbound, answer))
 }
 
 /// Forgets twice: a read that began before the write must not outlive its beginning, nor one that began meanwhile its end.

@@ -34,9 +34,9 @@ use actix_web::http::header as actix_header;
 use actix_web::{HttpRequest, HttpResponse};
 use answer::Ledger;
 use ask::Ask;
-use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
 use ipnet::IpNet;
 use route::{Route, Who};
 use std::cell::RefCell;
@@ -109,8 +109,8 @@ impl Front {
         Credentials::of(fields).caller(&self.caller_key, self.host(headers))
     }
 
-    /// What the request may end, by somebody who says who it is: a stranger ends nothing.
-    fn ending(&self, inbound: &Inbound) -> Option<Ending> {
+    /// What the request may end, and whether it says who asks for that.
+    fn ending(&self, inbound: &Inbound) -> Option<(Ending, Asker)> {
         if !self.avatars.remembers() || inbound.method == Method::GET {
             return None;
         }
@@ -118,7 +118,14 @@ impl Front {
         let ending = Ending::of(&inbound.method, &inbound.path, &self.settings.base_path, agent)?;
         let fields = inbound.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let known = Credentials::of(fields).are_present() || names_parameter(&inbound.query, b"access_token");
-        known.then_some(ending)
+        Some((ending, if known { Asker::Named } else { Asker::Stranger }))
+    }
+
+    /// Upstream answered a request of `caller` with `status`: a 401, whatever it was for, takes all of its grants.
+    fn heed(&self, caller: Option<&Caller>, status: StatusCode) {
+        if let (StatusCode::UNAUTHORIZED, Some(caller)) = (status, caller) {
+            self.avatars.disown(caller);
+        }
     }
 
     /// The site of the `Host` that is sent upstream.
@@ -132,6 +139,14 @@ impl Front {
         *self.last_site.borrow_mut() = Some((host.into(), site));
         site
     }
+}
+
+/// Whether a request says who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asker {
+    Named,
+    /// Without credentials beside its body, if there: a login.
+    Stranger,
 }
 
 /// A request, read once: past this nothing is taken from actix's.
@@ -199,7 +214,7 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
                 return websocket::serve(front, inbound).await;
             }
             match front.ending(inbound) {
-                Some(ending) => session::serve(front, inbound, ending).await,
+                Some((ending, asker)) => session::serve(front, inbound, ending, asker).await,
                 None => passthrough::serve(front, inbound).await,
             }
         }

@@ -9,7 +9,7 @@ use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{Method, StatusCode};
+use http::Method;
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
 use std::time::{Duration, Instant};
@@ -20,9 +20,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
     let outbound = Outbound::of(front, inbound);
     let attending = Attending::of(front, inbound, caller);
     let mut answer = outbound.forward(front).await?;
-    if let (StatusCode::UNAUTHORIZED, Some(caller)) = (answer.status(), &caller) {
-        front.avatars.disown(caller);
-    }
+    front.heed(caller.as_ref(), answer.status());
     if let Some(attending) = attending {
         answer = attending.listen_to(front, answer);
     }

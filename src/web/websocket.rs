@@ -45,6 +45,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
         }
         UpgradeAnswer::Declined(answer) => {
             let (head, body) = answer.into_parts();
+            front.heed(front.caller(&inbound.headers).as_ref(), head.status);
             let mut response =
                 streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body));
             response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
