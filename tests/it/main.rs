@@ -28,6 +28,7 @@ mod queries;
 mod relayed;
 mod replicas;
 mod revalidation;
+mod revocation;
 mod shutdown;
 mod sight;
 mod stock_clients;
