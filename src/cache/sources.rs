@@ -73,6 +73,8 @@ pub struct Version {
 #[derive(Debug, Default)]
 pub struct Hearsay {
     newest: AtomicU64,
+    /// The newest of those that were heard while one yet newer was.
+    next: AtomicU64,
     /// Heard last of those that upstream then knew nothing of.
     refuted: AtomicU64,
 }
@@ -81,18 +83,24 @@ impl Hearsay {
     /// Takes down a stamp.
     pub fn hear(&self, stamp: i64) {
         let stamp = stamp.unsigned_abs();
-        if stamp != self.refuted.load(Ordering::Acquire) {
-            self.newest.fetch_max(stamp, Ordering::AcqRel);
+        if stamp == self.refuted.load(Ordering::SeqCst) || self.newest.fetch_max(stamp, Ordering::SeqCst) <= stamp {
+            return;
         }
+        // What it is less than may be taken back; and if that has just happened, nobody looks for it here any more.
+        self.next.fetch_max(stamp, Ordering::SeqCst);
+        self.newest.fetch_max(stamp, Ordering::SeqCst);
     }
 
     /// Upstream's version is `stamp`, though `newest` had been heard of when it was asked. That is heard of no more: it
     /// would drown every change to come.
     fn settle(&self, newest: u64, stamp: u64) {
         if newest > stamp {
-            self.refuted.store(newest, Ordering::Release);
+            self.refuted.store(newest, Ordering::SeqCst);
             // Something newer yet, heard meanwhile, is left to the next question.
-            let _ = self.newest.compare_exchange(newest, stamp, Ordering::AcqRel, Ordering::Acquire);
+            let taken_back = self.newest.compare_exchange(newest, stamp, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            if taken_back {
+                self.newest.fetch_max(self.next.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+            }
         }
     }
 }
@@ -109,7 +117,7 @@ impl Question {
     /// A question about a picture of which `heard` was heard, put at `sent`.
     #[must_use]
     pub fn put(heard: Arc<Hearsay>, sent: Instant) -> Self {
-        let newest = heard.newest.load(Ordering::Acquire);
+        let newest = heard.newest.load(Ordering::SeqCst);
         Self { heard, newest, sent }
     }
 
@@ -431,9 +439,14 @@ mod tests {
         let settled = Question::put(heard.clone(), now).answered(Validator::new(b"103").as_ref());
         heard.hear(i64::MIN);
         assert!(settled.is_current());
-        // And it drowns nothing that is heard later.
+        // And it drowns nothing that is heard with it or later.
         heard.hear(104);
         assert!(!settled.is_current());
+        heard.hear(i64::MAX);
+        let asked = Question::put(heard.clone(), now);
+        heard.hear(105);
+        assert!(!asked.answered(Validator::new(b"104").as_ref()).is_current());
+        assert!(Question::put(heard, now).answered(Validator::new(b"105").as_ref()).is_current());
     }
 
     #[actix_web::test]
