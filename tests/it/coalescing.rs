@@ -327,10 +327,10 @@ async fn quick_upstream(picture: Vec<u8>) -> std::net::SocketAddr {
     address
 }
 
-/// 1,000 races by default; `AVATAR_PROXY_RACES` says how many.
+/// 10,000 by default; `AVATAR_PROXY_RACES` says how many.
 #[actix_web::test]
 async fn an_allowed_and_a_refused_caller_who_race_for_a_cold_picture_get_what_is_theirs() {
-    let races = std::env::var("AVATAR_PROXY_RACES").map_or(1_000, |races| races.parse().expect("a number"));
+    let races = std::env::var("AVATAR_PROXY_RACES").map_or(10_000, |races| races.parse().expect("a number"));
     let upstream = quick_upstream(png(&solid(RED))).await;
     let proxy = Proxy::granting(upstream);
     let (mut alice, mut bob) = (Connection::to(proxy.address).await, Connection::to(proxy.address).await);

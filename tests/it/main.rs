@@ -22,6 +22,7 @@ mod invalidation;
 mod learning;
 mod limits;
 mod matrix;
+mod model;
 mod passthrough;
 mod permission;
 mod queries;
