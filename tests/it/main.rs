@@ -21,6 +21,7 @@ mod interleaving;
 mod invalidation;
 mod learning;
 mod limits;
+mod listening;
 mod matrix;
 mod model;
 mod passthrough;
