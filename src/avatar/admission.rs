@@ -184,10 +184,10 @@ impl Avatars {
             }
             // Taken before upstream is asked: what is fetched under it is found only while nothing was forgotten since.
             let key = self.sources.key(picture);
+            // A tag that upstream gives by chance proves nothing later on.
             let kept = match need {
                 Need::Permission if picture.kind.has_validator() => self.sources.record(&key).await,
-                Need::Permission => None,
-                Need::Bytes => None,
+                Need::Permission | Need::Bytes => None,
             };
             let known = match kept {
                 Some(record) => Known::Kept(record, None),

@@ -30,12 +30,13 @@ impl Avatars {
     /// version is `stamp`.
     pub async fn learn(&self, site: Site, caller: &Caller, asked: &Asked, user: ObjectId, stamp: i64) {
         let picture = PictureId { site, kind: PictureKind::User, object: user };
-        if let Some(grants) = &self.grants {
-            grants.learn(caller, picture, asked);
-        }
-        // What was on its way while the picture was changed tells of the old one.
+        // First the version, so that no grant shows an older one. What was on its way while the picture was changed tells
+        // of the old one.
         if !self.sources.changed_since(picture, asked.at()) {
             self.hear(picture, stamp).await;
+        }
+        if let Some(grants) = &self.grants {
+            grants.learn(caller, picture, asked);
         }
     }
 

@@ -80,18 +80,42 @@ pub struct Record {
 pub struct Version {
     stamp: u64,
     heard: Arc<Hearsay>,
-    settled: AtomicU64,
     sent: Mutex<Instant>,
 }
 
-/// The newest version that has been heard of a picture, as an absolute stamp in milliseconds.
+/// What has been heard of the versions of a picture, as absolute stamps in milliseconds.
 #[derive(Debug, Default)]
-pub struct Hearsay(AtomicU64);
+pub struct Hearsay {
+    newest: AtomicU64,
+    /// The newest of those that were heard while one yet newer was.
+    next: AtomicU64,
+    /// Heard last of those that upstream then knew nothing of.
+    refuted: AtomicU64,
+}
 
 impl Hearsay {
     /// Takes down a stamp.
     pub fn hear(&self, stamp: i64) {
-        self.0.fetch_max(stamp.unsigned_abs(), Ordering::AcqRel);
+        let stamp = stamp.unsigned_abs();
+        if stamp == self.refuted.load(Ordering::SeqCst) || self.newest.fetch_max(stamp, Ordering::SeqCst) <= stamp {
+            return;
+        }
+        // What it is less than may be taken back; and if that has just happened, nobody looks for it here any more.
+        self.next.fetch_max(stamp, Ordering::SeqCst);
+        self.newest.fetch_max(stamp, Ordering::SeqCst);
+    }
+
+    /// Upstream's version is `stamp`, though `newest` had been heard of when it was asked. That is heard of no more: it
+    /// would drown every change to come.
+    fn settle(&self, newest: u64, stamp: u64) {
+        if newest > stamp {
+            self.refuted.store(newest, Ordering::SeqCst);
+            // Something newer yet, heard meanwhile, is left to the next question.
+            let taken_back = self.newest.compare_exchange(newest, stamp, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            if taken_back {
+                self.newest.fetch_max(self.next.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+            }
+        }
     }
 }
 
@@ -99,7 +123,7 @@ impl Hearsay {
 #[derive(Clone, Debug)]
 pub struct Question {
     heard: Arc<Hearsay>,
-    settles: u64,
+    newest: u64,
     sent: Instant,
 }
 
@@ -107,19 +131,16 @@ impl Question {
     /// A question about a picture of which `heard` was heard, put at `sent`.
     #[must_use]
     pub fn put(heard: Arc<Hearsay>, sent: Instant) -> Self {
-        let settles = heard.0.load(Ordering::Acquire);
-        Self { heard, settles, sent }
+        let newest = heard.newest.load(Ordering::SeqCst);
+        Self { heard, newest, sent }
     }
 
     /// What upstream answered: the picture of this validator.
     #[must_use]
     pub fn answered(&self, validator: Option<&Validator>) -> Version {
-        Version {
-            stamp: validator.and_then(Validator::stamp).map_or(0, i64::unsigned_abs),
-            heard: self.heard.clone(),
-            settled: AtomicU64::new(self.settles),
-            sent: Mutex::new(self.sent),
-        }
+        let stamp = validator.and_then(Validator::stamp).map_or(0, i64::unsigned_abs);
+        self.heard.settle(self.newest, stamp);
+        Version { stamp, heard: self.heard.clone(), sent: Mutex::new(self.sent) }
     }
 }
 
@@ -127,18 +148,14 @@ impl Version {
     /// Whether nothing newer was heard of.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.heard.0.load(Ordering::Acquire) <= self.newest()
+        self.heard.newest.load(Ordering::Acquire) <= self.stamp
     }
 
     /// Whether `stamp` would be news.
     #[must_use]
     pub fn is_older_than(&self, stamp: i64) -> bool {
-        stamp.unsigned_abs() > self.newest()
-    }
-
-    /// The newest version that it is, or that upstream was asked about since.
-    fn newest(&self) -> u64 {
-        self.stamp.max(self.settled.load(Ordering::Acquire))
+        let stamp = stamp.unsigned_abs();
+        stamp > self.stamp && stamp != self.heard.refuted.load(Ordering::Acquire)
     }
 
     /// What is heard of the picture.
@@ -149,7 +166,7 @@ impl Version {
 
     /// Upstream answered `question` with 304: it is this version.
     pub fn confirm(&self, question: &Question) {
-        self.settled.fetch_max(question.settles, Ordering::AcqRel);
+        self.heard.settle(question.newest, self.stamp);
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         *sent = question.sent.max(*sent);
     }
@@ -512,10 +529,17 @@ mod tests {
         // An absurd stamp costs one question, however often it is heard.
         heard.hear(i64::MIN);
         assert!(!version.is_current());
-        let settled = Question::put(heard.clone(), now).answered(Validator::new(b"100").as_ref());
+        let settled = Question::put(heard.clone(), now).answered(Validator::new(b"103").as_ref());
         heard.hear(i64::MIN);
-        heard.hear(i64::MAX);
         assert!(settled.is_current());
+        // And it drowns nothing that is heard with it or later.
+        heard.hear(104);
+        assert!(!settled.is_current());
+        heard.hear(i64::MAX);
+        let asked = Question::put(heard.clone(), now);
+        heard.hear(105);
+        assert!(!asked.answered(Validator::new(b"104").as_ref()).is_current());
+        assert!(Question::put(heard, now).answered(Validator::new(b"105").as_ref()).is_current());
     }
 
     #[actix_web::test]

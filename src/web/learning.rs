@@ -147,16 +147,15 @@ impl Copy {
     async fn read(self) {
         let Attending { lesson, caller, asked, site } = self.attending;
         let users = joined(&self.chunks, self.coding).and_then(|body| lesson.read(&body));
-        self.telemetry.lesson(match &users {
-            Ok(_) => LessonOutcome::Learned,
-            Err(_) => LessonOutcome::Unreadable,
-        });
+        let outcome = if users.is_ok() { LessonOutcome::Learned } else { LessonOutcome::Unreadable };
         if let Err(why) = &users {
             tracing::debug!(%why, "nothing was learned of an answer");
         }
         for seen in users.unwrap_or_default() {
             self.avatars.learn(site, &caller, &asked, seen.user, seen.stamp).await;
         }
+        // Counted when it is over: whoever reads the counter may rely on what was learned.
+        self.telemetry.lesson(outcome);
     }
 }
 

@@ -104,6 +104,22 @@ impl Request {
     }
 }
 
+/// A connection that is kept from one request to the next.
+pub(crate) struct Connection(TcpStream);
+
+impl Connection {
+    pub(crate) async fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("a socket");
+        Self(stream)
+    }
+
+    pub(crate) async fn send(&mut self, request: &Request) -> Answer {
+        self.0.write_all(&request.bytes("chat.example")).await.expect("the request is taken");
+        read_answer(&mut self.0, &request.method).await
+    }
+}
+
 /// Reads one answer; a body without length ends with the connection.
 pub(crate) async fn read_answer(stream: &mut TcpStream, method: &str) -> Answer {
     tokio::time::timeout(PATIENCE, read(stream, method)).await.expect("an answer in time")

@@ -157,3 +157,19 @@ impl Sketch {
 pub(crate) fn shows(answer: &Answer, picture: &RgbImage) -> bool {
     Sketch::of(picture).is_shown_by(answer)
 }
+
+/// What is answered, and how many pictures upstream was asked for meanwhile.
+pub(crate) async fn costing(proxy: &Proxy, town: &StandIn, request: &Request) -> (Answer, u64) {
+    let before = town.count().picture_requests;
+    let answer = proxy.send(request).await;
+    (answer, town.count().picture_requests - before)
+}
+
+/// Sends a request that upstream has to be asked for once, so that a grant is there.
+pub(crate) async fn earns_grant(proxy: &Proxy, town: &StandIn, request: &Request) -> Answer {
+    let (first, asked) = costing(proxy, town, request).await;
+    assert_eq!((first.status, asked), (200, 1), "{request:?}");
+    let (again, asked) = costing(proxy, town, request).await;
+    assert_eq!((again.status, asked), (200, 0), "{request:?}");
+    again
+}
