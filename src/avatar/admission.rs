@@ -6,8 +6,9 @@ use super::examine::{Examined, names_picture};
 use super::flights::{FlightName, Passenger, Phase, Pilot, Place};
 use super::{AvatarError, AvatarRequest, Avatars, Keep, Relayed, Wish};
 use crate::cache::grants::AskedFor;
-use crate::cache::{Hearsay, Question, Record, RecordKey};
+use crate::cache::{Grants, Hearsay, Question, Record, RecordKey};
 use crate::caller::Caller;
+use crate::identity::PictureId;
 use crate::source::{SourceImage, Validator};
 use crate::telemetry::{Fault, ProofKind, UpstreamKind};
 use crate::upstream::{Answer, Upstream, UpstreamError};
@@ -136,6 +137,12 @@ impl Avatars {
         Some(Granted { record, body: None, headers: HeaderMap::new(), upstream_bytes: 0, proof: Proof::Granted(sent) })
     }
 
+    /// Whether upstream has told the caller of the picture, in a list perhaps, though nobody has it yet.
+    fn is_granted(&self, caller: &Caller, wish: &Wish) -> bool {
+        let covered = |(grants, picture): (&Grants, PictureId)| grants.covers(caller, picture, Instant::now());
+        self.grants.as_ref().zip(wish.picture).and_then(covered).is_some()
+    }
+
     /// The caller, if what upstream says to it may be remembered and used for this request.
     fn sharing(&self, wish: &Wish) -> Option<Caller> {
         wish.caller.filter(|_| self.grants.is_some() && !wish.must_ask)
@@ -201,8 +208,10 @@ impl Avatars {
 
     /// Waits for another's fetch, as long as it takes to know what to ask; `None` where it brought nothing.
     async fn ride(&self, wish: &Wish, mut passenger: Passenger) -> Result<Option<Known>, AvatarError> {
-        // The same credentials will have the same grant; others can ask as soon as there is a validator to ask with.
-        let own = self.sharing(wish).filter(|caller| passenger.pilot() == Some(*caller));
+        // Who has a grant, or will have the pilot's, waits for the picture; others can ask as soon as there is a
+        // validator to ask with.
+        let needs_no_answer = |caller: &Caller| passenger.pilot() == Some(*caller) || self.is_granted(caller, wish);
+        let own = self.sharing(wish).filter(needs_no_answer);
         let phase = if own.is_some() { passenger.end().await } else { passenger.beyond_asking().await };
         Ok(match phase {
             Phase::Named(validator) => Some(Known::Coming(validator, passenger)),
