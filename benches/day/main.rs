@@ -49,7 +49,14 @@ impl Scale {
     fn whole() -> Self {
         Self {
             people: 2_000,
-            day: Day { openings: 15, sockets: 200, changes: 60, departures: 20, mentions: 0 },
+            day: Day {
+                openings: 15,
+                lasts: Duration::from_secs(75),
+                sockets: 125,
+                changes: 36,
+                departures: 20,
+                mentions: 0,
+            },
             watchers: 480,
             watch: Watch { changes: 60, spread: Duration::from_secs(30) },
             ttl: Config::default().grants.ttl,
@@ -59,7 +66,7 @@ impl Scale {
     fn short() -> Self {
         Self {
             people: 80,
-            day: Day { openings: 3, sockets: 4, changes: 6, departures: 1, mentions: 0 },
+            day: Day { openings: 3, lasts: Duration::from_secs(1), sockets: 4, changes: 6, departures: 1, mentions: 0 },
             watchers: 80,
             watch: Watch { changes: 2, spread: Duration::from_millis(500) },
             ttl: Duration::from_secs(1),
@@ -69,8 +76,13 @@ impl Scale {
 
 async fn tell_days(scale: &Scale) {
     let Scale { people, day, .. } = scale;
-    println!("{people} users open {} channels each; {} WebSockets, {} changed pictures\n", day.openings, day.sockets, day.changes);
-    println!("| | pictures asked for | on a grant | lists, learned from | of upstream: first fetches | further 200 | 304 | refused | further, for 1,000 | took |");
+    println!(
+        "{people} users open {} channels each; {} WebSockets, {} changed pictures\n",
+        day.openings, day.sockets, day.changes
+    );
+    println!(
+        "| | pictures asked for | on a grant | lists, learned from | of upstream: first fetches | further 200 | 304 | refused | further, for 1,000 | took |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut reasons = Vec::new();
     for Way { name, configure, mentions } in WAYS {
@@ -79,7 +91,9 @@ async fn tell_days(scale: &Scale) {
         println!("{}", row(name, &outcome));
         reasons.push((name, outcome));
     }
-    println!("\n| upstream was asked again, for 1,000 pictures | not listed within the time of a grant | after an event | listed a moment ago | refused |");
+    println!(
+        "\n| upstream was asked again, for 1,000 pictures | not listed within the time of a grant | after an event | listed a moment ago | refused |"
+    );
     println!("|---|---|---|---|---|");
     for (name, outcome) in reasons {
         let share = [Why::NotListed, Why::Event, Why::Listed, Why::Refused]

@@ -1,9 +1,10 @@
-//! A day of channels opened, in the time that its requests take.
+//! A day of channels opened, in little more than a minute.
 //!
-//! What takes real time is what happens at once when a channel is opened: the list, the moment until it is drawn, the
-//! pictures. The time in between is left out, and grants must not gain from that: two of three openings come under
-//! credentials of which nothing is remembered, as if `grants.ttl` had run out since the opening before; the third
-//! follows within seconds.
+//! What belongs together takes its real time: the list, the moment until it is drawn, the pictures. What is left out is
+//! the time between two openings, and grants must not gain from that: two of three openings come under credentials of
+//! which nothing is remembered, as if `grants.ttl` had run out since the opening before; the third follows within
+//! seconds. So many openings a second are some hundred times as many as the same people make, which is against the proxy:
+//! what it learns from a list has to be read before the pictures are asked for.
 
 use crate::changes::{self, PATHS};
 use crate::dice::{Dice, Popularity};
@@ -17,8 +18,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// How many clients are at it at once, and how many pictures a browser asks for at once.
-const AT_ONCE: usize = 32;
+/// How many clients are at it at once at the most, and how many pictures a browser asks for at once.
+const AT_ONCE: usize = 64;
 const CONNECTIONS: usize = 6;
 /// From the list to the first request for a picture: state, layout. A browser rather takes longer.
 const DRAWN_AFTER: Duration = Duration::from_millis(20);
@@ -28,7 +29,7 @@ const SIDEBAR: usize = 8;
 const FEWEST_AUTHORS: usize = 10;
 const MOST_AUTHORS: usize = 40;
 /// One client in so many keeps nothing from one opening to the next: a new device, a cleared cache, a private window.
-const FORGETFUL: usize = 5;
+const FORGETFUL: usize = 10;
 /// One start in so many looks into the directory of members, all of a page.
 const LOOKS_INTO_DIRECTORY: usize = 5;
 const DIRECTORY: usize = 50;
@@ -38,9 +39,12 @@ const DIRECTORY: usize = 50;
 pub(crate) struct Day {
     /// Channels that each person opens.
     pub(crate) openings: usize,
-    /// `WebSockets` through the proxy.
+    /// How long all of them take.
+    pub(crate) lasts: Duration,
+    /// `WebSockets` through the proxy. Every client hears of changes: those of several people by one socket, which would
+    /// all be told the same.
     pub(crate) sockets: usize,
-    /// Pictures that change, by each path in turn.
+    /// Pictures that change, by each path in turn. Whose does not depend on how much they write.
     pub(crate) changes: usize,
     /// Times that somebody leaves a channel, which ends every grant.
     pub(crate) departures: usize,
@@ -126,15 +130,26 @@ pub(crate) async fn live(site: &Site, day: Day) -> Outcome {
         tally: RefCell::default(),
     };
     let (tell, mut told) = mpsc::unbounded_channel();
-    for person in (0..day.sockets).map(|socket| socket * people / day.sockets) {
+    let everybody = (0..people).collect::<Vec<_>>();
+    let groups = everybody.chunks(people.div_ceil(day.sockets)).collect::<Vec<_>>();
+    for (socket, group) in groups.iter().enumerate() {
         let tell = tell.clone();
-        site.listen(person, move |user, stamp| _ = tell.send((person, user.to_owned(), stamp))).await;
+        let listener = group.iter().find(|person| !site.people[**person].is_guest).expect("not all are guests");
+        site.listen(*listener, move |user, stamp| _ = tell.send((socket, user.to_owned(), stamp))).await;
     }
-    let started = Instant::now();
-    let opening = stream::iter(0..day.openings * people).for_each_concurrent(AT_ONCE, |number| running.open(number));
+    let openings = day.openings * people;
+    let (started, pace) = (Instant::now(), day.lasts / u32::try_from(openings).expect("few"));
+    let in_time = stream::iter(0..openings).then(|number| async move {
+        let due = pace * u32::try_from(number).expect("few");
+        tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+        number
+    });
+    let opening = in_time.for_each_concurrent(AT_ONCE, |number| running.open(number));
     let redrawing = async {
-        while let Some((person, user, stamp)) = told.recv().await {
-            running.redraw(person, running.numbers[user.as_str()], stamp).await;
+        while let Some((socket, user, stamp)) = told.recv().await {
+            for person in groups[socket] {
+                running.redraw(*person, running.numbers[user.as_str()], stamp).await;
+            }
         }
     };
     tokio::select! {
@@ -185,12 +200,12 @@ impl Running<'_> {
             let serial = number / (self.day.openings * people / self.day.changes);
             let path = PATHS[serial % PATHS.len()];
             let mut dice = Dice::seeded(number);
-            let person = std::iter::repeat_with(|| self.popularity.draw(&mut dice));
-            let person = person.into_iter().find(|person| changes::fits(path.0, *person)).expect("somebody fits");
+            let mut anybody = std::iter::repeat_with(|| dice.roll(people));
+            let person = anybody.find(|person| changes::fits(path.0, *person)).expect("somebody fits");
             changes::apply(self.site, person, path, serial).await;
         }
         if is_due(self.day.departures) {
-            let person = number * 31 % people;
+            let person = Dice::seeded(number).roll(people);
             let room = &self.site.rooms[person / ROOM];
             let path = format!("/api/v4/channels/{room}/members/{}", self.site.people[person].id);
             let caller = self.site.credentials(person, 0);
@@ -205,7 +220,8 @@ impl Running<'_> {
         let mut browser = self.browsers[person].borrow_mut();
         let is_guest = self.site.people[person].is_guest;
         let dice = &mut browser.dice;
-        let wanted = dice.between(FEWEST_AUTHORS, MOST_AUTHORS.min(people / 2)).min(if is_guest { ROOM / 2 } else { ROOM });
+        let wanted =
+            dice.between(FEWEST_AUTHORS, MOST_AUTHORS.min(people / 2)).min(if is_guest { ROOM / 2 } else { ROOM });
         let mut authors = Vec::new();
         while authors.len() < wanted {
             let of_room = is_guest || dice.roll(4) == 0;

@@ -46,7 +46,6 @@ async fn see(site: &Site, person: usize, path: (Change, Place), spread: Duration
     let watcher = others.into_iter().find(|other| !site.people[*other].is_guest).expect("not all are guests");
     let watcher = site.credentials(watcher, 0);
     let mut dice = Dice::seeded(person);
-    let mut dice = Dice::seeded(serial);
     let steps = usize::try_from(spread.as_millis()).expect("a short time");
     let wait = Duration::from_millis(dice.roll(steps) as u64);
     let old = shown(site, &watcher, person).await;
