@@ -16,7 +16,9 @@
 //!
 //! The important rules are absences:
 //!
-//! - no picture leaves memory without upstream's 200 or 304 to this very request;
+//! - no picture leaves memory without upstream's 200 or 304 to this very request, or an unexpired grant: the same said
+//!   to the very same credentials about this picture, of which nothing newer was heard;
+//! - nothing else grants: no event, no presence, no answer that is not in the table of `overheard`;
 //! - no async in `render`, `variant`, `source` and `identity`;
 //! - no error status is chosen outside `web::error`, no blocking work runs outside `avatar::render_pool`;
 //! - no credential is stored or logged;

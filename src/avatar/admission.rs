@@ -151,17 +151,24 @@ impl Avatars {
     /// What of the picture this caller may be shown without asking upstream: there is a grant, and nothing newer than
     /// what is kept was heard of.
     pub(super) async fn remembered(&self, wish: &Wish, now: Instant) -> Option<Granted> {
-        let (picture, caller) = (wish.picture?, self.sharing(wish)?);
-        let sent = self.grants.as_ref()?.covers(&caller, picture, now)?;
-        if wish.max_age.is_some_and(|max_age| now.saturating_duration_since(sent) > max_age) {
-            return None;
-        }
-        let record = self.sources.record(&self.sources.key(picture)).await?;
-        let outdated = |stamp| picture.kind.has_validator() && record.version.is_older_than(stamp);
-        if !record.version.is_current() || wish.stamp.is_some_and(outdated) {
+        let sent = self.granted_since(wish, now)?;
+        let record = self.sources.record(&self.sources.key(wish.picture?)).await?;
+        if !is_fresh(&record, wish) {
             return None;
         }
         Some(Granted { record, body: None, headers: HeaderMap::new(), upstream_bytes: 0, proof: Proof::Granted(sent) })
+    }
+
+    /// When upstream was asked for what lets this caller see the picture, if that is not too long ago.
+    fn granted_since(&self, wish: &Wish, now: Instant) -> Option<Instant> {
+        let (picture, caller) = (wish.picture?, self.sharing(wish)?);
+        let sent = self.grants.as_ref()?.covers(&caller, picture, now)?;
+        let young = wish.max_age.is_none_or(|max_age| now.saturating_duration_since(sent) <= max_age);
+        young.then_some(sent)
+    }
+
+    fn granted_now(&self, wish: &Wish) -> Option<Instant> {
+        self.granted_since(wish, Instant::now())
     }
 
     /// The caller, if what upstream says to it may be remembered and used for this request.
@@ -240,24 +247,23 @@ impl Avatars {
 
     /// Waits for another's fetch, as long as it takes to know what to ask, or to need not ask.
     async fn ride(&self, wish: &Wish, mut passenger: Passenger) -> Result<Ride, AvatarError> {
-        // The same credentials will have the same grant; others can ask as soon as there is a validator to ask with.
-        let own = self.sharing(wish).filter(|caller| passenger.pilot() == Some(*caller));
-        let phase = if own.is_some() { passenger.end().await } else { passenger.beyond_asking().await };
+        // Who has a grant, or will have the pilot's, waits for the picture; others can ask as soon as there is a
+        // validator to ask with.
+        let own = self.sharing(wish);
+        let waits = own.is_some_and(|caller| passenger.pilot() == Some(caller)) || self.granted_now(wish).is_some();
+        let phase = if waits { passenger.end().await } else { passenger.beyond_asking().await };
         Ok(match phase {
             Phase::Named(validator) => Ride::Asking(Known::Coming(validator, passenger)),
-            Phase::Landed(record, body) => {
-                let granted = self.grants.as_ref().zip(own).zip(wish.picture);
-                match granted.and_then(|((grants, caller), picture)| grants.covers(&caller, picture, Instant::now())) {
-                    Some(sent) => Ride::Arrived(Box::new(Granted {
-                        record,
-                        body: Some(body),
-                        headers: HeaderMap::new(),
-                        upstream_bytes: 0,
-                        proof: Proof::Granted(sent),
-                    })),
-                    None => Ride::Asking(Known::Kept(record, Some(body))),
-                }
-            }
+            Phase::Landed(record, body) => match self.granted_now(wish).filter(|_| is_fresh(&record, wish)) {
+                Some(sent) => Ride::Arrived(Box::new(Granted {
+                    record,
+                    body: Some(body),
+                    headers: HeaderMap::new(),
+                    upstream_bytes: 0,
+                    proof: Proof::Granted(sent),
+                })),
+                None => Ride::Asking(Known::Kept(record, Some(body))),
+            },
             Phase::NoAnswer(error) => return Err(error.into()),
             Phase::Asked | Phase::Granted | Phase::Empty | Phase::Abandoned => Ride::ForNothing,
         })
@@ -340,9 +346,7 @@ impl Avatars {
     /// Heeds the version in a request's URL, now that it has paid for the question that settles it. Only from somebody who
     /// may see the picture: a stranger's word would make everybody ask.
     fn hear_from(&self, wish: &Wish, heard: &Hearsay) {
-        let pair = self.grants.as_ref().zip(wish.caller).zip(wish.picture);
-        let sees = pair.and_then(|((grants, caller), picture)| grants.covers(&caller, picture, Instant::now()));
-        if let (Some(_), Some(stamp)) = (sees, wish.stamp) {
+        if let (Some(_), Some(stamp)) = (self.granted_now(wish), wish.stamp) {
             heard.hear(stamp);
         }
     }
@@ -433,6 +437,13 @@ impl Avatars {
             grants.allow(caller, asked);
         }
     }
+}
+
+/// Whether nothing newer than the record was heard of, by anybody or in this request.
+fn is_fresh(record: &Record, wish: &Wish) -> bool {
+    let has_versions = wish.picture.is_some_and(|picture| picture.kind.has_validator());
+    let outdated = |stamp| has_versions && record.version.is_older_than(stamp);
+    record.version.is_current() && !wish.stamp.is_some_and(outdated)
 }
 
 /// What those who wait are told of a failure. That upstream cannot be reached or does not answer is true for all, and to

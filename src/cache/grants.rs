@@ -111,8 +111,8 @@ impl Grants {
         let epochs = self.epochs(caller);
         let (set, _held) = self.set(name);
         let grant = set.chunks_exact(WORDS).find(|grant| is_named(grant, name))?;
-        let (sent, granted_under) = (load(&grant[2]), load(&grant[3]));
-        let at = self.started + Duration::from_nanos(sent - 1);
+        let (asked_at, granted_under) = (load(&grant[2]), load(&grant[3]));
+        let at = self.started + Duration::from_nanos(asked_at - 1);
         (granted_under == epochs && now.saturating_duration_since(at) < self.ttl).then_some(at)
     }
 
@@ -159,7 +159,9 @@ impl Grants {
         self.refusals_of_pair(name).fetch_add(1, Ordering::AcqRel);
         self.refusals_of_caller(caller).fetch_add(1, Ordering::AcqRel);
         if let Some(grant) = set.chunks_exact(WORDS).find(|grant| is_named(grant, name)) {
-            grant.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+            for word in grant {
+                word.store(0, Ordering::Relaxed);
+            }
         }
     }
 
@@ -171,7 +173,9 @@ impl Grants {
 
     /// A session was ended: every set that holds one of the tokens of these places loses its grants.
     pub fn end_tokens(&self, places: &[u32]) {
-        places.iter().for_each(|place| self.bump(*place));
+        for place in places {
+            self.bump(*place);
+        }
     }
 
     /// Whether upstream has answered this caller as somebody it knows, within the time of a grant.
@@ -241,20 +245,20 @@ impl Grants {
 
     fn put(&self, set: &[AtomicU64], name: Name, asked: &Asked, room: Room) {
         let nanos = asked.at.saturating_duration_since(self.started).as_nanos();
-        let sent = u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1;
+        let asked_at = u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1;
         let own = set.chunks_exact(WORDS).find(|grant| is_named(grant, name));
-        if own.is_some_and(|own| load(&own[2]) > sent) {
+        if own.is_some_and(|own| load(&own[2]) > asked_at) {
             return;
         }
         // An empty place was sent at 0, and the oldest is the nearest to its end.
         let place = own.or_else(|| set.chunks_exact(WORDS).min_by_key(|grant| load(&grant[2])));
         let place = place.expect("a set has places");
         let ends = Duration::from_nanos(load(&place[2])).saturating_add(self.ttl);
-        let is_free = own.is_some() || load(&place[2]) == 0 || ends <= Duration::from_nanos(sent);
+        let is_free = own.is_some() || load(&place[2]) == 0 || ends <= Duration::from_nanos(asked_at);
         if room == Room::Free && !is_free {
             return;
         }
-        for (word, value) in place.iter().zip([name.0[0], name.0[1], sent, asked.epochs]) {
+        for (word, value) in place.iter().zip([name.0[0], name.0[1], asked_at, asked.epochs]) {
             word.store(value, Ordering::Relaxed);
         }
     }
@@ -370,7 +374,9 @@ mod tests {
         let (by_header, stranger) = (stage.caller(&[bearer(1)]), stage.caller(&[cookie(3)]));
         let everybody = [alone, beside, by_header, stranger];
         let ends = |end: &dyn Fn(), left: [bool; 4]| {
-            everybody.iter().for_each(|caller| stage.allow(caller, 7, 0));
+            for caller in &everybody {
+                stage.allow(caller, 7, 0);
+            }
             stage.allow(&alone, 8, 0);
             end();
             assert_eq!(everybody.map(|caller| stage.sees(&caller, 7, 1)), left);
@@ -414,10 +420,10 @@ mod tests {
         let places = u32::try_from(memory / GRANT_BYTES as u64).expect("few");
         assert_eq!(stage.grants.table.len() * size_of::<u64>(), usize::try_from(memory).expect("few"));
         for second in 0..10 * places / 4 {
-            callers.iter().for_each(|caller| {
+            for caller in &callers {
                 let asked = stage.grants.asking_for(caller, picture(second), stage.start + MILLI * second);
                 stage.grants.allow(caller, &asked);
-            });
+            }
         }
         let last = 10 * places / 4;
         let now = stage.start + MILLI * last;

@@ -30,6 +30,7 @@ pub(super) struct Ask<'a> {
 
 /// The directives of the request's `Cache-Control` that we heed (RFC 9111 section 5.2.1).
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a directive of its own, there or not")]
 struct Directives {
     /// Upstream is to be asked: `no-cache`, or a `max-age` of 0.
     reload: bool,

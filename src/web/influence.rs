@@ -17,11 +17,11 @@ const CHANGES: Settings = settings(60, 600);
 const ENDINGS: Settings = settings(10, 100);
 
 const fn settings(caller: u32, address: u32) -> Settings {
-    Settings { caller: a_minute(caller), address: a_minute(address) }
+    Settings { caller: Some(a_minute(caller)), address: Some(a_minute(address)) }
 }
 
-const fn a_minute(count: u32) -> Option<Rate> {
-    Some(Rate { count, per: MINUTE })
+const fn a_minute(count: u32) -> Rate {
+    Rate { count, per: MINUTE }
 }
 
 /// What is left to each client.

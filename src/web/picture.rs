@@ -232,12 +232,12 @@ impl PictureAnswer<'_, '_> {
             Some(names) if upstreams.is_empty() => Some(ActixValue::from_static(names)),
             None => (!upstreams.is_empty()).then(|| wire::shared(upstreams.clone())),
             Some(names) => {
-                let named = |name: &&str| {
+                let is_upstreams = |name: &&str| {
                     upstreams
                         .split(|byte| *byte == b',')
                         .any(|each| each.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
                 };
-                let own = names.split(", ").filter(|name| !named(name)).map(|name| format!(", {name}"));
+                let own = names.split(", ").filter(|name| !is_upstreams(name)).map(|name| format!(", {name}"));
                 let joined =
                     std::iter::once(String::from_utf8_lossy(upstreams).into_owned()).chain(own).collect::<String>();
                 Some(wire::shared(joined.into()))

@@ -126,10 +126,10 @@ struct Ears {
 impl Ears {
     fn for_tunnel(front: &Front, inbound: &Inbound, head: &HeaderMap) -> Option<Self> {
         let wanted = front.settings.listen && front.avatars.remembers();
-        let heard = is_event_socket(&inbound.path, &front.settings.base_path)
+        let understood = is_event_socket(&inbound.path, &front.settings.base_path)
             // What is compressed is not for us.
             && !head.contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
-        (wanted && heard).then(|| Self {
+        (wanted && understood).then(|| Self {
             listener: Listener::new(&front.listeners),
             site: front.site(front.host(&inbound.headers)),
             avatars: front.avatars.clone(),

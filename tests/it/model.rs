@@ -121,7 +121,8 @@ impl World {
             }
             let body = &self.pictures[self.versions[user][newest].0];
             let length = body.len();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n{fields}\r\nContent-Length: {length}\r\n\r\n");
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n{fields}\r\nContent-Length: {length}\r\n\r\n");
             return [head.as_bytes(), body].concat();
         };
         Record::note(&mut self.said.no, pair);

@@ -55,7 +55,7 @@ async function picture(path, parameters) {
   };
 }
 
-// RFC 9211: what this cache did. Upstream is asked each time, so the word for it is in the detail.
+// RFC 9211: what this cache did. Whether upstream was asked comes first, and what became of the picture in the detail.
 function outcome(header) {
   return /;\s*detail="?([\w-]+)/.exec(header ?? "")?.[1] ?? "";
 }
