@@ -47,6 +47,7 @@ use std::sync::Arc;
 
 /// What the front door needs to know.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the configuration")]
 pub struct Settings {
     /// The path of Mattermost's `SiteURL` without its closing slash; empty for a site at the root.
     pub base_path: String,
@@ -60,7 +61,7 @@ pub struct Settings {
     pub negotiation: negotiation::Settings,
     /// Learn grants from what passes through.
     pub learn: bool,
-    /// Listen for changes in WebSockets that pass through.
+    /// Listen for changes in `WebSocket`s that pass through.
     pub listen: bool,
     /// Send `Cache-Status` (RFC 9211).
     pub cache_status: bool,
