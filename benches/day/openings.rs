@@ -64,9 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) bodies: u64,
     pub(crate) not_modified: u64,
     pub(crate) refusals: u64,
-    /// User lists that clients asked for, and how many the proxy learned from.
+    /// User lists that clients asked for.
     pub(crate) lists: u64,
-    pub(crate) lessons: u64,
     /// Pictures shown on a grant.
     pub(crate) from_grants: u64,
     /// Why upstream was asked, first fetches aside.
@@ -167,7 +166,6 @@ pub(crate) async fn live(site: &Site, day: Day) -> Outcome {
         not_modified: counts.not_modified,
         refusals: counts.picture_refusals,
         lists: counts.list_requests,
-        lessons: site.metric("avatar_proxy_lessons_total{outcome=\"learned\"}").await,
         from_grants: site.metric("avatar_proxy_pictures_shown_total{proof=\"grant\"}").await,
         why: tally.why,
     }
