@@ -23,6 +23,7 @@ const MISSERS: usize = 32;
 const WARM: usize = 100;
 const PEOPLE: usize = 1_500;
 const WARM_SIZES: [u32; 3] = [24, 32, 64];
+const WARM_TARGETS: usize = WARM * WARM_SIZES.len();
 const COLD_SIZES: [u32; 8] = [16, 20, 24, 32, 40, 48, 64, 72];
 const ROUNDS: usize = 5;
 
@@ -56,7 +57,7 @@ async fn measure(town: &StandIn, proxy: SocketAddr, round: Duration) {
         next_cold: Cell::new(0),
     });
     let mut client = Client::connect(&stage).await;
-    for n in 0..stage.warm_targets() {
+    for n in 0..WARM_TARGETS {
         client.get(&stage.warm(n)).await;
     }
     let capacity = stage.saturated(round / 2).await;
@@ -75,7 +76,7 @@ async fn measure(town: &StandIn, proxy: SocketAddr, round: Duration) {
         tokio::time::sleep(round / 10).await;
         let before = missed.get();
         let beside = stage.hits(rate, round).await;
-        let misses = f64::from(missed.get() - before) / round.as_secs_f64();
+        let pace = f64::from(missed.get() - before) / round.as_secs_f64();
         missing.set(false);
         for misser in missers {
             misser.await.expect("no panic");
@@ -83,7 +84,7 @@ async fn measure(town: &StandIn, proxy: SocketAddr, round: Duration) {
         let ratio = beside.at(0.99) / alone.at(0.99);
         ratios.push(ratio);
         println!(
-            "| {n} | {:.2} ms | {:.2} ms | {:.2} ms | {:.2} ms | {misses:.0} | {ratio:.2} |",
+            "| {n} | {:.2} ms | {:.2} ms | {:.2} ms | {:.2} ms | {pace:.0} | {ratio:.2} |",
             alone.at(0.5),
             alone.at(0.99),
             beside.at(0.5),
@@ -102,12 +103,8 @@ struct Stage {
 }
 
 impl Stage {
-    fn warm_targets(&self) -> usize {
-        WARM * WARM_SIZES.len()
-    }
-
     fn warm(&self, n: usize) -> String {
-        let n = n % self.warm_targets();
+        let n = n % WARM_TARGETS;
         target(&self.people[n % WARM], WARM_SIZES[n / WARM])
     }
 
@@ -152,10 +149,9 @@ impl Stage {
                 while due < start + time {
                     // The timer of the runtime counts milliseconds: what is nearer is waited for by looking again.
                     while let Some(left) = due.checked_duration_since(Instant::now()) {
-                        if left > Duration::from_millis(2) {
-                            tokio::time::sleep(left - Duration::from_millis(2)).await;
-                        } else {
-                            tokio::task::yield_now().await;
+                        match left.checked_sub(Duration::from_millis(2)) {
+                            Some(long) => tokio::time::sleep(long).await,
+                            None => tokio::task::yield_now().await,
                         }
                     }
                     client.get(&stage.warm(next)).await;

@@ -57,13 +57,17 @@ impl School {
         desk.waiting.push_back(copy);
         if !std::mem::replace(&mut desk.is_attended, true) {
             drop(desk);
-            let runtime = tokio::runtime::Handle::current();
-            tokio::task::spawn_blocking(move || {
-                let reader = Reader(self);
+            let (runtime, reader) = (tokio::runtime::Handle::current(), Reader(self.clone()));
+            // Not one of the threads that render: they step back behind everything else.
+            let read_on = move || {
                 while let Some(copy) = reader.0.next() {
                     runtime.block_on(copy.read());
                 }
-            });
+            };
+            if std::thread::Builder::new().name("lessons".to_owned()).spawn(read_on).is_err() {
+                // The next copy tries anew.
+                self.desk().is_attended = false;
+            }
         }
     }
 
