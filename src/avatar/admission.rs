@@ -324,7 +324,7 @@ impl Avatars {
     async fn examine(&self, errand: Errand<'_>, inquiry: &Inquiry, answer: Answer) -> Result<Admission, AvatarError> {
         let first = match self.examine_once(inquiry, answer).await? {
             Examined::Picture(granted) => return Ok(self.keep(inquiry, granted).await),
-            Examined::Relay(relayed) => return Ok(Admission::Relayed(relayed)),
+            Examined::Relay(relayed) => return Ok(self.relay(inquiry, relayed).await),
             Examined::Broken(answer) => answer,
         };
         self.telemetry.fault(Fault::Retried);
@@ -334,20 +334,31 @@ impl Avatars {
         };
         Ok(match again {
             Ok(Examined::Picture(granted)) => self.keep(inquiry, granted).await,
-            Ok(Examined::Relay(relayed)) => Admission::Relayed(relayed),
-            Ok(Examined::Broken(answer)) => Admission::Relayed(Relayed { answer, keep: Keep::Broken }),
-            Err(_) => Admission::Relayed(Relayed { answer: first, keep: Keep::Broken }),
+            Ok(Examined::Relay(relayed)) => self.relay(inquiry, relayed).await,
+            Ok(Examined::Broken(answer)) => self.relay(inquiry, Relayed { answer, keep: Keep::Broken }).await,
+            Err(_) => self.relay(inquiry, Relayed { answer: first, keep: Keep::Broken }).await,
         })
     }
 
+    /// Hands on what is not ours. Where upstream showed it instead of the picture that is kept, it is that no longer.
+    async fn relay(&self, inquiry: &Inquiry, relayed: Relayed) -> Admission {
+        if let (StatusCode::OK, Some(key)) = (relayed.answer.status, inquiry.kept_under) {
+            self.sources.let_go(&key).await;
+        }
+        Admission::Relayed(relayed)
+    }
+
     /// Keeps what upstream has shown, and that it has shown it to this caller. What has no validator though its kind has
-    /// one (a stored file is missing) is good for this once; kinds that never have one are kept for those with a grant.
+    /// one (a stored file is missing) is good for this once, and yet takes the place of what was there; kinds that never
+    /// have one are kept for those with a grant.
     async fn keep(&self, inquiry: &Inquiry, granted: Box<Granted>) -> Admission {
         if let Some(key) = inquiry.kept_under {
             let kind = key.picture().kind;
             let on_grants_alone = !kind.has_validator() && self.grants.is_some();
             if granted.record.validator.is_some() || on_grants_alone {
                 self.sources.keep_record(key, granted.record.clone()).await;
+            } else {
+                self.sources.let_go(&key).await;
             }
         }
         self.allow(inquiry);
