@@ -217,12 +217,7 @@ impl Avatars {
 
     /// Puts this caller's own question, once for all of its requests that wait; `None` when another of them was
     /// answered: there is a grant now, or it is no use waiting.
-    async fn check(
-        &self,
-        errand: Errand<'_>,
-        key: RecordKey,
-        known: Known,
-    ) -> Result<Option<Admission>, AvatarError> {
+    async fn check(&self, errand: Errand<'_>, key: RecordKey, known: Known) -> Result<Option<Admission>, AvatarError> {
         let Some(caller) = self.sharing(&errand.request.wish) else {
             return self.inquire(errand, key, known).await.map(Some);
         };

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// So many, and then one an hour: no test waits for it.
-fn only(count: u32) -> Option<Rate> {
-    Some(Rate { count, per: Duration::from_secs(3600) * count })
+fn only(count: u32) -> Rate {
+    Rate { count, per: Duration::from_secs(3600) * count }
 }
 
 /// A proxy that remembers, with budgets for each token and each address.
@@ -50,7 +50,7 @@ fn check_refused(answer: &Answer) {
 #[actix_web::test]
 async fn f40_a_token_has_one_budget_however_it_is_dressed_and_whatever_else_changes() {
     let town = town();
-    let proxy = thrifty(town.address(), only(5), None);
+    let proxy = thrifty(town.address(), Some(only(5)), None);
     let token = town.token("alice");
     let people = people(12);
     for (n, user) in people.iter().enumerate() {
@@ -81,7 +81,7 @@ async fn f40_a_token_has_one_budget_however_it_is_dressed_and_whatever_else_chan
 #[actix_web::test]
 async fn f40_what_is_in_memory_costs_nothing_and_what_is_rendered_does() {
     let town = town();
-    let proxy = thrifty(town.address(), only(4), None);
+    let proxy = thrifty(town.address(), Some(only(4)), None);
     let look = |query: &str| look(&town, "nova", query).bearer(&town.token("alice"));
     for query in ["size=32", "size=16", "size=64", "size=96"] {
         assert_eq!(proxy.send(&look(query)).await.status, 200, "{query}");
@@ -106,7 +106,7 @@ async fn f40_what_is_in_memory_costs_nothing_and_what_is_rendered_does() {
 #[actix_web::test]
 async fn f40_an_address_behind_a_trusted_proxy_has_a_budget_whatever_tokens_come_from_it() {
     let town = town();
-    let proxy = thrifty(town.address(), None, only(5));
+    let proxy = thrifty(town.address(), None, Some(only(5)));
     let people = people(10);
     for (n, user) in people.iter().enumerate() {
         // Made up, and each another: 401s are paid for by the address.
@@ -118,7 +118,8 @@ async fn f40_an_address_behind_a_trusted_proxy_has_a_budget_whatever_tokens_come
             check_refused(&answer);
         }
     }
-    let from = |address: &str| look(&town, "nova", "size=32").bearer(&town.token("alice")).header("X-Forwarded-For", address);
+    let from =
+        |address: &str| look(&town, "nova", "size=32").bearer(&town.token("alice")).header("X-Forwarded-For", address);
     check_refused(&proxy.send(&from("203.0.113.9")).await);
     check_refused(&proxy.send(&from("::ffff:203.0.113.9")).await);
     assert_eq!(proxy.send(&from("203.0.113.10")).await.status, 200);
@@ -136,8 +137,8 @@ async fn f40_what_strangers_say_of_addresses_is_not_believed() {
     let town = town();
     let proxy = Proxy::with(town.address(), |config| {
         config.grants.ttl = Duration::from_secs(3600);
-        config.limits.caller_misses = only(3);
-        config.limits.address_misses = only(1_000);
+        config.limits.caller_misses = Some(only(3));
+        config.limits.address_misses = Some(only(1_000));
     });
     for (n, user) in people(6).iter().enumerate() {
         let request = look(&town, user, "size=32").bearer(&town.token("alice"));

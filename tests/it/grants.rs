@@ -287,7 +287,8 @@ async fn pictures_without_a_validator_are_kept_for_those_with_a_grant_alone() {
     let town = town();
     let proxy = Proxy::granting(town.address());
     let default = format!("{}/default", picture_path(&town, "nova"));
-    for path in [default, format!("/api/v4/emoji/{}/image", emoji()[0]), format!("/api/v4/emoji/{}/image", emoji()[1])] {
+    for path in [default, format!("/api/v4/emoji/{}/image", emoji()[0]), format!("/api/v4/emoji/{}/image", emoji()[1])]
+    {
         let by = |viewer: &str| Request::get(&format!("{path}?size=32")).bearer(&town.token(viewer)).accept(BROWSER);
         let bodies = town.count().pictures;
         let first = earns_grant(&proxy, &town, &by("alice")).await;
@@ -364,9 +365,8 @@ async fn whichever_credentials_come_together_the_decision_is_upstreams_before_an
     let mut seen = std::collections::BTreeSet::new();
     for round in 0..3 {
         for shape in &all {
-            let credentials = |request: Request| {
-                shape.iter().fold(request, |request, (name, value)| request.header(name, value))
-            };
+            let credentials =
+                |request: Request| shape.iter().fold(request, |request, (name, value)| request.header(name, value));
             let upstreams = credentials(Request::get(&path)).send(town.address()).await;
             let ours = proxy.send(&credentials(Request::get(&format!("{path}?size=32"))).accept(BROWSER)).await;
             seen.insert(ours.status);
@@ -410,8 +410,7 @@ async fn a_401_takes_all_grants_of_the_set_and_a_403_or_404_that_of_the_pair() {
     town.deny("alice", "nova");
     assert_eq!(costing(&proxy, &town, &look("alice", "nova")).await.1, 0, "nobody has told us");
     assert_eq!(proxy.send(&reload(&look("alice", "nova"))).await.status, 403);
-    for (viewer, user, status, asked) in
-        [("alice", "nova", 403, 1), ("alice", "erin", 200, 0), ("bob", "nova", 200, 0)]
+    for (viewer, user, status, asked) in [("alice", "nova", 403, 1), ("alice", "erin", 200, 0), ("bob", "nova", 200, 0)]
     {
         let (answer, cost) = costing(&proxy, &town, &look(viewer, user)).await;
         assert_eq!((answer.status, cost), (status, asked), "{viewer} {user}");
@@ -450,7 +449,8 @@ async fn a_stamp_that_is_newer_is_asked_about_and_an_older_or_absurd_one_costs_n
     assert_eq!(costing(&proxy, &town, &look("alice", &stamped(i64::MIN))).await.1, 0);
     town.show("nova", png(&photo(3)));
     let now = direct(&town).await.header("etag").expect("a tag").to_owned();
-    let (shown, _) = costing(&proxy, &town, &look("alice", &format!("size=32&_={now}")).header("Pragma", "no-cache")).await;
+    let (shown, _) =
+        costing(&proxy, &town, &look("alice", &format!("size=32&_={now}")).header("Pragma", "no-cache")).await;
     assert!(shows(&shown, &photo(3)));
 }
 

@@ -192,7 +192,8 @@ async fn a_chat_message_is_no_event_whatever_it_says() {
     for look in &looks {
         earns_grant(&proxy, &town, look).await;
     }
-    let told = json!({"event": "user_updated", "data": {"user": {"id": town.id("nova"), "last_picture_update": i64::MAX}}});
+    let told =
+        json!({"event": "user_updated", "data": {"user": {"id": town.id("nova"), "last_picture_update": i64::MAX}}});
     let text = told.to_string();
     for (name, data) in [
         ("posted", json!({"post": text, "mentions": "[]"})),
@@ -341,7 +342,10 @@ async fn an_event_is_heard_however_its_bytes_are_cut() {
     let by_byte = |bytes: &[u8]| bytes.iter().map(|byte| vec![*byte]).collect::<Vec<_>>();
     for (name, pieces) in [
         ("whole", vec![whole.clone()]),
-        ("behind others", vec![[&frame(0x81, b"{\"event\": \"typing\"}")[..], &frame(0x82, &[7; 300]), &whole].concat()]),
+        (
+            "behind others",
+            vec![[&frame(0x81, b"{\"event\": \"typing\"}")[..], &frame(0x82, &[7; 300]), &whole].concat()],
+        ),
         ("byte by byte", by_byte(&whole)),
         ("in two frames with a ping between", vec![parts.clone()]),
         ("those byte by byte", by_byte(&parts)),
@@ -401,7 +405,11 @@ async fn tunnels_that_cannot_be_followed_are_left_alone() {
 /// Something changed, and what cannot be told: every picture is fetched once more, and no right is lost or won.
 #[actix_web::test]
 async fn an_event_that_cannot_be_read_makes_us_forget_and_nothing_else() {
-    for text in ["{\"event\": \"user_updated\", \"data\": {}}", "{\"event\": \"user_updated\", \"data\": ", &updated(200)[..150]] {
+    for text in [
+        "{\"event\": \"user_updated\", \"data\": {}}",
+        "{\"event\": \"user_updated\", \"data\": ",
+        &updated(200)[..150],
+    ] {
         let mut feed = Feed::open(SOCKET, "").await;
         feed.sends([frame(0x81, text.as_bytes())]).await;
         assert_eq!(feed.looks_cost().await, 1, "{text}");

@@ -164,8 +164,10 @@ async fn only_if_cached_says_the_same_of_a_picture_that_is_there_and_of_one_that
         let request = Request::picture_of(&stage.town.id(user), "size=32").bearer(&stage.town.token("mallory"));
         request.header("Cache-Control", "only-if-cached").header("If-None-Match", "*")
     };
-    let ((there, asked), (not_there, _)) =
-        (costing(&stage.proxy, &stage.town, &ask("nova")).await, costing(&stage.proxy, &stage.town, &ask("erin")).await);
+    let ((there, asked), (not_there, _)) = (
+        costing(&stage.proxy, &stage.town, &ask("nova")).await,
+        costing(&stage.proxy, &stage.town, &ask("erin")).await,
+    );
     assert_eq!((there.status, not_there.status, asked), (504, 504, 0));
     assert_eq!(there.json()["id"], not_there.json()["id"]);
     assert!(tells_nothing(&there));

@@ -81,10 +81,13 @@ async fn an_upstream_that_fails_takes_no_grant_and_gives_none() {
     for status in ["500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "429 Too Many Requests"] {
         let picture = png(&solid(RED));
         let failing = answer(status, &[("Retry-After", "1")], b"busy");
-        let upstream = Upstream::replying(move |n, _| {
-            if n == 0 { crate::upstream::picture_answer("1", &picture) } else { failing.clone() }
-        })
-        .await;
+        let upstream =
+            Upstream::replying(
+                move |n, _| {
+                    if n == 0 { crate::upstream::picture_answer("1", &picture) } else { failing.clone() }
+                },
+            )
+            .await;
         let proxy = Proxy::granting(upstream.address);
         assert_eq!(proxy.send(&Request::picture("size=32")).await.status, 200);
         let reload = Request::picture("size=32").header("Cache-Control", "no-cache");

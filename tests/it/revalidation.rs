@@ -102,9 +102,10 @@ async fn f16_what_was_let_go_is_fetched_again_for_whoever_has_a_grant() {
 async fn f18_a_picture_without_tag_takes_the_place_of_the_one_before_it() {
     let (old, new) = (png(&solid(RED)), png(&solid(BLUE)));
     let fields = [("Content-Type", "image/png"), ("Cache-Control", "max-age=300, private")];
-    let upstream =
-        Upstream::replying(move |n, _| if n == 0 { picture_answer("1", &old) } else { answer("200 OK", &fields, &new) })
-            .await;
+    let upstream = Upstream::replying(
+        move |n, _| if n == 0 { picture_answer("1", &old) } else { answer("200 OK", &fields, &new) },
+    )
+    .await;
     let proxy = Proxy::granting(upstream.address);
     for _ in 0..2 {
         assert!(proxy.send(&Request::picture("")).await.looks(RED));
@@ -119,7 +120,10 @@ async fn f18_a_picture_without_tag_takes_the_place_of_the_one_before_it() {
 /// Whatever upstream shows instead of the picture that is kept, it is that picture no longer.
 #[actix_web::test]
 async fn what_is_shown_instead_of_a_picture_takes_its_place_though_it_is_not_kept() {
-    let cut = { let whole = png(&photo(1)); whole[..whole.len() / 2].to_vec() };
+    let cut = {
+        let whole = png(&photo(1));
+        whole[..whole.len() / 2].to_vec()
+    };
     for (kind, body) in [
         ("image/png", cut),
         ("image/png", Vec::new()),

@@ -146,7 +146,8 @@ async fn a_logout_ends_every_set_of_credentials_that_holds_the_token_and_no_othe
             ask().cookie(token).bearer(&bobs),
             ask().cookie(token).header("X-Mattermost-Preauth-Secret", "s"),
         ];
-        let spared = [ask().cookie(&bobs), ask().bearer(&town.sign_in("alice").token), ask().cookie(&bobs).bearer(token)];
+        let spared =
+            [ask().cookie(&bobs), ask().bearer(&town.sign_in("alice").token), ask().cookie(&bobs).bearer(token)];
         for request in ended.iter().chain(&spared) {
             earns_grant(&proxy, &town, request).await;
         }
@@ -295,7 +296,8 @@ async fn a_client_that_leaves_while_its_logout_is_under_way_is_logged_out_all_th
                 state.set(false);
                 send_and_close(&mut stream, &answer("200 OK", &[], b"{}")).await;
             } else {
-                let shown = if state.get() { picture_answer("1", &picture) } else { answer("401 Unauthorized", &[], b"{}") };
+                let shown =
+                    if state.get() { picture_answer("1", &picture) } else { answer("401 Unauthorized", &[], b"{}") };
                 send_and_close(&mut stream, &shown).await;
             }
             drain(&mut stream).await;
