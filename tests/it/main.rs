@@ -10,6 +10,7 @@ mod pictures;
 mod proxy;
 mod upstream;
 
+mod allowances;
 mod budget;
 mod caching;
 mod coalescing;
@@ -24,6 +25,7 @@ mod limits;
 mod listening;
 mod matrix;
 mod model;
+mod outage;
 mod passthrough;
 mod permission;
 mod queries;
