@@ -31,7 +31,7 @@ const BACKLOG: i32 = 4096;
 /// How long a client may take to hang up after our last word.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What all listeners together may hold of the events that they collect, in bytes.
-const ALL_EVENTS: usize = 64 << 20;
+const ALL_EVENTS: usize = 16 << 20;
 /// How often the caches are told to let go of what nobody asks for.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 

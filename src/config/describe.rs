@@ -39,8 +39,11 @@ pub struct MemoryBound {
 }
 
 impl MemoryBound {
-    /// The program with its threads, what the allocator holds back, and 2 MiB for the budgets of callers and addresses.
-    pub const BASE: ByteSize = ByteSize::mebibytes(26);
+    /// The program with its threads, what the allocator holds back, 6 MiB for the budgets of tokens and addresses, and
+    /// 12 MiB by which grants are ended and records are at hand.
+    pub const BASE: ByteSize = ByteSize::mebibytes(42);
+    /// Copies of the lists and events that are overheard while they pass.
+    pub const OVERHEARD: ByteSize = ByteSize::mebibytes(80);
     /// A render holds the decoder's memory, the decoded picture and the encoder's copy of it.
     pub const COPIES_A_RENDER: u64 = 3;
     /// An idle client connection (9.5 kB measured with actix-web 4.18).
@@ -67,7 +70,11 @@ impl MemoryBound {
         let renders =
             count(self.permits).saturating_mul(Self::COPIES_A_RENDER.saturating_mul(self.decoder_memory.bytes()));
         let bodies = count(self.bodies).saturating_mul(self.body.bytes());
-        ByteSize::new([caches, renders, bodies].into_iter().fold(Self::BASE.bytes(), u64::saturating_add))
+        ByteSize::new(
+            [caches, Self::OVERHEARD.bytes(), renders, bodies]
+                .into_iter()
+                .fold(Self::BASE.bytes(), u64::saturating_add),
+        )
     }
 }
 
@@ -76,9 +83,10 @@ impl fmt::Display for MemoryBound {
         let [sources, variants, pixels, grants] = self.caches;
         write!(
             f,
-            "memory at most: base {} + caches ({sources} + {variants} + {pixels} + {grants}) + {} render permits x {} x {} \
-             + {} picture requests x {} = {}, and {} a connection",
+            "memory at most: base {} + caches ({sources} + {variants} + {pixels} + {grants}) + overheard {} + {} render \
+             permits x {} x {} + {} picture requests x {} = {}, and {} a connection",
             Self::BASE,
+            Self::OVERHEARD,
             self.permits,
             Self::COPIES_A_RENDER,
             self.decoder_memory,
@@ -99,11 +107,11 @@ mod tests {
         let mut config = Config::default();
         config.render.permits = 2;
         let bound = MemoryBound::of(&config);
-        assert_eq!(bound.total(), ByteSize::mebibytes(26 + 132 + 32 + 2 * 3 * 32 + 64 * 10));
+        assert_eq!(bound.total(), ByteSize::mebibytes(42 + 132 + 32 + 80 + 2 * 3 * 32 + 64 * 10));
         assert_eq!(
             bound.to_string(),
-            "memory at most: base 26MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + 2 render permits x 3 x 32MiB + 64 picture \
-             requests x 10MiB = 1022MiB, and 10kB a connection"
+            "memory at most: base 42MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x 3 x 32MiB + 64 picture \
+             requests x 10MiB = 1118MiB, and 10kB a connection"
         );
     }
 }
