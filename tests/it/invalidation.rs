@@ -84,12 +84,41 @@ async fn a_write_is_recognised_however_it_is_spelt() {
 async fn a_write_to_one_picture_leaves_another() {
     let upstream = changing(answer("200 OK", &[], b"{}")).await;
     let proxy = Proxy::before(upstream.address);
-    proxy.send(&Request::picture_of(BOB, "").cookie(ALICES_TOKEN)).await;
+    // A write makes the few pictures that share its slots be fetched anew: two of the others once in millions of runs.
+    let others = [BOB, "others0000000000000000000a", "others0000000000000000000b"];
+    let looks = others.map(|other| Request::picture_of(other, "").cookie(ALICES_TOKEN));
+    for look in &looks {
+        proxy.send(look).await;
+    }
 
     proxy.send(&upload()).await;
-    proxy.send(&Request::picture_of(BOB, "").cookie(ALICES_TOKEN)).await;
+    for look in &looks {
+        proxy.send(look).await;
+    }
 
-    assert_eq!(upstream.seen()[2].header("if-none-match"), Some("1"));
+    let seen = upstream.seen();
+    let left = seen[4..].iter().filter(|seen| seen.header("if-none-match") == Some("1")).count();
+    assert!(left >= 2, "{seen:?}");
+}
+
+/// One server that is reached under two names has one picture for both.
+#[actix_web::test]
+async fn a_write_under_one_host_name_is_seen_under_another() {
+    for method in ["POST", "DELETE"] {
+        let upstream = changing(answer("200 OK", &[], b"{}")).await;
+        let proxy = Proxy::granting(upstream.address);
+        let at = |host: &str| Request::picture("").header("Host", host);
+        for host in ["one.example", "other.example", "one.example", "other.example"] {
+            assert!(proxy.send(&at(host)).await.looks(RED));
+        }
+        assert_eq!(upstream.seen().len(), 2);
+
+        assert_eq!(proxy.send(&upload().method(method).header("Host", "one.example")).await.status, 200);
+
+        for host in ["other.example", "one.example"] {
+            assert!(proxy.send(&at(host)).await.looks(BLUE), "{method} {host}");
+        }
+    }
 }
 
 #[actix_web::test]

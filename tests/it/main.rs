@@ -10,6 +10,7 @@ mod pictures;
 mod proxy;
 mod upstream;
 
+mod abuse;
 mod budget;
 mod caching;
 mod coalescing;
