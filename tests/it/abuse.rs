@@ -74,6 +74,21 @@ async fn a_path_that_the_router_redirects_ends_nothing() {
     }
 }
 
+/// Finding 1: whatever such a path is answered with, it is none of those that end something.
+#[actix_web::test]
+async fn a_path_that_the_router_redirects_is_no_ending() {
+    let upstream = showing_and(|_| answer("200 OK", &[], b"{}")).await;
+    let proxy = Proxy::granting(upstream.address);
+    proxy.send(&bobs()).await;
+    for path in ["users/sessions//x", "users/me/sessions//revoke", "groups/x/teams//x", "license//x"] {
+        let request = Request::new("POST", &format!("/api/v4/{path}")).cookie(BOBS_TOKEN);
+        assert_eq!(proxy.send(&request).await.status, 200);
+        assert_eq!(cost(&proxy, &upstream, &bobs()).await, 0, "{path}");
+    }
+    assert_eq!(proxy.send(&Request::new("POST", ENDING).cookie(BOBS_TOKEN)).await.status, 200);
+    assert_eq!(cost(&proxy, &upstream, &bobs()).await, 1);
+}
+
 /// Findings 1, 2 and 5: what upstream says decides, and where it says nothing of use, who asks.
 #[actix_web::test]
 async fn what_a_request_may_end_is_decided_by_what_upstream_says_and_to_whom() {

@@ -89,22 +89,22 @@ async fn whatever_changes_a_picture_elsewhere_is_seen_by_the_next_request_of_eve
 async fn a_default_picture_is_asked_for_anew_after_a_rename_here_or_elsewhere() {
     let town = town();
     let proxy = Proxy::granting(town.address());
-    let mut tunnel = Tunnel::open(&proxy, &town, "bob").await;
     let id = town.id("carol");
     let path = format!("/api/v4/users/{id}/image/default?size=32");
     let looks = HOLDERS.map(|viewer| Request::get(&path).bearer(&town.token(viewer)).accept(BROWSER));
-    for (name, elsewhere) in [("zoe", true), ("quentin", false), ("yves", true)] {
+    for (name, here) in [("zoe", true), ("quentin", false), ("yves", false)] {
         for look in &looks {
             proxy.send(look).await;
             assert_eq!(costing(&proxy, &town, look).await.1, 0, "before {name}");
         }
-        if elsewhere {
-            town.rename(&id, name);
-            tunnel.hears("user_updated").await;
-        } else {
+        if here {
             let patch = Request::new("PUT", &format!("/api/v4/users/{id}/patch")).bearer(&town.token(&id));
             let patch = patch.header("Content-Type", "application/json").body(json!({"username": name}).to_string());
             assert_eq!(proxy.send(&patch).await.status, 200);
+        } else {
+            let mut tunnel = Tunnel::open(&proxy, &town, "bob").await;
+            town.rename(&id, name);
+            tunnel.hears("user_updated").await;
         }
         let direct = decoded(&looks[0].send(town.address()).await.body);
         for (look, cost) in looks.iter().zip([1, 0, 0]) {
@@ -236,8 +236,8 @@ async fn what_many_tunnels_tell_of_rights_ends_all_grants_a_few_times_and_not_on
             asked += costing(&proxy, &town, &look).await.1;
         }
     }
-    let seconds = started.elapsed().as_secs() + 1;
-    assert!((1..=2 * seconds).contains(&asked), "{asked} in {seconds} s");
+    let seconds = started.elapsed().as_secs();
+    assert!((1..=2 * seconds + 3).contains(&asked), "{asked} in {seconds} s");
 }
 
 /// Whatever a person can write stands in the data of an event, escaped.
