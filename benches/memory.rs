@@ -1,10 +1,12 @@
 //! How much memory the program takes: the peak of the real binary while ten times its cache budget passes through, as
 //! the kernel accounts for it (`VmHWM`). A plain program; Linux only.
 
+mod binary;
+
 use avatar_proxy::demo::{Options, StandIn};
+use binary::Proxy;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
 
 /// Square pictures of noise as Mattermost stores them: nothing compresses, so each is about 49 kB.
 const EDGE: u32 = 128;
@@ -15,8 +17,8 @@ fn main() {
     println!("|---|---|---|---|");
     for (budget, pictures) in [(8, 1_700), (128, 500)] {
         let town = StandIn::start(Options::default()).expect("the stand-in starts");
-        let proxy = Proxy::start(&town, budget);
-        let at_start = proxy.memory("VmRSS");
+        let proxy = start(&town, budget);
+        let at_start = memory(&proxy, "VmRSS");
         let mut client = Client::connect(proxy.address, town.token("alice"));
         let (user, mut passed) = (town.id("bob"), 0);
         for n in 0..pictures {
@@ -27,7 +29,7 @@ fn main() {
                 assert_eq!(client.get(&format!("/api/v4/users/{user}/image?size={size}")), 200);
             }
         }
-        let (mib, peak) = (passed >> 20, proxy.memory("VmHWM"));
+        let (mib, peak) = (passed >> 20, memory(&proxy, "VmHWM"));
         println!("| {budget} MiB | {mib} MiB in {pictures} pictures | {} MiB | {} MiB |", peak >> 10, at_start >> 10);
     }
 }
@@ -48,48 +50,20 @@ fn noise(seed: u32) -> Vec<u8> {
     file
 }
 
-/// The real binary; killed when dropped.
-struct Proxy {
-    process: Child,
-    address: SocketAddr,
+/// A proxy whose caches share `budget` MiB as by default.
+fn start(town: &StandIn, budget: u32) -> Proxy {
+    let share = |parts: u32| format!("{}KiB", budget * 1024 * parts / 132);
+    let (large, small) = (share(64), share(4));
+    let caches = [("CACHE__SOURCES", &*large), ("CACHE__VARIANTS", &large), ("CACHE__PIXELS", &small)];
+    let budgets = [("LIMITS__CALLER_MISSES", "0")];
+    Proxy::start(&town.url(), &[&caches[..], &budgets].concat())
 }
 
-impl Proxy {
-    /// `budget` in MiB is shared out among the caches as by default.
-    fn start(town: &StandIn, budget: u32) -> Self {
-        let share = |parts: u32| format!("{}KiB", budget * 1024 * parts / 132);
-        let mut process = Command::new(env!("CARGO_BIN_EXE_avatar-proxy"))
-            .args(["--upstream", &town.url(), "--listen", "127.0.0.1:0"])
-            .env("AVATAR_PROXY__CACHE__SOURCES", share(64))
-            .env("AVATAR_PROXY__CACHE__VARIANTS", share(64))
-            .env("AVATAR_PROXY__CACHE__PIXELS", share(4))
-            .env("AVATAR_PROXY__SERVER__WORKERS", "1")
-            .env("AVATAR_PROXY__ADMIN__LISTEN", "")
-            .env("AVATAR_PROXY__LOG__REQUESTS", "false")
-            .env("AVATAR_PROXY__LOG__FORMAT", "json")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it listens");
-        let line: serde_json::Value = serde_json::from_str(&line).expect("a log line");
-        let address = line["listen"].as_str().and_then(|address| address.parse().ok()).expect("an address");
-        Self { process, address }
-    }
-
-    /// A figure of the process in KiB.
-    fn memory(&self, name: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("the process lives");
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel accounts for it");
-        line.trim_matches([':', '\t', ' ']).split(' ').next().and_then(|kib| kib.parse().ok()).expect("a number")
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// A figure of the process in KiB.
+fn memory(proxy: &Proxy, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.id())).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel accounts for it");
+    line.trim_matches([':', '\t', ' ']).split(' ').next().and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
 /// One kept connection.

@@ -1,13 +1,19 @@
 //! What a request costs before anything is looked up: its query, its `Accept`, its `If-None-Match`, its credentials.
 
+use avatar_proxy::cache::{Grants, grants};
+use avatar_proxy::caller::{CallerKey, Credentials};
+use avatar_proxy::identity::{ObjectId, PictureId, PictureKind, Site};
+use avatar_proxy::telemetry::{Answered, Outcome, ProofKind, Route, Telemetry};
 use avatar_proxy::upstream::headers::picture_request;
 use avatar_proxy::variant::negotiation::{Settings, negotiate};
 use avatar_proxy::variant::query::forwarded_query;
 use avatar_proxy::variant::transform::{RequestedFormat, Sizes, Transform};
 use avatar_proxy::variant::validators::names_etag;
 use criterion::{Criterion, criterion_group, criterion_main};
+use http::StatusCode;
 use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, USER_AGENT};
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 fn query(criterion: &mut Criterion) {
     let sizes = Sizes::default();
@@ -87,5 +93,47 @@ fn credentials(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, query, accept, if_none_match, credentials);
+/// From a client's header to the digest that stands for who asks, and to the place of a grant.
+fn caller(criterion: &mut Criterion) {
+    let key = CallerKey::draw().expect("random numbers");
+    let grants =
+        Grants::new(grants::Settings { ttl: Duration::from_secs(30), memory: 32 << 20 }).expect("random numbers");
+    let object = ObjectId::parse(b"ge45wmpse3g8umtziei4q749th").expect("an id");
+    let picture = PictureId { site: Site::of(b"chat.example"), kind: PictureKind::User, object };
+    let cookie = "rl_page_init_referrer=x; MMAUTHTOKEN=8a1xz5ri6bgwmq4m6xo7cnjdhe; MMCSRF=n9o3ksfsz7ywxpyq1pxfjh5g1r";
+    let fields = [("host", "chat.example"), ("accept", "image/webp"), ("cookie", cookie)];
+    let fields = fields.map(|(name, value)| (name, value.as_bytes()));
+    let caller = Credentials::of(fields).caller(&key, b"chat.example").expect("a caller");
+    let mut group = criterion.benchmark_group("caller");
+    group.bench_function("digest", |bencher| {
+        bencher.iter(|| Credentials::of(black_box(fields)).caller(&key, b"chat.example"));
+    });
+    grants.allow(&caller, &grants.asking_for(&caller, picture, Instant::now()));
+    let now = Instant::now();
+    group.bench_function("grant", |bencher| bencher.iter(|| grants.covers(black_box(&caller), picture, now)));
+    group.finish();
+}
+
+/// What counting a hit costs.
+fn recorder(criterion: &mut Criterion) {
+    let telemetry = Telemetry::new();
+    criterion.bench_function("recorder/hit", |bencher| {
+        bencher.iter(|| {
+            telemetry.request_begins();
+            telemetry.request_ends();
+            telemetry.answered(&Answered {
+                route: Route::UserPicture,
+                outcome: Outcome::Hit,
+                status: StatusCode::OK,
+                bytes_sent: 1_000,
+                duration: Duration::from_micros(7),
+            });
+            telemetry.picture_shown(ProofKind::Grant);
+            telemetry.upstream_bytes(Route::UserPicture, 0);
+            telemetry.original_bytes(28_000);
+        });
+    });
+}
+
+criterion_group!(benches, query, accept, if_none_match, credentials, caller, recorder);
 criterion_main!(benches);

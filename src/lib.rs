@@ -11,7 +11,7 @@
 //! - [`upstream`], [`cache`], [`render`]: the back door, memory, and pixels; they do not know each other;
 //! - [`variant`]: what a request may ask for; sync and pure;
 //! - [`overheard`]: what passes through and tells of pictures and permissions; sync and pure;
-//! - [`source`], [`identity`]: the nouns everybody shares;
+//! - [`source`], [`identity`], [`caller`]: the nouns everybody shares;
 //! - [`demo`]: an embedded stand-in Mattermost, a server of its own that imports none of the rooms.
 //!
 //! The important rules are absences:
@@ -19,8 +19,8 @@
 //! - no picture leaves memory without upstream's 200 or 304 to this very request, or an unexpired grant: the same said
 //!   to the very same credentials about this picture, of which nothing newer was heard;
 //! - nothing else grants: no event, no presence, no answer that is not in the table of `overheard`;
-//! - no async in `render`, `variant`, `source` and `identity`;
-//! - no error status is chosen outside `web::error`, no blocking work runs outside `avatar::render_pool`;
+//! - no async in `render`, `variant`, `overheard`, `allowance`, `source`, `identity` and `caller`;
+//! - no error status is chosen outside `web::error`, no pixel work runs outside `avatar::render_pool`;
 //! - no credential is stored or logged;
 //! - no globals: each part is built once, outside actix's per-worker closure;
 //! - nothing is unbounded: bodies, pixels, queue, time, cache weight.

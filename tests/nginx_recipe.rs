@@ -132,9 +132,13 @@ fn the_recipe_goes_on_showing_the_old_picture_and_the_proxy_does_not() {
 
 /// Looks at a picture as often as the recipe wants it before it keeps a copy.
 fn look(front: SocketAddr, picture: &str, token: &str) -> Vec<u8> {
-    let looks = (0..USES).map(|_| get(front, picture, Some(token), HOST));
-    let seen = looks.inspect(|answer| assert_eq!(answer.status, 200)).last();
-    seen.expect("at least one look").body
+    let mut seen = Vec::new();
+    for _ in 0..USES {
+        let answer = get(front, picture, Some(token), HOST);
+        assert_eq!(answer.status, 200);
+        seen = answer.body;
+    }
+    seen
 }
 
 fn picture_of(town: &StandIn, user: &str) -> String {

@@ -62,9 +62,9 @@ pub(crate) async fn apply(site: &Site, person: usize, (change, place): (Change, 
         }
         (Place::Here, Change::Reset) => site.ask(&own, Method::DELETE, &path, ("", Bytes::new())).await,
         (Place::Here, Change::Rename) => {
-            let patch = json!({ "username": name }).to_string();
+            let changed = json!({ "username": name }).to_string();
             let path = format!("/api/v4/users/{id}/patch");
-            site.ask(&own, Method::PUT, &path, ("application/json", patch.into())).await
+            site.ask(&own, Method::PUT, &path, ("application/json", changed.into())).await
         }
     };
     assert_eq!(answer.status, StatusCode::OK, "{change:?}");

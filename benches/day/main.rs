@@ -53,8 +53,8 @@ impl Scale {
                 openings: 15,
                 lasts: Duration::from_secs(75),
                 sockets: 125,
-                changes: 36,
-                departures: 20,
+                changes: 18,
+                departures: 2,
                 mentions: 0,
             },
             watchers: 480,
@@ -76,41 +76,30 @@ impl Scale {
 
 async fn tell_days(scale: &Scale) {
     let Scale { people, day, .. } = scale;
+    let Day { openings, changes, .. } = day;
     println!(
-        "{people} users open {} channels each; {} WebSockets, {} changed pictures\n",
-        day.openings, day.sockets, day.changes
+        "{people} users open {openings} channels each, {changes} pictures change. Of upstream, first fetches aside:\n"
     );
     println!(
-        "| | pictures asked for | on a grant | lists, learned from | of upstream: first fetches | further 200 | 304 | refused | further, for 1,000 | took |"
+        "| | pictures | on a grant | lists | first fetches | 200 | 304 | refused | all, of 1,000 | not listed | event | listed | took |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
-    let mut reasons = Vec::new();
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for Way { name, configure, mentions } in WAYS {
         let site = Site::of(*people, configure);
         let outcome = openings::live(&site, Day { mentions, ..*day }).await;
         println!("{}", row(name, &outcome));
-        reasons.push((name, outcome));
-    }
-    println!(
-        "\n| upstream was asked again, for 1,000 pictures | not listed within the time of a grant | after an event | listed a moment ago | refused |"
-    );
-    println!("|---|---|---|---|---|");
-    for (name, outcome) in reasons {
-        let share = [Why::NotListed, Why::Event, Why::Listed, Why::Refused]
-            .map(|why| for_thousand(outcome.why.get(&why).copied().unwrap_or(0), outcome.asked));
-        println!("| {name} | {} |", share.join(" | "));
     }
 }
 
 fn row(name: &str, outcome: &Outcome) -> String {
-    let Outcome { took, asked, people, bodies, not_modified, refusals, lists, lessons, from_grants, .. } = outcome;
-    let further = (bodies + not_modified + refusals).saturating_sub(*people);
-    format!(
-        "| {name} | {asked} | {from_grants} | {lists}, {lessons} | {people} | {} | {not_modified} | {refusals} | {} | {} s |",
-        bodies.saturating_sub(*people),
-        for_thousand(further, *asked),
-        took.as_secs()
-    )
+    let Outcome { took, asked, people, bodies, not_modified, refusals, lists, from_grants, why } = outcome;
+    let bodies = bodies.saturating_sub(*people);
+    let all = for_thousand(bodies + not_modified + refusals, *asked);
+    let reasons = [Why::NotListed, Why::Event, Why::Listed].map(|reason| why.get(&reason).copied().unwrap_or(0));
+    let reasons = reasons.map(|count| for_thousand(count, *asked)).join(" | ");
+    let counts =
+        [*asked, *from_grants, *lists, *people, bodies, *not_modified, *refusals].map(|count| count.to_string());
+    format!("| {name} | {} | {all} | {reasons} | {} s |", counts.join(" | "), took.as_secs())
 }
 
 fn for_thousand(part: u64, whole: u64) -> String {

@@ -46,7 +46,8 @@ pub(crate) struct Day {
     pub(crate) sockets: usize,
     /// Pictures that change, by each path in turn. Whose does not depend on how much they write.
     pub(crate) changes: usize,
-    /// Times that somebody leaves a channel, which ends every grant.
+    /// Times that somebody leaves a channel, which ends every grant: each hits as many openings under way as some hundred
+    /// do on a real day.
     pub(crate) departures: usize,
     /// One opening in so many names somebody who does not write in it: the client gets their record and shows no
     /// picture. 0: none does.
@@ -63,9 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) bodies: u64,
     pub(crate) not_modified: u64,
     pub(crate) refusals: u64,
-    /// User lists that clients asked for, and how many the proxy learned from.
+    /// User lists that clients asked for.
     pub(crate) lists: u64,
-    pub(crate) lessons: u64,
     /// Pictures shown on a grant.
     pub(crate) from_grants: u64,
     /// Why upstream was asked, first fetches aside.
@@ -166,7 +166,6 @@ pub(crate) async fn live(site: &Site, day: Day) -> Outcome {
         not_modified: counts.not_modified,
         refusals: counts.picture_refusals,
         lists: counts.list_requests,
-        lessons: site.metric("avatar_proxy_lessons_total{outcome=\"learned\"}").await,
         from_grants: site.metric("avatar_proxy_pictures_shown_total{proof=\"grant\"}").await,
         why: tally.why,
     }
@@ -251,23 +250,23 @@ impl Running<'_> {
         faces
     }
 
-    /// The records that a client does not have: of those it is about to show, and of who is named.
+    /// The records that a client does not have: of those it is about to show, and of who is named in a post.
     async fn ask_for_records(&self, person: usize, caller: &Credentials, faces: &[usize]) {
-        let (unknown, named) = {
+        let (unknown, mentioned) = {
             let browser = &mut *self.browsers[person].borrow_mut();
             let unknown: Vec<usize> = faces.iter().copied().filter(|face| !browser.known.contains_key(face)).collect();
-            let names = self.day.mentions > 0 && browser.dice.roll(self.day.mentions) == 0;
-            let named = names.then(|| self.popularity.draw(&mut browser.dice));
-            (unknown, named.filter(|named| !browser.known.contains_key(named)))
+            let mentions = self.day.mentions > 0 && browser.dice.roll(self.day.mentions) == 0;
+            let mentioned = mentions.then(|| self.popularity.draw(&mut browser.dice));
+            (unknown, mentioned.filter(|user| !browser.known.contains_key(user)))
         };
         if !unknown.is_empty() {
             let ids: Vec<&str> = unknown.iter().map(|face| self.site.people[*face].id.as_str()).collect();
             let listed = self.site.json(caller, Method::POST, "/api/v4/users/ids", &json!(ids).to_string()).await;
             self.note(person, &listed);
         }
-        if let Some(named) = named {
-            let names = json!([self.site.people[named].username]).to_string();
-            let listed = self.site.json(caller, Method::POST, "/api/v4/users/usernames", &names).await;
+        if let Some(user) = mentioned {
+            let usernames = json!([self.site.people[user].username]).to_string();
+            let listed = self.site.json(caller, Method::POST, "/api/v4/users/usernames", &usernames).await;
             self.note(person, &listed);
         }
     }

@@ -385,7 +385,7 @@ impl Avatars {
     async fn examine(&self, errand: Errand<'_>, inquiry: &Inquiry, answer: Answer) -> Result<Admission, AvatarError> {
         let first = match self.examine_once(inquiry, answer).await? {
             Examined::Picture(granted) => return Ok(self.keep(inquiry, &errand.request.wish, granted).await),
-            Examined::Relay(relayed) => return Ok(Admission::Relayed(relayed)),
+            Examined::Relay(relayed) => return Ok(self.relay(&errand.request.wish, relayed).await),
             Examined::Broken(answer) => answer,
         };
         self.telemetry.fault(Fault::Retried);
@@ -395,10 +395,20 @@ impl Avatars {
         };
         Ok(match again {
             Ok(Examined::Picture(granted)) => self.keep(inquiry, &errand.request.wish, granted).await,
-            Ok(Examined::Relay(relayed)) => Admission::Relayed(relayed),
-            Ok(Examined::Broken(answer)) => Admission::Relayed(Relayed { answer, keep: Keep::Broken }),
-            Err(_) => Admission::Relayed(Relayed { answer: first, keep: Keep::Broken }),
+            Ok(Examined::Relay(relayed)) => self.relay(&errand.request.wish, relayed).await,
+            Ok(Examined::Broken(answer)) => {
+                self.relay(&errand.request.wish, Relayed { answer, keep: Keep::Broken }).await
+            }
+            Err(_) => self.relay(&errand.request.wish, Relayed { answer: first, keep: Keep::Broken }).await,
         })
+    }
+
+    /// Hands on what is not ours. Where upstream showed it instead of the picture that is kept, it is that no longer.
+    async fn relay(&self, wish: &Wish, relayed: Relayed) -> Admission {
+        if let (StatusCode::OK, Some(picture)) = (relayed.answer.status, wish.picture) {
+            self.sources.let_go(&self.sources.key(picture)).await;
+        }
+        Admission::Relayed(relayed)
     }
 
     /// Keeps what upstream has shown, and that it has shown it to this caller. What has no validator though its kind has

@@ -254,6 +254,17 @@ impl Avatars {
         Ok(self.answer(request, alone).await?.expect("a fetched picture has its bytes"))
     }
 
+    /// Answers a request without asking upstream, if the caller has a grant and the bytes are here.
+    ///
+    /// # Errors
+    /// There is no capacity.
+    pub async fn serve_kept(&self, request: &AvatarRequest) -> Result<Option<Picture>, AvatarError> {
+        match self.remembered(&request.wish, Instant::now()).await {
+            Some(granted) => self.compose(request, granted).await,
+            None => Ok(None),
+        }
+    }
+
     /// What comes of upstream's verdict; `None` when the bytes would be needed and are gone.
     async fn answer(&self, request: &AvatarRequest, admission: Admission) -> Result<Option<Served>, AvatarError> {
         match admission {

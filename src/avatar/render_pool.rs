@@ -73,6 +73,7 @@ impl RenderPool {
         let fenced = move || {
             // The permit ends with the work and not with whoever waits for it: a client that leaves frees no core.
             let _permit = permit;
+            step_back();
             catch_unwind(AssertUnwindSafe(work))
         };
         match tokio::task::spawn_blocking(fenced).await {
@@ -91,6 +92,26 @@ impl RenderPool {
         Ok(permit.map_err(|_| PoolError::QueueTimeout)?.expect("the semaphore is never closed"))
     }
 }
+
+/// How far a render steps back behind the threads that answer requests: a hit must not wait for a core until a render
+/// has had its share. Where there is a core to spare it costs nothing.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// Lowers the priority of the thread that this runs on, once and for good.
+#[cfg(target_os = "linux")]
+fn step_back() {
+    thread_local! {
+        static BEHIND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    if !BEHIND.replace(true) {
+        // On Linux a thread has a nice value of its own. Where that is forbidden it goes on as it is.
+        let _ = rustix::process::setpriority_process(None, NICE);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
 
 #[cfg(test)]
 mod tests {

@@ -14,28 +14,84 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tokio::sync::Semaphore;
 
 /// The longest answer that is read, decoded, in bytes.
 const LONGEST_ANSWER: usize = 4 << 20;
 /// What all copies together may take, in bytes.
 const ALL_COPIES: usize = 64 << 20;
-/// How many are read at once, so that cores are left for the requests that wait.
-const READERS: usize = 1;
+/// How many copies may wait to be read, however short they are.
+const MOST_WAITING: usize = 4096;
 
-/// What all lessons share.
+/// What all lessons share. One thread reads, so that cores are left for the requests that wait; it reads on until nothing
+/// waits, because to wake one for each copy takes longer than to read it, and the pictures are asked for right after.
 pub struct School {
     copies: Arc<ListenBudget>,
-    readers: Arc<Semaphore>,
+    desk: Mutex<Desk>,
+}
+
+/// Copies in the order in which they became whole.
+#[derive(Default)]
+struct Desk {
+    waiting: VecDeque<Copy>,
+    is_attended: bool,
 }
 
 impl Default for School {
     fn default() -> Self {
-        Self { copies: Arc::new(ListenBudget::new(ALL_COPIES)), readers: Arc::new(Semaphore::new(READERS)) }
+        Self { copies: Arc::new(ListenBudget::new(ALL_COPIES)), desk: Mutex::default() }
+    }
+}
+
+impl School {
+    /// Has `copy` read on a thread that nobody waits for.
+    fn hand_in(self: Arc<Self>, copy: Copy) {
+        let mut desk = self.desk();
+        if desk.waiting.len() == MOST_WAITING {
+            return copy.telemetry.lesson(LessonOutcome::NoRoom);
+        }
+        desk.waiting.push_back(copy);
+        if !std::mem::replace(&mut desk.is_attended, true) {
+            drop(desk);
+            let (runtime, reader) = (tokio::runtime::Handle::current(), Reader(self.clone()));
+            // Not one of the threads that render: they step back behind everything else.
+            let read_on = move || {
+                while let Some(copy) = reader.0.next() {
+                    runtime.block_on(copy.read());
+                }
+            };
+            if std::thread::Builder::new().name("lessons".to_owned()).spawn(read_on).is_err() {
+                // The next copy tries anew.
+                self.desk().is_attended = false;
+            }
+        }
+    }
+
+    /// The next copy; with none, the desk is left in the same moment.
+    fn next(&self) -> Option<Copy> {
+        let mut desk = self.desk();
+        let next = desk.waiting.pop_front();
+        desk.is_attended = next.is_some();
+        next
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever attends the desk. One that panics must not leave it for good.
+struct Reader(Arc<School>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.desk().is_attended = false;
+        }
     }
 }
 
@@ -77,7 +133,7 @@ impl Attending {
             room,
             avatars: front.avatars.clone(),
             telemetry: front.telemetry.clone(),
-            readers: front.school.readers.clone(),
+            school: front.school.clone(),
         };
         answer.map(|body| Box::pin(Overheard { body, copy: Some(copy) }) as BodyStream)
     }
@@ -118,7 +174,7 @@ struct Copy {
     room: Reservation,
     avatars: Arc<Avatars>,
     telemetry: Arc<Telemetry>,
-    readers: Arc<Semaphore>,
+    school: Arc<School>,
 }
 
 impl Copy {
@@ -130,18 +186,6 @@ impl Copy {
             self.chunks.push(chunk.clone());
         }
         kept
-    }
-
-    /// Reads all of it on a thread that nobody waits for.
-    fn read_in_time(self) {
-        actix_web::rt::spawn(async move {
-            let permit = self.readers.clone().acquire_owned().await.expect("the readers are never closed");
-            let runtime = tokio::runtime::Handle::current();
-            tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                runtime.block_on(self.read());
-            });
-        });
     }
 
     async fn read(self) {
@@ -189,7 +233,7 @@ impl Stream for Overheard {
             Some(Err(_)) => self.copy = None,
             None => {
                 if let Some(copy) = self.copy.take() {
-                    copy.read_in_time();
+                    copy.school.clone().hand_in(copy);
                 }
             }
         }

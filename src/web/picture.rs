@@ -66,16 +66,20 @@ pub(super) async fn serve(
         Who::Me => None,
     };
     let Wanted { wish, negotiated } = ask.wanted(front, kind, object, &inbound.query)?;
-    if ask.only_if_cached() {
-        return Err(WebError::OnlyIfCached);
-    }
     let mut headers = headers::picture_request(&inbound.headers);
     headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
     inbound.ledger.picture = wish.picture;
     let payer = front.avatars.payer(ask.token(), inbound.client);
     let upstream = PictureRequest { path: inbound.path.clone(), query: forwarded_query(&inbound.query), headers };
     let only_head = inbound.method == Method::HEAD;
-    Ok(match front.avatars.serve(&front.upstream, &AvatarRequest { wish, payer, upstream }).await? {
+    let request = AvatarRequest { wish, payer, upstream };
+    let served = if ask.only_if_cached() {
+        let kept = front.avatars.serve_kept(&request).await?;
+        Served::Picture(kept.ok_or(WebError::OnlyIfCached)?)
+    } else {
+        front.avatars.serve(&front.upstream, &request).await?
+    };
+    Ok(match served {
         Served::Picture(picture) => {
             let answer = PictureAnswer { front, ask, picture: &picture, negotiated, stamp: wish.stamp, only_head };
             answer.entered_in(&mut inbound.ledger)

@@ -33,7 +33,9 @@ async fn follow(
 ) -> Result<http::Response<BodyStream>, UpstreamError> {
     let answer = outbound.forward(&front).await;
     let effect = Effect::of(&answer);
-    if effect == Effect::None {
+    // Who logs out is done with the session, even if upstream could not be told.
+    let own = ending == Ending::Session && answer.is_err();
+    if effect == Effect::None && !own {
         front.heed(sender.caller.as_ref(), &answer);
         return answer;
     }

@@ -207,7 +207,7 @@ async fn the_refusal_of_whoever_asked_first_is_not_shared() {
         };
         let (pilot, others) = join(proxy.send(first), rest).await;
         let status = |refused: bool| if refused { 403 } else { 200 };
-        assert_eq!(pilot.status, status(std::ptr::eq(first, &mallorys)));
+        assert_eq!(pilot.status, status(std::ptr::eq(first, &raw const mallorys)));
         for (n, answer) in others.iter().enumerate() {
             assert_eq!(answer.status, status(n % 2 == 1), "{n}");
         }
@@ -244,7 +244,8 @@ async fn f24_when_the_one_who_asks_for_all_leaves_the_others_go_on() {
         let bobs = (0..5).map(|_| Request::picture_of(ALICE, "size=32").cookie(BOBS_TOKEN));
         let all = alices.chain(bobs).map(|request| request.header("Host", "chat.example")).collect::<Vec<_>>();
         let leaves = async {
-            proxy.has_in_flight(11).await;
+            // Whoever has a validator to ask with has been answered already.
+            proxy.has_in_flight(if named { 6 } else { 11 }).await;
             leader.set_zero_linger().expect("a socket");
             drop(leader);
             // Nobody waits any longer for what nobody reads: the answer is let through, or a new one has been asked for.
@@ -331,20 +332,20 @@ async fn f09_failures_of_whoever_asked_for_all_are_not_shared() {
 
 /// An upstream that keeps its connections: Alice may see every picture, nobody else any; each has a validator.
 async fn quick_upstream(picture: Vec<u8>) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
+    let door = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = door.local_addr().expect("bound");
     let fields = |etag: &str| format!("Etag: {etag}\r\nCache-Control: max-age=86400, private\r\n");
     let shown = format!("HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n{}Content-Length: ", fields("7"));
     let shown = [format!("{shown}{}\r\n\r\n", picture.len()).as_bytes(), &picture].concat();
-    let held = format!("HTTP/1.1 304 Not Modified\r\n{}\r\n", fields("7")).into_bytes();
+    let unchanged = format!("HTTP/1.1 304 Not Modified\r\n{}\r\n", fields("7")).into_bytes();
     let refusal = "{\"id\":\"api.context.permissions.app_error\"}";
     let refused = format!(
         "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{refusal}",
         refusal.len()
     );
-    let answers = Rc::new([shown, held, refused.into_bytes()]);
+    let answers = Rc::new([shown, unchanged, refused.into_bytes()]);
     actix_web::rt::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+        while let Ok((mut stream, _)) = door.accept().await {
             let answers = answers.clone();
             actix_web::rt::spawn(async move {
                 let (mut head, mut buffer) = (Vec::new(), [0; 4096]);

@@ -346,7 +346,7 @@ impl Blackboard {
 
     /// How many questions a new caller's look at Alice costs after this answer to their `GET target`.
     async fn after(&self, target: &str, answer: Vec<u8>) -> usize {
-        *self.answer.borrow_mut() = answer.clone();
+        self.answer.borrow_mut().clone_from(&answer);
         self.session.set(self.session.get() + 1);
         let token = format!("{:026}", self.session.get());
         let passed = self.proxy.send(&Request::get(target).bearer(&token)).await;

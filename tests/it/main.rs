@@ -11,6 +11,7 @@ mod proxy;
 mod upstream;
 
 mod abuse;
+mod allowances;
 mod budget;
 mod caching;
 mod coalescing;
@@ -25,6 +26,7 @@ mod limits;
 mod listening;
 mod matrix;
 mod model;
+mod outage;
 mod passthrough;
 mod permission;
 mod queries;

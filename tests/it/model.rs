@@ -106,7 +106,7 @@ impl World {
     }
 
     /// What a request for a picture is answered with; 304 where it has the version.
-    fn answer(&mut self, (viewer, session): Session, user: usize, held: Option<usize>) -> Vec<u8> {
+    fn answer(&mut self, (viewer, session): Session, user: usize, known: Option<usize>) -> Vec<u8> {
         let pair = ((viewer, session), user);
         let status = if self.sessions[viewer] != session {
             "401 Unauthorized"
@@ -116,7 +116,7 @@ impl World {
             Record::note(&mut self.said.yes, pair);
             let newest = self.newest(user);
             let fields = format!("Etag: {}\r\nCache-Control: max-age=86400, private", stamp_of(newest));
-            if held == Some(newest) {
+            if known == Some(newest) {
                 return format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n").into_bytes();
             }
             let body = &self.pictures[self.versions[user][newest].0];
@@ -163,8 +163,8 @@ async fn answer_all(mut stream: TcpStream, world: Arc<Mutex<World>>) {
         let token = after("Bearer ").expect("a token");
         let session = (number(&token[..2]), number(&token[2..]));
         let user = number(after("/users/").expect("a user"));
-        let held = after("if-none-match: ").map(|stamp| number(stamp) - 1000);
-        let answer = world.lock().expect("never poisoned").answer(session, user, held);
+        let known = after("if-none-match: ").map(|stamp| number(stamp) - 1000);
+        let answer = world.lock().expect("never poisoned").answer(session, user, known);
         if stream.write_all(&answer).await.is_err() {
             return;
         }
@@ -397,7 +397,9 @@ impl Stage {
             }
             let told = (0..USERS).filter(|user| world.sees[viewer][*user]);
             let told = told.map(|user| (user, stamp_of(world.newest(user)))).collect::<Vec<_>>();
-            told.iter().for_each(|(user, _)| Record::note(&mut world.said.yes, (session, *user)));
+            for (user, _) in &told {
+                Record::note(&mut world.said.yes, (session, *user));
+            }
             told
         };
         self.pause(dice).await;
@@ -429,14 +431,14 @@ impl Stage {
         };
         let began = Instant::now();
         let refused = self.refused.borrow().get(&(session, user)).copied();
-        let not_before = refused.unwrap_or(began - TTL).max(self.rights_ended.get());
+        let ended = self.rights_ended.get();
+        let not_before = refused.map_or(ended, |refused| refused.max(ended));
         let look = Look { session, user, began, not_before, at_least: self.at_least.borrow()[user] };
-        let served = match self.avatars.recall(&wish, began).await {
-            Some(recalled) => Served::Picture(recalled),
-            None => {
-                let request = self.request(wish, session, user);
-                self.avatars.serve(&self.upstream, &request).await.map_err(|error| error.to_string())?
-            }
+        let served = if let Some(recalled) = self.avatars.recall(&wish, began).await {
+            Served::Picture(recalled)
+        } else {
+            let request = self.request(wish, session, user);
+            self.avatars.serve(&self.upstream, &request).await.map_err(|error| error.to_string())?
         };
         let ended = Instant::now();
         let mut seen = self.seen.get();
