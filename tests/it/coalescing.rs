@@ -5,7 +5,7 @@ use crate::client::{ALICE, ALICES_TOKEN, Answer, BOBS_TOKEN, Connection, PATIENC
 use crate::mattermost::{BROWSER, Work, costing, looks_at, picture_path, shows, town, work};
 use crate::pictures::{RED, photo, png, solid};
 use crate::proxy::Proxy;
-use crate::upstream::{Upstream, picture_answer, send_and_close};
+use crate::upstream::{Upstream, not_modified, picture_answer, send_and_close};
 use avatar_proxy::demo::{Fault, Options, Repeat, StandIn};
 use futures_util::future::{join, join_all};
 use std::rc::Rc;
@@ -256,6 +256,49 @@ async fn f24_when_the_one_who_asks_for_all_leaves_the_others_go_on() {
         let (answers, ()) = tokio::time::timeout(PATIENCE, served).await.expect("they go on");
         assert!(answers.iter().all(|answer| answer.status == 200 && answer.looks(RED)), "named: {named}");
     }
+}
+
+/// Whoever was told by a 304 that it is the picture under way still needs it when its fetch breaks off.
+#[actix_web::test]
+async fn when_the_body_of_the_one_who_asks_for_all_breaks_off_the_others_are_shown_the_picture() {
+    let picture = png(&solid(RED));
+    let breaks_off = Rc::new(Notify::new());
+    let broken = breaks_off.clone();
+    let upstream = Upstream::scripted(move |n, seen, mut stream| {
+        let (picture, broken) = (picture.clone(), broken.clone());
+        async move {
+            let whole = picture_answer("1", &picture);
+            match (n, seen.header("if-none-match")) {
+                (0, _) => {
+                    let _ = stream.write_all(&whole[..whole.len() - 10]).await;
+                    broken.notified().await;
+                }
+                (_, Some("1")) => send_and_close(&mut stream, &not_modified("1")).await,
+                _ => send_and_close(&mut stream, &whole).await,
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::granting(upstream.address);
+    let tokens = [BOBS_TOKEN, "0thers0thers0thers0thers00", "0thers0thers0thers0thers01"];
+    let others = tokens.map(|token| Request::picture_of(ALICE, "size=32").cookie(token));
+    let alices = Request::picture("size=32");
+
+    let waiters = async {
+        upstream.has_seen(1).await;
+        let release = async {
+            upstream.has_seen(4).await;
+            breaks_off.notify_one();
+        };
+        join(join_all(others.iter().map(|request| proxy.send(request))), release).await.0
+    };
+    let (leader, others) = join(proxy.send(&alices), waiters).await;
+
+    assert_eq!(leader.status, 502);
+    for other in others {
+        assert!(other.status == 200 && is_small(&other) && other.looks(RED));
+    }
+    assert!(upstream.seen()[1..4].iter().all(|seen| seen.header("if-none-match") == Some("1")));
 }
 
 /// Whether it is the variant that was asked for.

@@ -5,6 +5,7 @@ use crate::client::{Answer, PATIENCE, Request};
 use crate::mattermost::{BROWSER, costing, decoded, earns_grant, looks_at, picture_path, shows, town};
 use crate::pictures::{photo, png};
 use crate::proxy::Proxy;
+use crate::upstream::Upstream;
 use avatar_proxy::demo::{Options, StandIn};
 use futures_util::future::join_all;
 use std::time::Duration;
@@ -181,6 +182,31 @@ async fn a_reload_is_upstreams_answer_of_now() {
     assert_eq!(costing(&proxy, &town, &look).await.0.status, 403);
 }
 
+/// RFC 9111 section 5.2.1.1: counted from when upstream was asked.
+#[actix_web::test]
+async fn max_age_says_how_old_a_grant_may_be() {
+    let town = town();
+    let proxy = Proxy::granting(town.address());
+    let look = by_cookie(&town, "alice", "nova", "size=32");
+    let within = |seconds: &str| look.clone().header("Cache-Control", &format!("max-age={seconds}"));
+    earns_grant(&proxy, &town, &look).await;
+    for (seconds, asked) in [("3600", 0), ("\"3600\"", 0), ("0", 1), ("x", 1), ("3600, max-age=0", 1), ("3600", 0)] {
+        assert_eq!(costing(&proxy, &town, &within(seconds)).await.1, asked, "{seconds}");
+    }
+    let one_second = async {
+        loop {
+            let (answer, asked) = costing(&proxy, &town, &within("1").header("Accept", "*/*")).await;
+            if asked == 1 {
+                return answer;
+            }
+            assert_eq!(answer.status, 200);
+        }
+    };
+    let asked_anew = tokio::time::timeout(PATIENCE, one_second).await.expect("it grows too old");
+    assert_eq!((asked_anew.status, asked_anew.header("age")), (200, None));
+    assert_eq!(costing(&proxy, &town, &within("3600")).await.1, 0);
+}
+
 #[actix_web::test]
 async fn only_if_cached_is_answered_by_a_grant_or_not_at_all() {
     let town = town();
@@ -243,6 +269,25 @@ async fn cache_status_says_what_the_cache_did_and_why_upstream_was_asked() {
     town.deny("bob", "nova");
     let refused = proxy.send(&look("bob", "size=32").header("Cache-Control", "no-cache")).await;
     assert_eq!((refused.status, refused.header("cache-status")), (403, None));
+}
+
+#[actix_web::test]
+async fn cache_status_tells_of_an_outage_once_upstream_has_not_answered() {
+    let mut upstream = Upstream::showing("1", png(&photo(1))).await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        config.grants.ttl = Duration::from_secs(3600);
+        config.headers.cache_status = true;
+    });
+    let look = Request::picture("size=32");
+    let reload = look.clone().header("Cache-Control", "no-cache");
+    let status = async |request: &Request| proxy.send(request).await.header("cache-status").map(str::to_owned);
+    assert_eq!(proxy.send(&look).await.status, 200);
+    assert_eq!(status(&look).await.as_deref(), Some("avatar-proxy; hit; detail=hit"));
+    upstream.refuse().await;
+    // Nobody has asked since.
+    assert_eq!(status(&look).await.as_deref(), Some("avatar-proxy; hit; detail=hit"));
+    assert_eq!(proxy.send(&reload).await.status, 502);
+    assert_eq!(status(&look).await.as_deref(), Some("avatar-proxy; hit; detail=outage"));
 }
 
 #[actix_web::test]

@@ -1,10 +1,10 @@
 //! What is bounded: pictures that would cost more than they are worth, and a start that cannot be.
 
-use crate::client::Request;
+use crate::client::{ALICE, Request};
 use crate::pictures::{RED, moving_gif, photo, png, solid};
 use crate::proxy::Proxy;
 use crate::upstream::{Upstream, picture_answer};
-use avatar_proxy::config::{ByteSize, Config};
+use avatar_proxy::config::{ByteSize, Config, Rate};
 use avatar_proxy::server::{Bound, StartError};
 use avatar_proxy::telemetry::Telemetry;
 use futures_util::future::join_all;
@@ -12,6 +12,7 @@ use png::chunk::IDAT;
 use std::borrow::Cow;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A PNG of which the header claims 2.5 gigapixels.
 fn claiming_png() -> Vec<u8> {
@@ -88,6 +89,41 @@ async fn limits_on_edge_and_pixels_are_kept() {
         assert_eq!(proxy.send(&Request::picture("size=32")).await.body, picture);
     }
     assert_eq!(enough.send(&Request::picture("size=32")).await.dimensions(), (32, 32));
+}
+
+/// Behind a proxy that nobody declared, everybody has one address: its budget would be spent by all of them together.
+#[actix_web::test]
+async fn f40_an_address_pays_where_it_is_known_to_be_the_clients() {
+    let upstream = Upstream::showing("1", png(&photo(1))).await;
+    let rate = Rate { count: 2, per: Duration::from_secs(3600) };
+    let statuses = async |trusted: bool, clients: [Option<&str>; 5]| {
+        let proxy = Proxy::with(upstream.address, |config| {
+            config.limits.address_misses = Some(rate);
+            if trusted {
+                config.server.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+            }
+        });
+        let mut statuses = Vec::new();
+        for (n, client) in clients.into_iter().enumerate() {
+            // Each with a token of its own, of which none has spent anything.
+            let look = Request::picture_of(ALICE, "size=32").cookie(&format!("{n:026}"));
+            let look = client.into_iter().fold(look, |look, client| look.header("X-Forwarded-For", client));
+            statuses.push(proxy.send(&look).await.status);
+        }
+        statuses
+    };
+    let (one, other) = (Some("203.0.113.7"), Some("203.0.113.8"));
+    for (trusted, clients, expected) in [
+        (false, [None; 5], [200; 5]),
+        // What nobody vouches for is no address.
+        (false, [one; 5], [200; 5]),
+        (true, [one, one, one, other, one], [200, 200, 429, 200, 429]),
+        (true, [None; 5], [200, 200, 429, 429, 429]),
+        // What the client wrote itself stands before what the proxy wrote.
+        (true, [Some("203.0.113.8, 203.0.113.7"), one, one, other, other], [200, 200, 429, 200, 200]),
+    ] {
+        assert_eq!(statuses(trusted, clients).await, expected, "{trusted} {clients:?}");
+    }
 }
 
 #[actix_web::test]

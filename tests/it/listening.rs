@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -80,6 +80,36 @@ async fn whatever_changes_a_picture_elsewhere_is_seen_by_the_next_request_of_eve
             let (shown, asked) = costing(&proxy, &town, &look(viewer)).await;
             assert!(shows(&shown, &direct), "{viewer} after {name}");
             assert_eq!(asked, cost, "{viewer} after {name}");
+        }
+    }
+}
+
+/// Mattermost draws it from the name, and it has no version.
+#[actix_web::test]
+async fn a_default_picture_is_asked_for_anew_after_a_rename_here_or_elsewhere() {
+    let town = town();
+    let proxy = Proxy::granting(town.address());
+    let id = town.id("carol");
+    let path = format!("/api/v4/users/{id}/image/default?size=32");
+    let looks = HOLDERS.map(|viewer| Request::get(&path).bearer(&town.token(viewer)).accept(BROWSER));
+    for (name, here) in [("zoe", true), ("quentin", false), ("yves", false)] {
+        for look in &looks {
+            proxy.send(look).await;
+            assert_eq!(costing(&proxy, &town, look).await.1, 0, "before {name}");
+        }
+        if here {
+            let patch = Request::new("PUT", &format!("/api/v4/users/{id}/patch")).bearer(&town.token(&id));
+            let patch = patch.header("Content-Type", "application/json").body(json!({"username": name}).to_string());
+            assert_eq!(proxy.send(&patch).await.status, 200);
+        } else {
+            let mut tunnel = Tunnel::open(&proxy, &town, "bob").await;
+            town.rename(&id, name);
+            tunnel.hears("user_updated").await;
+        }
+        let direct = decoded(&looks[0].send(town.address()).await.body);
+        for (look, cost) in looks.iter().zip([1, 0, 0]) {
+            let (shown, asked) = costing(&proxy, &town, look).await;
+            assert_eq!((shows(&shown, &direct), asked), (true, cost), "{name}");
         }
     }
 }
@@ -182,7 +212,32 @@ async fn events_about_rights_end_all_grants() {
     town.deny("alice", "nova");
     town.leave_team("alice", &Options::default().teams[0].id);
     tunnel.hears("leave_team").await;
-    assert_eq!(proxy.send(&looks[0]).await.status, 403);
+    // At the latest together with what else is heard within a second.
+    let refused = async { while proxy.send(&looks[0]).await.status != 403 {} };
+    tokio::time::timeout(PATIENCE, refused).await.expect("it is felt");
+}
+
+/// Every tunnel of a site tells the same event: at once and once more within a second, that is enough.
+#[actix_web::test]
+async fn what_many_tunnels_tell_of_rights_ends_all_grants_a_few_times_and_not_once_for_each() {
+    let town = town();
+    let proxy = Proxy::granting(town.address());
+    let mut tunnels = Vec::new();
+    for viewer in ["bob", "alice", "erin", "carol"] {
+        tunnels.push(Tunnel::open(&proxy, &town, viewer).await);
+    }
+    let look = looks_at(&town, "alice", "nova", "size=32");
+    proxy.send(&look).await;
+    let (mut asked, started) = (0, Instant::now());
+    for _ in 0..20 {
+        town.tell("role_updated", &json!({}));
+        for tunnel in &mut tunnels {
+            tunnel.hears("role_updated").await;
+            asked += costing(&proxy, &town, &look).await.1;
+        }
+    }
+    let seconds = started.elapsed().as_secs();
+    assert!((1..=2 * seconds + 3).contains(&asked), "{asked} in {seconds} s");
 }
 
 /// Whatever a person can write stands in the data of an event, escaped.

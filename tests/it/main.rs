@@ -10,6 +10,7 @@ mod pictures;
 mod proxy;
 mod upstream;
 
+mod abuse;
 mod allowances;
 mod budget;
 mod caching;

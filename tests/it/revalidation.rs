@@ -1,6 +1,6 @@
 //! Validators that lie, are missing, or outlive the bytes they stood for.
 
-use crate::client::Request;
+use crate::client::{ALICE, BOBS_TOKEN, Request};
 use crate::pictures::{BLUE, RED, photo, png, solid};
 use crate::proxy::Proxy;
 use crate::upstream::{Upstream, answer, not_modified, picture_answer};
@@ -28,6 +28,32 @@ async fn f16_a_source_that_was_evicted_is_asked_for_again() {
     let [.., asked, again] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!((asked.header("if-none-match"), again.header("if-none-match")), (Some("1"), None));
     assert_eq!(asked.header("cookie"), again.header("cookie"));
+}
+
+/// The sizes that are in memory are not taken from those who may see them by a size that is not.
+#[actix_web::test]
+async fn f16_a_source_that_was_evicted_and_cannot_be_had_again_takes_nothing_else_along() {
+    let picture = png(&photo(1));
+    let mut upstream = Upstream::showing("1", picture.clone()).await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        config.grants.ttl = Duration::from_secs(3600);
+        // Neither its bytes nor its pixels are kept.
+        config.cache.max_entry = ByteSize::new(picture.len() as u64 / 2);
+        config.cache.pixels = ByteSize::new(0);
+    });
+    let (held, wanted) = (Request::picture("size=32&format=jpeg"), Request::picture("size=96&format=jpeg"));
+    let bobs = Request::picture_of(ALICE, "size=32&format=jpeg").cookie(BOBS_TOKEN);
+    for look in [&held, &bobs] {
+        assert_eq!(proxy.send(look).await.status, 200);
+    }
+    upstream.refuse().await;
+    for _ in 0..3 {
+        assert_eq!(proxy.send(&wanted).await.status, 502);
+        for look in [&held, &bobs] {
+            let answer = proxy.send(look).await;
+            assert_eq!((answer.status, answer.dimensions()), (200, (32, 32)));
+        }
+    }
 }
 
 #[actix_web::test]

@@ -1,7 +1,7 @@
 //! What ends a session or a right and passes through us ends the grants that it may touch: the very next request is
 //! asked upstream. What upstream refuses, and what a stranger tries, ends nothing.
 
-use crate::client::{ALICES_TOKEN, BOBS_TOKEN, PATIENCE, Request, read_answer};
+use crate::client::{ALICE, ALICES_TOKEN, BOBS_TOKEN, PATIENCE, Request, read_answer};
 use crate::mattermost::{costing, earns_grant, from_the_site, looks_at, picture_path, town};
 use crate::pictures::{RED, png, solid};
 use crate::proxy::Proxy;
@@ -173,6 +173,61 @@ async fn a_logout_ends_every_set_of_credentials_that_holds_the_token_and_no_othe
     }
 }
 
+/// However oddly: upstream reads a token in each of them, and which one is upstream's business.
+#[actix_web::test]
+async fn a_logout_counts_however_the_token_is_presented() {
+    let town = town();
+    let proxy = Proxy::granting(town.address());
+    let path = format!("{}?size=32", picture_path(&town, "nova"));
+    let logout = || Request::new("POST", "/api/v4/users/logout").header("X-Requested-With", "XMLHttpRequest");
+    let presentations: [&dyn Fn(&str) -> Request; 5] = [
+        &|token| logout().header("Authorization", &format!("Bearer:{token}")),
+        &|token| logout().header("Authorization", &format!("TOKEN\t{token}")),
+        &|token| logout().header("Cookie", &format!("MMAUTHTOKEN={token}; MMAUTHTOKEN={BOBS_TOKEN}")),
+        &|token| logout().cookie(token).cookie(BOBS_TOKEN),
+        &|token| logout().cookie(&format!("\"{token}\"")),
+    ];
+    for present in presentations {
+        let token = town.sign_in("alice").token;
+        let looks = [Request::get(&path).cookie(&token), Request::get(&path).bearer(&token)];
+        for look in &looks {
+            earns_grant(&proxy, &town, look).await;
+        }
+        let logout = present(&token);
+        assert_eq!(proxy.send(&logout).await.status, 200, "{logout:?}");
+        for look in &looks {
+            let (answer, asked) = costing(&proxy, &town, look).await;
+            assert_eq!((answer.status, asked), (401, 1), "{logout:?}");
+        }
+    }
+}
+
+/// Only the tokens of OAuth are read there, and they are looked at with `Authorization` as others are.
+#[actix_web::test]
+async fn a_logout_with_a_token_in_the_query_counts() {
+    let picture = png(&solid(RED));
+    let upstream = Upstream::replying(move |_, seen| match seen.header("if-none-match") {
+        _ if seen.line.starts_with("POST") => answer("200 OK", &[], b"{}"),
+        Some("1") => not_modified("1"),
+        _ => picture_answer("1", &picture),
+    })
+    .await;
+    let proxy = Proxy::granting(upstream.address);
+    let look = |token: &str| Request::picture_of(ALICE, "size=32").bearer(token);
+    for name in ["access_token", "a=b&access%5Ftoken", "access_token=x&access_token"] {
+        for token in [ALICES_TOKEN, BOBS_TOKEN] {
+            proxy.send(&look(token)).await;
+        }
+        let asked = upstream.seen().len();
+        let logout = Request::new("POST", &format!("/api/v4/users/logout?{name}={ALICES_TOKEN}"));
+        assert_eq!(proxy.send(&logout).await.status, 200);
+        for (token, asked) in [(BOBS_TOKEN, asked + 1), (ALICES_TOKEN, asked + 2)] {
+            assert_eq!(proxy.send(&look(token)).await.status, 200);
+            assert_eq!(upstream.seen().len(), asked, "{name}");
+        }
+    }
+}
+
 #[actix_web::test]
 async fn a_logout_without_an_answer_counts() {
     let picture = png(&solid(RED));
@@ -258,6 +313,37 @@ async fn any_401_takes_the_grants_of_its_credentials() {
         let (answer, asked) = costing(&proxy, &town, &look).await;
         assert_eq!((answer.status, asked), (401, 1), "{method} {path}");
     }
+}
+
+/// A picture that is only passed on is refused all the same.
+#[actix_web::test]
+async fn a_403_or_404_of_a_picture_that_passes_through_takes_the_grant_of_the_pair() {
+    let town = town();
+    let proxy = Proxy::granting(town.address());
+    let emoji = format!("/api/v4/emoji/{}", Options::default().emoji[0].id);
+    let looks_at_emoji = Request::get(&format!("{emoji}/image?size=20")).bearer(&town.token("alice"));
+    let [novas, erins] = ["nova", "erin"].map(|user| looks_at(&town, "alice", user, "size=32"));
+    let bobs = looks_at(&town, "bob", "nova", "size=32");
+    for directive in ["no-store", "no-transform"] {
+        town.allow("alice", "nova");
+        for look in [&novas, &erins, &bobs] {
+            proxy.send(look).await;
+            assert_eq!(costing(&proxy, &town, look).await.1, 0);
+        }
+        town.deny("alice", "nova");
+        assert_eq!(proxy.send(&novas.clone().header("Cache-Control", directive)).await.status, 403);
+        for (look, status, asked) in [(&novas, 403, 1), (&erins, 200, 0), (&bobs, 200, 0)] {
+            let (answer, cost) = costing(&proxy, &town, look).await;
+            assert_eq!((answer.status, cost), (status, asked), "{directive} {look:?}");
+        }
+    }
+    earns_grant(&proxy, &town, &looks_at_emoji).await;
+    // Elsewhere, so that nothing else tells of it.
+    let deletes = Request::new("DELETE", &emoji).bearer(&town.token("mmadmin"));
+    assert_eq!(deletes.send(town.address()).await.status, 200);
+    assert_eq!(proxy.send(&looks_at_emoji.clone().header("Cache-Control", "no-store")).await.status, 404);
+    let (answer, asked) = costing(&proxy, &town, &looks_at_emoji).await;
+    assert_eq!((answer.status, asked), (404, 1));
 }
 
 #[actix_web::test]
