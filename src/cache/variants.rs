@@ -4,6 +4,7 @@ use super::{OnEviction, Settings, Usage, listener, weight};
 use crate::variant::{Encoded, Recipe, Variant, VariantKey};
 use foldhash::quality::RandomState;
 use moka::future::Cache;
+use smallvec::SmallVec;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -22,14 +23,15 @@ pub enum Lookup {
 /// How many variants of a record are found without the map.
 const SHORTCUTS: usize = 6;
 /// Every so many uses of a record's shortcuts the map is asked nevertheless: it has to know what is popular.
-const COUNTED: u32 = 8;
+const COUNTED: u32 = 32;
 
 /// The variants that were last made of one record, found by the record itself: half of what a hit costs is looking it up.
 /// They hold no memory, and what the map has let go is gone here too.
 #[derive(Debug, Default)]
 pub struct Shortcuts {
     uses: AtomicU32,
-    variants: Mutex<Vec<(Recipe, Weak<Encoded>)>>,
+    /// In the record itself: to follow one pointer more is a wait for memory more.
+    variants: Mutex<SmallVec<[(Recipe, Weak<Encoded>); SHORTCUTS]>>,
 }
 
 impl Shortcuts {
@@ -42,18 +44,18 @@ impl Shortcuts {
 
     fn add(&self, recipe: Recipe, encoded: &Arc<Encoded>) {
         let mut variants = self.lock();
-        variants.retain(|(each, variant)| *each != recipe && variant.strong_count() > 0);
+        variants.retain(|(each, variant): &mut (Recipe, Weak<Encoded>)| *each != recipe && variant.strong_count() > 0);
         variants.truncate(SHORTCUTS - 1);
         variants.insert(0, (recipe, Arc::downgrade(encoded)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Recipe, Weak<Encoded>)>> {
+    fn lock(&self) -> MutexGuard<'_, SmallVec<[(Recipe, Weak<Encoded>); SHORTCUTS]>> {
         self.variants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The most that they take, in bytes.
+    /// The most that is left of what the map has let go, in bytes.
     pub(super) const fn bytes() -> usize {
-        SHORTCUTS * (size_of::<(Recipe, Weak<Encoded>)>() + size_of::<Encoded>() + 2 * size_of::<usize>())
+        SHORTCUTS * (size_of::<Encoded>() + 2 * size_of::<usize>())
     }
 }
 
