@@ -36,7 +36,8 @@ fn main() {
     let settings = [("GRANTS__TTL", "1h"), ("RENDER__PERMITS", "1"), ("LIMITS__CALLER_MISSES", "0")];
     let proxy = Proxy::start(&url, &settings);
     run_on(1);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().event_interval(8).build().expect("a runtime");
     let round = Duration::from_millis(round);
     tokio::task::LocalSet::new().block_on(&runtime, measure(&town, proxy.address, round));
 }
@@ -112,7 +113,9 @@ impl Stage {
     fn cold(&self) -> String {
         let n = self.next_cold.replace(self.next_cold.get() + 1);
         let strangers = &self.people[WARM..];
-        target(&strangers[n % strangers.len()], COLD_SIZES[n / strangers.len() % COLD_SIZES.len()])
+        let (user, round) = (n % strangers.len(), n / strangers.len());
+        let (size, quality) = (COLD_SIZES[round % COLD_SIZES.len()], 5 * (1 + round / COLD_SIZES.len() % 20));
+        format!("{}&q={quality}", target(&strangers[user], size))
     }
 
     /// Hits a second when every connection asks as fast as it is answered.
