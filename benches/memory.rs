@@ -55,7 +55,8 @@ fn start(town: &StandIn, budget: u32) -> Proxy {
     let share = |parts: u32| format!("{}KiB", budget * 1024 * parts / 132);
     let (large, small) = (share(64), share(4));
     let caches = [("CACHE__SOURCES", &*large), ("CACHE__VARIANTS", &large), ("CACHE__PIXELS", &small)];
-    let budgets = [("LIMITS__CALLER_MISSES", "0")];
+    // Without grants, or the old picture would be shown for half a minute.
+    let budgets = [("GRANTS__TTL", "0s"), ("LIMITS__CALLER_MISSES", "0")];
     Proxy::start(&town.url(), &[&caches[..], &budgets].concat())
 }
 
