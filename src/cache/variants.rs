@@ -25,13 +25,16 @@ const SHORTCUTS: usize = 6;
 /// Every so many uses of a record's shortcuts the map is asked nevertheless: it has to know what is popular.
 const COUNTED: u32 = 32;
 
+/// Recipes and what was made by them, as long as somebody holds it.
+type Ways = SmallVec<[(Recipe, Weak<Encoded>); SHORTCUTS]>;
+
 /// The variants that were last made of one record, found by the record itself: half of what a hit costs is looking it up.
 /// They hold no memory, and what the map has let go is gone here too.
 #[derive(Debug, Default)]
 pub struct Shortcuts {
     uses: AtomicU32,
     /// In the record itself: to follow one pointer more is a wait for memory more.
-    variants: Mutex<SmallVec<[(Recipe, Weak<Encoded>); SHORTCUTS]>>,
+    variants: Mutex<Ways>,
 }
 
 impl Shortcuts {
@@ -49,7 +52,7 @@ impl Shortcuts {
         variants.insert(0, (recipe, Arc::downgrade(encoded)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, SmallVec<[(Recipe, Weak<Encoded>); SHORTCUTS]>> {
+    fn lock(&self) -> MutexGuard<'_, Ways> {
         self.variants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
