@@ -18,6 +18,12 @@ impl ContentHash {
     pub fn short_hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex()[..32].to_owned()
     }
+
+    /// The strong entity tag of the bytes, quotes included (RFC 9110 section 8.8.3).
+    #[must_use]
+    pub fn entity_tag(&self) -> String {
+        format!("\"{}\"", self.short_hex())
+    }
 }
 
 impl std::fmt::Debug for ContentHash {

@@ -10,9 +10,10 @@ use crate::cache::{self, Hearsay, Question, Record, RecordKey};
 use crate::caller::Caller;
 use crate::source::{SourceImage, Validator};
 use crate::telemetry::{Fault, ProofKind, UpstreamKind};
+use crate::upstream::headers::validator;
 use crate::upstream::{Answer, Upstream, UpstreamError};
 use http::StatusCode;
-use http::header::{self, HeaderMap};
+use http::header::HeaderMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -51,6 +52,13 @@ pub(super) struct Granted {
     pub(super) headers: HeaderMap,
     pub(super) upstream_bytes: usize,
     pub(super) proof: Proof,
+}
+
+impl Granted {
+    /// By a grant: upstream's answer to a request that was sent at `sent`.
+    fn before(sent: Instant, record: Arc<Record>, body: Option<Arc<SourceImage>>) -> Self {
+        Self { record, body, headers: HeaderMap::new(), upstream_bytes: 0, proof: Proof::Granted(sent) }
+    }
 }
 
 /// What proves that a caller may see a picture.
@@ -156,7 +164,7 @@ impl Avatars {
         if !is_fresh(&record, wish) {
             return None;
         }
-        Some(Granted { record, body: None, headers: HeaderMap::new(), upstream_bytes: 0, proof: Proof::Granted(sent) })
+        Some(Granted::before(sent, record, None))
     }
 
     /// When upstream was asked for what lets this caller see the picture, if that is not too long ago.
@@ -255,13 +263,7 @@ impl Avatars {
         Ok(match phase {
             Phase::Named(validator) => Ride::Asking(Known::Coming(validator, passenger)),
             Phase::Landed(record, body) => match self.granted_now(wish).filter(|_| is_fresh(&record, wish)) {
-                Some(sent) => Ride::Arrived(Box::new(Granted {
-                    record,
-                    body: Some(body),
-                    headers: HeaderMap::new(),
-                    upstream_bytes: 0,
-                    proof: Proof::Granted(sent),
-                })),
+                Some(sent) => Ride::Arrived(Box::new(Granted::before(sent, record, Some(body)))),
                 None => Ride::Asking(Known::Kept(record, Some(body))),
             },
             Phase::NoAnswer(error) => return Err(error.into()),
@@ -305,7 +307,7 @@ impl Avatars {
             if answer.status != StatusCode::NOT_MODIFIED {
                 return Box::pin(self.examine(errand, &inquiry, answer)).await.map(Some);
             }
-            let named = answer.headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()));
+            let named = validator(&answer.headers);
             if named.is_some() && named.as_ref() != known.validator() {
                 self.telemetry.fault(Fault::ValidatorMismatch);
                 return Ok(None);
@@ -366,18 +368,9 @@ impl Avatars {
             .store(matches!(answer, Err(UpstreamError::Unreachable(_) | UpstreamError::TimedOut)), Ordering::Relaxed);
         let answer = answer?;
         self.telemetry.upstream_answered(UpstreamKind::Picture, answer.status, asked.elapsed());
-        self.take_back(&errand.request.wish, answer.status);
+        let wish = &errand.request.wish;
+        self.heed(wish.caller.as_ref(), wish.picture, answer.status);
         Ok(answer)
-    }
-
-    /// What upstream's refusal takes from a caller: a 401 everything, a 403 or 404 this picture.
-    fn take_back(&self, wish: &Wish, status: StatusCode) {
-        let Some(caller) = &wish.caller else { return };
-        match (status, wish.picture) {
-            (StatusCode::UNAUTHORIZED, _) => self.disown(caller),
-            (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, Some(picture)) => self.refuse(caller, picture),
-            _ => {}
-        }
     }
 
     /// Takes upstream's answer apart. A picture that does not decode is asked for once more: a real server sends empty

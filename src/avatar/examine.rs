@@ -8,7 +8,7 @@ use crate::cache::{Record, Rejection, Shortcuts};
 use crate::render::DecodeError;
 use crate::source::{ContentHash, SourceImage, Validator};
 use crate::telemetry::Fault;
-use crate::upstream::headers::{picture_lifetime, picture_vary};
+use crate::upstream::headers::{picture_lifetime, picture_vary, validator};
 use crate::upstream::{Answer, AnswerBody, UpstreamError};
 use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
@@ -94,10 +94,6 @@ fn granted(inquiry: &Inquiry, headers: HeaderMap, image: Arc<SourceImage>) -> Gr
     };
     let (record, upstream_bytes) = (Arc::new(record), image.bytes.len());
     Granted { record, upstream_bytes, body: Some(image), headers, proof: Proof::Fetched }
-}
-
-fn validator(headers: &HeaderMap) -> Option<Validator> {
-    headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()))
 }
 
 /// The validator of what, by its head, is a picture.

@@ -5,6 +5,7 @@ use super::Avatars;
 use crate::cache::grants::Asked;
 use crate::caller::Caller;
 use crate::identity::{ObjectId, PictureId, PictureKind, Site};
+use http::StatusCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,17 +53,14 @@ impl Avatars {
         }
     }
 
-    /// Upstream answered a request of `caller` with 401, whatever it was for.
-    pub fn disown(&self, caller: &Caller) {
-        if let Some(grants) = &self.grants {
-            grants.end_caller(caller);
-        }
-    }
-
-    /// Upstream refused `caller` the picture.
-    pub fn refuse(&self, caller: &Caller, picture: PictureId) {
-        if let Some(grants) = &self.grants {
-            grants.refuse(caller, picture);
+    /// What upstream's refusal of any request takes from its caller: a 401 everything, a 403 or 404 the picture that was
+    /// asked for.
+    pub fn heed(&self, caller: Option<&Caller>, picture: Option<PictureId>, status: StatusCode) {
+        let (Some(grants), Some(caller)) = (&self.grants, caller) else { return };
+        match (status, picture) {
+            (StatusCode::UNAUTHORIZED, _) => grants.end_caller(caller),
+            (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, Some(picture)) => grants.refuse(caller, picture),
+            _ => {}
         }
     }
 

@@ -4,8 +4,8 @@
 //! must not keep a grant alive. Which answers count (success, and every unknown outcome) is the caller's business; but
 //! a login, a new password and a switch of login method count although no session asks for them.
 
+use super::as_routed;
 use http::Method;
-use std::borrow::Cow;
 
 /// What a request ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -185,28 +185,6 @@ fn matches_pattern(pattern: &str, path: &str) -> bool {
         }
     }
     segments.next().is_none()
-}
-
-/// The path after percent-decoding, as Go's `net/url` does it. `None` for an escape that is none, which Go refuses, and
-/// for what is not UTF-8, which no route of the table is.
-fn as_routed(path: &str) -> Option<Cow<'_, str>> {
-    if !path.contains('%') {
-        return Some(Cow::Borrowed(path));
-    }
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        if byte == b'%' {
-            let (escape, tail) = tail.split_at_checked(2)?;
-            let hex = std::str::from_utf8(escape).ok().filter(|hex| !hex.starts_with('+'))?;
-            decoded.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = tail;
-        } else {
-            decoded.push(byte);
-            rest = tail;
-        }
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod inflate;
 mod lessons;
 mod listener;
 mod objects;
+mod path;
 mod records;
 
 pub use budget::{ListenBudget, Reservation};
@@ -21,6 +22,7 @@ pub use endings::Ending;
 pub use inflate::inflate;
 pub use lessons::Lesson;
 pub use listener::{Listener, News, is_event_socket};
+pub use path::as_routed;
 
 use crate::identity::ObjectId;
 use thiserror::Error;

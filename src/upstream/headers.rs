@@ -1,5 +1,6 @@
 //! Which header fields cross the proxy and which stop here (RFC 9110 section 7.6.1). Pure.
 
+use crate::source::Validator;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
@@ -210,6 +211,12 @@ pub fn picture_request(client: &HeaderMap) -> HeaderMap {
     }
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers
+}
+
+/// Upstream's validator, from the header of its answer.
+#[must_use]
+pub fn validator(answer: &HeaderMap) -> Option<Validator> {
+    answer.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()))
 }
 
 /// The `Cache-Control` that goes with a picture: as upstream said it, but always private and never for good. What one

@@ -143,10 +143,10 @@ impl Encoded {
     /// Names the bytes of `file`.
     #[must_use]
     pub fn new(mut file: Vec<u8>, format: Format) -> Self {
-        let (len, name) = (file.len(), ContentHash::of(&file).short_hex());
+        let (len, name) = (file.len(), ContentHash::of(&file).entity_tag());
         // One piece of memory for both: sending a picture touches one counter and not two.
-        file.reserve_exact(name.len() + 2);
-        file.extend_from_slice(format!("\"{name}\"").as_bytes());
+        file.reserve_exact(name.len());
+        file.extend_from_slice(name.as_bytes());
         let mut bytes = Bytes::from(file);
         let etag = bytes.split_off(len);
         Self { bytes, format, etag }

@@ -1,10 +1,9 @@
 //! Whatever changes a picture: forward it as a stream, then forget the picture before the client hears of the outcome.
 
-use super::influence::{Effect, Sender};
-use super::passthrough::{Outbound, relay};
+use super::influence::{Sender, outcome};
+use super::passthrough::{Outbound, followed};
 use super::route::Who;
 use super::{Front, Inbound, WebError};
-use crate::caller::Credentials;
 use crate::identity::{ObjectId, PictureId, PictureKind, Site};
 use crate::telemetry::ChangeOutcome;
 use crate::upstream::{AnswerBody, BodyStream, PictureRequest, UpstreamError, headers};
@@ -40,13 +39,10 @@ pub(super) async fn serve(
     let changed = match who {
         Who::Id(object) => Changed::One(PictureId { site, kind, object }),
         Who::Me if sender.anonymous => Changed::Nobodys,
-        Who::Me => whose(front, inbound, site, kind).await,
+        Who::Me => whose(front, inbound, &sender, site, kind).await,
     };
-    // A task of its own: a client that resets its connection takes its handler with it, but not the write, which has to
-    // be followed to upstream's answer.
-    let write = actix_web::rt::spawn(write(front.clone(), Outbound::of(front, inbound), kind, changed, sender));
-    let answer = write.await.map_err(|_| UpstreamError::Broken("the write was dropped".to_owned()))?;
-    Ok(relay(inbound, answer?))
+    let outbound = Outbound::of(front, inbound, sender.caller);
+    followed(inbound, write(front.clone(), outbound, kind, changed, sender)).await
 }
 
 /// Forgets twice: a read that began before the write must not outlive its beginning, nor one that began meanwhile its end.
@@ -62,18 +58,17 @@ async fn write(
         forget(&front, changed);
     }
     let answer = outbound.forward(&front).await;
-    front.heed(sender.caller.as_ref(), &answer);
-    let effect = Effect::of(&answer);
+    let outcome = outcome(&answer);
     let unauthorized = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED);
-    match (changed, effect) {
+    match (changed, outcome) {
         // Whose it was is not known, so all are forgotten, but only if something may have happened.
-        (Changed::Unknown, Effect::Done) => front.avatars.forget_all(),
-        (Changed::Unknown, Effect::Unknown) if sender.is_known(&front) => front.avatars.forget_all_once(),
-        (Changed::One(_), Effect::Done) => forget(&front, changed),
+        (Changed::Unknown, ChangeOutcome::Accepted) => front.avatars.forget_all(),
+        (Changed::Unknown, ChangeOutcome::Unknown) if sender.is_known(&front) => front.avatars.forget_all_once(),
+        (Changed::One(_), ChangeOutcome::Accepted) => forget(&front, changed),
         (Changed::One(_), _) if believed && !unauthorized => forget(&front, changed),
         _ => {}
     }
-    front.telemetry.picture_changed(kind, outcome(effect));
+    front.telemetry.picture_changed(kind, outcome);
     answer
 }
 
@@ -87,19 +82,10 @@ fn forget(front: &Front, changed: Changed) {
     }
 }
 
-const fn outcome(effect: Effect) -> ChangeOutcome {
-    match effect {
-        Effect::Done => ChangeOutcome::Accepted,
-        Effect::None => ChangeOutcome::Refused,
-        Effect::Unknown => ChangeOutcome::Unknown,
-    }
-}
-
 /// Asks upstream who the caller is, with the caller's own credentials.
-async fn whose(front: &Front, inbound: &Inbound, site: Site, kind: PictureKind) -> Changed {
+async fn whose(front: &Front, inbound: &Inbound, sender: &Sender, site: Site, kind: PictureKind) -> Changed {
     let by_query = names_parameter(&inbound.query, b"access_token");
-    let token = Credentials::of(super::fields(&inbound.headers)).presented().unwrap_or_default();
-    if front.avatars.charge(front.avatars.payer(token, inbound.client)).is_err() {
+    if front.avatars.charge(sender.misses).is_err() {
         return Changed::Unknown;
     }
     let mut fields = headers::picture_request(&inbound.headers);

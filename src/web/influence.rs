@@ -5,6 +5,7 @@
 use super::{Front, Inbound};
 use crate::allowance::{Allowances, Payer, Rate, Settings};
 use crate::caller::{Caller, Credentials};
+use crate::telemetry::ChangeOutcome;
 use crate::upstream::{BodyStream, UpstreamError};
 use crate::variant::query::names_parameter;
 use http::{Response, StatusCode};
@@ -43,6 +44,8 @@ pub(super) struct Sender {
     pub(super) caller: Option<Caller>,
     /// It does not say who it is from.
     pub(super) anonymous: bool,
+    /// Whose misses are counted.
+    pub(super) misses: Payer,
     changes: Payer,
     endings: Payer,
 }
@@ -54,8 +57,9 @@ impl Sender {
         let (token, influence) = (credentials.presented().unwrap_or_default(), &front.influence);
         let named = credentials.are_present() || credentials.are_of_a_server();
         Self {
-            caller: front.caller(&inbound.headers),
+            caller: front.stands_for(&credentials, &inbound.headers),
             anonymous: !named && !names_parameter(&inbound.query, b"access_token"),
+            misses: front.avatars.payer(token, inbound.client),
             changes: influence.changes.payer(token, inbound.client),
             endings: influence.endings.payer(token, inbound.client),
         }
@@ -77,29 +81,17 @@ impl Sender {
     }
 }
 
-/// What a request that is to change something came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Effect {
-    /// Upstream says that it was done.
-    Done,
-    /// Upstream did nothing, or was never asked.
-    None,
-    /// Nobody knows.
-    Unknown,
-}
-
-impl Effect {
-    /// By upstream's answer.
-    pub(super) fn of(answer: &Result<Response<BodyStream>, UpstreamError>) -> Self {
-        match answer.as_ref().map(Response::status) {
-            Ok(status) if status.is_success() => Self::Done,
-            // The router sends to another path; or the feature is not there.
-            Ok(StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT | StatusCode::NOT_IMPLEMENTED) => {
-                Self::None
-            }
-            Ok(status) if status.is_client_error() => Self::None,
-            Err(UpstreamError::Unreachable(_)) => Self::None,
-            Ok(_) | Err(_) => Self::Unknown,
+/// What a request that is to change something came to, by upstream's answer.
+pub(super) fn outcome(answer: &Result<Response<BodyStream>, UpstreamError>) -> ChangeOutcome {
+    match answer.as_ref().map(Response::status) {
+        Ok(status) if status.is_success() => ChangeOutcome::Accepted,
+        // The router sends to another path; or the feature is not there.
+        Ok(StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT | StatusCode::NOT_IMPLEMENTED) => {
+            ChangeOutcome::Refused
         }
+        Ok(status) if status.is_client_error() => ChangeOutcome::Refused,
+        // It was never asked.
+        Err(UpstreamError::Unreachable(_)) => ChangeOutcome::Refused,
+        Ok(_) | Err(_) => ChangeOutcome::Unknown,
     }
 }

@@ -22,8 +22,8 @@ use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
+use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
-use crate::upstream::{Upstream, UpstreamError};
 use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
@@ -33,9 +33,9 @@ use actix_web::http::header as actix_header;
 use answer::Ledger;
 use ask::Ask;
 pub use error::WebError;
+use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode};
 pub use influence::Influence;
 use ipnet::IpNet;
 pub use learning::School;
@@ -106,19 +106,15 @@ impl Front {
 
     /// Who sends these fields, where that can be told for certain and is of any use.
     fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+        self.stands_for(&Credentials::of(fields(headers)), headers)
+    }
+
+    /// [`Front::caller`] by credentials that have been read from `headers`.
+    fn stands_for(&self, credentials: &Credentials<'_>, headers: &HeaderMap) -> Option<Caller> {
         if !self.avatars.remembers() {
             return None;
         }
-        Credentials::of(fields(headers)).caller(&self.caller_key, self.host(headers))
-    }
-
-    /// Heeds what upstream's answer to anything says about the caller: a 401 ends all that it was granted.
-    fn heed<B>(&self, caller: Option<&Caller>, answer: &Result<http::Response<B>, UpstreamError>) {
-        if let (Some(caller), Ok(answer)) = (caller, answer)
-            && answer.status() == StatusCode::UNAUTHORIZED
-        {
-            self.avatars.disown(caller);
-        }
+        credentials.caller(&self.caller_key, self.host(headers))
     }
 
     /// What the request may end.
@@ -207,11 +203,13 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
 
 async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     if let Route::Picture(kind, who) = route {
-        let head = inbound.headers.clone();
+        let head = std::mem::take(&mut inbound.headers);
         let ask = Ask::read(fields(&head));
         if ask.is_ours(front, *kind, &inbound.query) {
-            return picture::serve(front, inbound, &ask, *kind, *who).await;
+            return picture::serve(front, inbound, &head, &ask, *kind, *who).await;
         }
+        drop(ask);
+        inbound.headers = head;
     }
     match route {
         Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,

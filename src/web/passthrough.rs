@@ -4,6 +4,7 @@ use super::answer::streamed;
 use super::learning::Attending;
 use super::route::{Route, Who};
 use super::{ClientBody, Front, Inbound, WebError};
+use crate::caller::Caller;
 use crate::identity::PictureId;
 use crate::telemetry::{Outcome, UpstreamKind};
 use crate::upstream::{AnswerBody, BodySender, BodyStream, RequestBody, UpstreamError};
@@ -11,32 +12,42 @@ use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use http::Method;
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode};
 use std::time::{Duration, Instant};
 
 /// Forwards the request and streams the answer, which may teach something.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     let caller = front.caller(&inbound.headers);
-    let outbound = Outbound::of(front, inbound);
+    let picture = match route {
+        Route::Picture(kind, Who::Id(object)) => {
+            Some(PictureId { site: front.site(front.host(&inbound.headers)), kind: *kind, object: *object })
+        }
+        _ => None,
+    };
+    let outbound = Outbound { picture, ..Outbound::of(front, inbound, caller) };
     let attending = Attending::of(front, inbound, caller);
-    let answer = outbound.forward(front).await;
-    front.heed(caller.as_ref(), &answer);
-    let mut answer = answer?;
-    let refused = matches!(answer.status(), StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
-    if let (true, Some(caller), Route::Picture(kind, Who::Id(object))) = (refused, &caller, route) {
-        let site = front.site(front.host(&inbound.headers));
-        front.avatars.refuse(caller, PictureId { site, kind: *kind, object: *object });
-    }
+    let mut answer = outbound.forward(front).await?;
     if let Some(attending) = attending {
         answer = attending.listen_to(front, answer);
     }
     Ok(relay(inbound, answer))
 }
 
+/// Follows what was begun to upstream's answer, and streams that to the client. In a task of its own: a client that resets
+/// its connection takes its handler with it, but not what it began.
+pub(super) async fn followed(
+    inbound: &mut Inbound,
+    begun: impl Future<Output = Result<http::Response<BodyStream>, UpstreamError>> + 'static,
+) -> Result<HttpResponse, WebError> {
+    let answer = actix_web::rt::spawn(begun).await;
+    let answer = answer.map_err(|_| UpstreamError::Broken("what was begun was dropped".to_owned()))?;
+    Ok(relay(inbound, answer?))
+}
+
 /// Streams upstream's answer to the client.
-pub(super) fn relay(inbound: &mut Inbound, answer: http::Response<BodyStream>) -> HttpResponse {
+fn relay(inbound: &mut Inbound, answer: http::Response<BodyStream>) -> HttpResponse {
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
     inbound.ledger.named_by_upstream(answer.headers());
@@ -50,18 +61,20 @@ pub(super) struct Outbound {
     target: PathAndQuery,
     headers: HeaderMap,
     body: ClientBody,
+    caller: Option<Caller>,
+    picture: Option<PictureId>,
 }
 
 impl Outbound {
-    /// Takes the body out of `inbound`.
-    pub(super) fn of(front: &Front, inbound: &mut Inbound) -> Self {
+    /// Takes the body out of `inbound`, a request of `caller`.
+    pub(super) fn of(front: &Front, inbound: &mut Inbound, caller: Option<Caller>) -> Self {
         let mut headers = inbound.headers.clone();
         headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
         let body = std::mem::replace(&mut inbound.body, ClientBody::None);
-        Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body }
+        Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body, caller, picture: None }
     }
 
-    /// Forwards the request, its body chunk by chunk as upstream takes it.
+    /// Forwards the request and heeds what its answer says about the caller; the body goes chunk by chunk as upstream takes it.
     pub(super) async fn forward(self, front: &Front) -> Result<http::Response<BodyStream>, UpstreamError> {
         let body = match self.body {
             ClientBody::Some(length, payload) => {
@@ -74,6 +87,7 @@ impl Outbound {
         let asked = Instant::now();
         let answer = front.upstream.forward(self.method, self.target, self.headers, body).await?;
         front.telemetry.upstream_answered(UpstreamKind::Passthrough, answer.status(), asked.elapsed());
+        front.avatars.heed(self.caller.as_ref(), self.picture, answer.status());
         Ok(answer)
     }
 }

@@ -8,7 +8,7 @@ use super::{Front, Inbound, WebError};
 use crate::avatar::{AvatarRequest, Keep, Picture, PictureBody, Proof, Relayed, Served};
 use crate::cache::Lookup;
 use crate::identity::{ObjectId, PictureKind};
-use crate::source::{ContentHash, Validator};
+use crate::source::Validator;
 use crate::telemetry::Outcome;
 use crate::upstream::{Answer, PictureRequest, headers};
 use crate::variant::negotiation::Negotiated;
@@ -57,6 +57,7 @@ pub(super) async fn recall(
 pub(super) async fn serve(
     front: &Front,
     inbound: &mut Inbound,
+    head: &HeaderMap,
     ask: &Ask<'_>,
     kind: PictureKind,
     who: Who,
@@ -66,8 +67,8 @@ pub(super) async fn serve(
         Who::Me => None,
     };
     let Wanted { wish, negotiated } = ask.wanted(front, kind, object, &inbound.query)?;
-    let mut headers = headers::picture_request(&inbound.headers);
-    headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+    let mut headers = headers::picture_request(head);
+    headers.insert(header::HOST, front.upstream.host_for(head.get(header::HOST)));
     inbound.ledger.picture = wish.picture;
     let payer = front.avatars.payer(ask.token(), inbound.client);
     let upstream = PictureRequest { path: inbound.path.clone(), query: forwarded_query(&inbound.query), headers };
@@ -89,7 +90,7 @@ pub(super) async fn serve(
             inbound.ledger.outcome = if shown { Outcome::Original } else { Outcome::Relayed };
             inbound.ledger.relayed = true;
             inbound.ledger.named_by_upstream(&relayed.answer.headers);
-            relay(inbound, relayed)
+            relay(&inbound.method, ask, relayed)
         }
     })
 }
@@ -195,7 +196,7 @@ impl PictureAnswer<'_, '_> {
             (PictureBody::Encoded(encoded), _) => Tag::Ours(encoded.etag.clone()),
             (PictureBody::Source(_) | PictureBody::StopGap(_), Some(validator)) => Tag::Upstreams(validator),
             (PictureBody::Source(source) | PictureBody::StopGap(source), None) => {
-                Tag::Ours(entity_tag(source.hash).into())
+                Tag::Ours(source.hash.entity_tag().into())
             }
         }
     }
@@ -269,10 +270,6 @@ impl PictureAnswer<'_, '_> {
     }
 }
 
-fn entity_tag(hash: ContentHash) -> String {
-    format!("\"{}\"", hash.short_hex())
-}
-
 fn server_timing(started: Instant) -> ActixValue {
     let mut text = String::from("total;dur=");
     write!(text, "{:.3}", started.elapsed().as_secs_f64() * 1000.0).expect("a String takes what is written");
@@ -297,7 +294,7 @@ fn passes_with_picture(name: &HeaderName) -> bool {
 
 /// Upstream's answer as it came. A picture that does not decode, or that nobody could look at, loses what would make a
 /// browser keep it: its lifetime, and the tag under which the next, whole picture may come.
-fn relay(inbound: &Inbound, relayed: Relayed) -> HttpResponse {
+fn relay(method: &Method, ask: &Ask<'_>, relayed: Relayed) -> HttpResponse {
     let Relayed { answer: Answer { status, mut headers, body, .. }, keep } = relayed;
     if keep != Keep::AsUpstreamSays {
         headers.remove(header::ETAG);
@@ -309,16 +306,15 @@ fn relay(inbound: &Inbound, relayed: Relayed) -> HttpResponse {
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
-    let validator = headers.get(header::ETAG).and_then(|tag| Validator::new(tag.as_bytes()));
-    let lines = inbound.headers.get_all(header::IF_NONE_MATCH).into_iter().map(HeaderValue::as_bytes);
-    if shows_picture && validator.is_some_and(|validator| names_validator(lines, &validator)) {
+    let validator = headers::validator(&headers);
+    if shows_picture && validator.is_some_and(|validator| names_validator(ask.if_none_match(), &validator)) {
         let mut response = HttpResponse::NotModified().finish();
         wire::to_client(&headers, response.headers_mut(), |name| {
             ![header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING].contains(name)
         });
         return response;
     }
-    streamed(&inbound.method, status, &headers, body)
+    streamed(method, status, &headers, body)
 }
 
 fn is_image(headers: &HeaderMap) -> bool {

@@ -5,8 +5,8 @@
 //! router reads it, after percent-decoding (`recordings`: `encoded-post`, `encoded-delete`).
 
 use crate::identity::{ObjectId, PictureKind};
+use crate::overheard::as_routed;
 use http::Method;
-use std::borrow::Cow;
 
 /// What a request is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,8 +87,8 @@ fn canonical_picture(path: &str, base: &str) -> Option<(PictureKind, Who)> {
 
 /// The picture that a write may change, from the path as upstream's router reads it.
 fn changed_picture(method: &Method, path: &str, base: &str) -> Option<(PictureKind, Who)> {
-    let decoded = percent_decoded(path);
-    let path = std::str::from_utf8(&decoded).ok()?.strip_prefix(base)?.strip_prefix("/api/v4/")?;
+    let path = as_routed(path)?;
+    let path = path.strip_prefix(base)?.strip_prefix("/api/v4/")?;
     let (collection, rest) = path.split_once('/')?;
     let (id, tail) = rest.split_once('/').map_or((rest, None), |(id, tail)| (id, Some(tail)));
     let kind = match (method.as_str(), collection, tail) {
@@ -104,29 +104,6 @@ fn changed_picture(method: &Method, path: &str, base: &str) -> Option<(PictureKi
 
 fn who(id: &str, collection: &str) -> Option<Who> {
     if id == "me" && collection == "users" { Some(Who::Me) } else { ObjectId::parse(id.as_bytes()).map(Who::Id) }
-}
-
-/// Percent-decoding as Go's `net/url` does it for a path: an escape that is none makes Go refuse the whole request, so
-/// such a path is left as it is and will match nothing.
-fn percent_decoded(path: &str) -> Cow<'_, [u8]> {
-    if !path.contains('%') {
-        return Cow::Borrowed(path.as_bytes());
-    }
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit =
-            || bytes.next().and_then(|byte| char::from(byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
-        match (digit(), digit()) {
-            (Some(high), Some(low)) => decoded.push(high * 16 + low),
-            _ => return Cow::Borrowed(path.as_bytes()),
-        }
-    }
-    Cow::Owned(decoded)
 }
 
 #[cfg(test)]

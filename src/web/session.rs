@@ -1,12 +1,12 @@
 //! Whatever may end a session or a right: forward it, then end the grants that it may have ended, before the client
 //! hears of it. A courtesy: what guarantees an end is the time that a grant lasts.
 
-use super::influence::{Effect, Sender};
-use super::passthrough::{Outbound, relay};
+use super::influence::{Sender, outcome};
+use super::passthrough::{Outbound, followed};
 use super::{Front, Inbound, WebError};
 use crate::caller::places_of_tokens;
 use crate::overheard::Ending;
-use crate::telemetry::Ended;
+use crate::telemetry::{ChangeOutcome, Ended};
 use crate::upstream::{BodyStream, UpstreamError};
 use crate::variant::query::values_of;
 use actix_web::HttpResponse;
@@ -18,10 +18,8 @@ pub(super) async fn serve(front: &Rc<Front>, inbound: &mut Inbound, ending: Endi
     // However oddly they are presented: upstream may have read one of them.
     let by_query = values_of(&inbound.query, b"access_token");
     let tokens = places_of_tokens(&front.caller_key, super::fields(&inbound.headers), &by_query);
-    // A task of its own: a client that resets its connection takes its handler with it, but not what it began.
-    let followed = actix_web::rt::spawn(follow(front.clone(), Outbound::of(front, inbound), ending, sender, tokens));
-    let answer = followed.await.map_err(|_| UpstreamError::Broken("the request was dropped".to_owned()))?;
-    Ok(relay(inbound, answer?))
+    let outbound = Outbound::of(front, inbound, sender.caller);
+    followed(inbound, follow(front.clone(), outbound, ending, sender, tokens)).await
 }
 
 async fn follow(
@@ -32,15 +30,14 @@ async fn follow(
     tokens: Vec<u32>,
 ) -> Result<http::Response<BodyStream>, UpstreamError> {
     let answer = outbound.forward(&front).await;
-    let effect = Effect::of(&answer);
+    let came_to = outcome(&answer);
     // Who logs out is done with the session, even if upstream could not be told.
     let own = ending == Ending::Session && answer.is_err();
-    if effect == Effect::None && !own {
-        front.heed(sender.caller.as_ref(), &answer);
+    if came_to == ChangeOutcome::Refused && !own {
         return answer;
     }
     // What nobody knows the outcome of ends everything only if it comes from somebody whom upstream knows.
-    let ends_all = ending == Ending::Rights && (effect == Effect::Done || sender.is_known(&front));
+    let ends_all = ending == Ending::Rights && (came_to == ChangeOutcome::Accepted || sender.is_known(&front));
     front.telemetry.grants_ended(if ends_all && sender.may_end_all(&front) {
         front.avatars.end_grants();
         Ended::All

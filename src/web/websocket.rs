@@ -12,7 +12,6 @@ use actix_web::dev::Payload;
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
 use std::sync::Arc;
@@ -46,9 +45,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
             Ok(switched(&head, payload, tunnel, ears))
         }
         UpgradeAnswer::Declined(answer) => {
-            if let (StatusCode::UNAUTHORIZED, Some(caller)) = (answer.status(), &caller) {
-                front.avatars.disown(caller);
-            }
+            front.avatars.heed(caller.as_ref(), None, answer.status());
             let (head, body) = answer.into_parts();
             let mut response =
                 streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body));
