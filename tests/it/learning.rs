@@ -301,7 +301,7 @@ async fn a_newer_stamp_in_a_list_is_asked_about_once_for_everybody() {
 }
 
 /// A full record as upstream spells it.
-fn record(id: &str) -> Value {
+pub(crate) fn record(id: &str) -> Value {
     json!({
         "id": id, "create_at": 1, "update_at": 1, "delete_at": 0, "username": "a", "auth_service": "",
         "email": "a@example.test", "nickname": "", "first_name": "", "last_name": "", "position": "",
