@@ -119,7 +119,7 @@ impl Stage {
         if self.mistake != Mistake::Unending {
             self.avatars.end_tokens(&self.caller(session).places());
         }
-        self.promises.logged_out(session);
+        self.promises.is_over(session, Instant::now());
     }
 
     async fn upload(&self, user: usize, shown: usize) {
@@ -212,7 +212,11 @@ impl Stage {
                 let status = relayed.answer.status.as_u16();
                 seen[2 + usize::from(status == 401)] += 1;
                 let said = self.world().refused(&look, ended)?;
-                self.promises.was_refused(&look, said);
+                if status == 401 {
+                    self.promises.is_over(session, said);
+                } else {
+                    self.promises.was_refused(&look, said);
+                }
             }
         }
         self.seen.set(seen);

@@ -384,9 +384,9 @@ impl Promises {
         }
     }
 
-    /// What was said to a session is over. From here on its requests are looked at as closely as any.
-    fn logged_out(&self, session: Session) {
-        self.refused.borrow_mut().extend((0..SUBJECTS).map(|subject| ((session, subject), Instant::now())));
+    /// The session is known to have ended. From here on its requests are looked at as closely as any.
+    fn is_over(&self, session: Session, since: Instant) {
+        self.refused.borrow_mut().extend((0..SUBJECTS).map(|subject| ((session, subject), since)));
     }
 
     fn was_refused(&self, look: &Look, said: Instant) {

@@ -42,6 +42,14 @@ struct Stage {
     seen: RefCell<Seen>,
 }
 
+/// How a look was put.
+#[derive(Clone, Copy)]
+struct Manner {
+    of_me: bool,
+    conditional: bool,
+    only_head: bool,
+}
+
 /// How many looks came to what.
 #[derive(Default, Debug)]
 struct Seen {
@@ -157,7 +165,7 @@ impl Stage {
         } else {
             expect_one_of(&actor.sends(&request, true).await, &[200, 401, 502])?;
         }
-        self.promises.logged_out(session);
+        self.promises.is_over(session, Instant::now());
         Ok(())
     }
 
@@ -202,12 +210,11 @@ impl Stage {
         // Sometimes with the session before.
         let now = self.promises.session(viewer);
         let session = if dice.roll(12) == 0 { (viewer, now.1.saturating_sub(1)) } else { now };
-        let (subject, path) = match dice.roll(20) {
-            0 => (own(viewer), "me/image".to_owned()),
-            1..=3 => (default_of(user), format!("{}/image/default", id(user))),
-            _ => (user, format!("{}/image", id(user))),
+        let (subject, path, of_me) = match dice.roll(20) {
+            0 => (own(viewer), "me/image".to_owned(), true),
+            1..=3 => (default_of(user), format!("{}/image/default", id(user)), false),
+            _ => (user, format!("{}/image", id(user)), false),
         };
-        let is_own = path.starts_with("me");
         let method = if dice.roll(8) == 0 { "HEAD" } else { "GET" };
         let size = dice.pick(&["", "size=16&format=png&", "format=original&"]);
         let news = if dice.roll(10) == 0 { stamp_of(self.world().newest(subject)) } else { 0 };
@@ -221,15 +228,16 @@ impl Stage {
         if must_ask {
             request = request.header(field.0, field.1);
         }
-        let ttl = if must_ask || is_own { Duration::ZERO } else { self.believed_ttl };
+        let ttl = if must_ask || of_me { Duration::ZERO } else { self.believed_ttl };
         let look = self.promises.look(session, subject, ttl);
         let answer = actor.to_proxy.send(&self.as_seen_by_proxy(session, request)).await;
-        self.check(&look, &answer, condition.is_some(), method == "HEAD")
+        let manner = Manner { of_me, conditional: condition.is_some(), only_head: method == "HEAD" };
+        self.check(&look, &answer, manner)
             .map_err(|why| format!("{why} ({method} {path}?{size}, condition {condition:?}, must ask: {must_ask})"))?;
         let mut seen = self.seen.borrow_mut();
         seen.heads += usize::from(method == "HEAD" && answer.status == 200);
         seen.defaults += usize::from(subject >= USERS && answer.status == 200);
-        seen.own += usize::from(is_own && answer.status == 200);
+        seen.own += usize::from(of_me && answer.status == 200);
         Ok(())
     }
 
@@ -247,8 +255,8 @@ impl Stage {
         }
     }
 
-    fn check(&self, look: &Look, answer: &Answer, conditional: bool, only_head: bool) -> Result<(), String> {
-        let ended = Instant::now();
+    fn check(&self, look: &Look, answer: &Answer, manner: Manner) -> Result<(), String> {
+        let (ended, Manner { of_me, conditional, only_head }) = (Instant::now(), manner);
         let (world, mut seen) = (self.world(), self.seen.borrow_mut());
         match answer.status {
             200 | 304 if answer.status == 200 || conditional => {
@@ -266,7 +274,12 @@ impl Stage {
             401 | 403 => {
                 *(if answer.status == 401 { &mut seen.unknown } else { &mut seen.refused }) += 1;
                 let said = world.refused(look, ended)?;
-                self.promises.was_refused(look, said);
+                match answer.status {
+                    401 => self.promises.is_over(look.session, said),
+                    // Whom `me` means is between the caller and upstream.
+                    _ if of_me => {}
+                    _ => self.promises.was_refused(look, said),
+                }
                 let tells = answer.header("etag").is_some() || !(only_head || answer.body == REFUSAL);
                 if tells { Err(format!("a refusal that tells something: {answer:?}")) } else { Ok(()) }
             }
