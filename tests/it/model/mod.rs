@@ -321,10 +321,14 @@ impl World {
 
     /// Whether the user had this picture while a grant that shows it lasts.
     fn had(&self, look: &Look, shown: Option<usize>) -> Result<(), String> {
-        let could_be = self.current(look).any(|version| Some(self.versions[look.subject][version].0) == shown);
-        could_be
-            .then_some(())
-            .ok_or_else(|| format!("{:?} was shown what {} had no longer", look.session, look.subject))
+        let versions = &self.versions[look.subject];
+        if self.current(look).any(|version| Some(versions[version].0) == shown) {
+            return Ok(());
+        }
+        let last = versions.iter().rposition(|(picture, _)| Some(*picture) == shown);
+        let ago = last.and_then(|last| versions[last].1).map(|replaced| look.began.duration_since(replaced));
+        let Look { session, subject, at_least, .. } = look;
+        Err(format!("{session:?} was shown version {last:?} of {subject}, over for {ago:?}, with {at_least} known"))
     }
 
     /// The versions that a look may have met.

@@ -232,8 +232,11 @@ impl Stage {
         let look = self.promises.look(session, subject, ttl);
         let answer = actor.to_proxy.send(&self.as_seen_by_proxy(session, request)).await;
         let manner = Manner { of_me, conditional: condition.is_some(), only_head: method == "HEAD" };
-        self.check(&look, &answer, manner)
-            .map_err(|why| format!("{why} ({method} {path}?{size}, condition {condition:?}, must ask: {must_ask})"))?;
+        self.check(&look, &answer, manner).map_err(|why| {
+            let Answer { status, headers, .. } = &answer;
+            let asked = format!("{method} {path}?{size}_={news}, condition {condition:?}, must ask: {must_ask}");
+            format!("{why} ({asked}; {status} {headers:?})")
+        })?;
         let mut seen = self.seen.borrow_mut();
         seen.heads += usize::from(method == "HEAD" && answer.status == 200);
         seen.defaults += usize::from(subject >= USERS && answer.status == 200);
@@ -307,7 +310,7 @@ impl Stage {
         }
         let version = version_of(tag);
         let could_be = world.current(look).any(|current| current == version);
-        if could_be { Ok(()) } else { Err(format!("version {version} of {} is no more", look.subject)) }
+        if could_be { Ok(()) } else { world.had(look, None).map_err(|why| format!("{why}; named: {version}")) }
     }
 }
 
@@ -334,7 +337,7 @@ async fn nobody_is_shown_what_upstream_did_not_show_them(room: Room) {
     assert!(counts.iter().all(|count| *count > 20), "{seen:?}");
     drop(seen);
     assert!(stage.proxy.metric(LEARNED).await > 20);
-    assert_eq!(stage.proxy.metric(EVICTED).await > 20, room == Room::Cramped);
+    assert!(room == Room::Ample || stage.proxy.metric(EVICTED).await > 20);
 }
 
 #[actix_web::test]
