@@ -36,6 +36,7 @@ mod replicas;
 mod revalidation;
 mod revocation;
 mod shutdown;
+mod side_channels;
 mod sight;
 mod slow_upstream;
 mod stock_clients;

@@ -297,6 +297,8 @@ struct Look {
     began: Instant,
     /// When the oldest grant was asked for that may have been used.
     grants_since: Instant,
+    /// When the oldest picture was replaced that may be shown.
+    pictures_since: Instant,
     /// Nothing that upstream said before this may be relied upon: since then the session, all rights or this one ended.
     not_before: Instant,
     /// The version that a change through us, or news of one, had brought when the look began.
@@ -333,7 +335,7 @@ impl World {
 
     /// The versions that a look may have met.
     fn current(&self, look: &Look) -> impl Iterator<Item = usize> {
-        let (at_least, since) = (look.at_least, look.grants_since);
+        let (at_least, since) = (look.at_least, look.pictures_since);
         let versions = self.versions[look.subject].iter().enumerate().rev();
         versions
             .take_while(move |(n, (_, replaced))| *n >= at_least && replaced.is_none_or(|replaced| replaced >= since))
@@ -369,11 +371,13 @@ impl Promises {
         let began = Instant::now();
         let refused = self.refused.borrow().get(&(session, subject)).copied();
         let ended = self.rights_ended.get();
+        let grants_since = began.checked_sub(ttl).expect("the machine is older");
         Look {
             session,
             subject,
             began,
-            grants_since: began.checked_sub(ttl).expect("the machine is older"),
+            grants_since,
+            pictures_since: grants_since,
             not_before: refused.map_or(ended, |refused| refused.max(ended)),
             at_least: self.at_least.borrow()[subject],
         }
@@ -409,7 +413,7 @@ enum Room {
     /// For all of them.
     Ample,
     /// For a few. News of a picture that was let go while it was being asked about reach nobody: then its change is seen
-    /// within the time of a grant.
+    /// within the time of a grant and of that question.
     Cramped,
 }
 
