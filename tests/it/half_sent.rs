@@ -1,7 +1,7 @@
 //! Lists that take their time: what was decided before a right ended grants nothing when its last byte comes after it,
 //! and of what never comes to its end nothing is learned.
 
-use crate::client::{ALICE, ALICES_TOKEN, Answer, PATIENCE, Request, read_answer};
+use crate::client::{ALICE, ALICES_TOKEN, Answer, BOBS_TOKEN, PATIENCE, Request, read_answer};
 use crate::learning::{LEARNED, UNREADABLE, gzipped, has_learned, record};
 use crate::pictures::{RED, png, solid};
 use crate::proxy::Proxy;
@@ -235,13 +235,17 @@ async fn a_list_whose_reader_leaves_half_way_teaches_nothing() {
 async fn a_long_list_that_is_read_slowly_while_its_reader_logs_out_grants_nothing() {
     let records = (0..9_000).map(|n| record(&format!("{n:026}"))).chain([record(ALICE)]);
     let list = records.collect::<Value>().to_string();
+    let picture = png(&solid(RED));
     let upstream = Upstream::replying(move |_, seen| match seen.target() {
         "/api/v4/users" => answer("200 OK", &[("Content-Type", "application/json")], list.as_bytes()),
         "/api/v4/users/logout" => answer("200 OK", &[], b"{}"),
+        _ if token_of(seen).contains(BOBS_TOKEN) => picture_answer("7", &picture),
         _ => answer("401 Unauthorized", &[], b"{}"),
     })
     .await;
     let proxy = Proxy::granting(upstream.address);
+    let look = |token: &str| Request::picture_of(ALICE, "size=32").cookie(token);
+    assert_eq!(proxy.send(&look(BOBS_TOKEN)).await.status, 200);
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(8 << 10).expect("a socket");
     let mut reader = socket.connect(proxy.address).await.expect("the proxy listens");
@@ -256,6 +260,6 @@ async fn a_long_list_that_is_read_slowly_while_its_reader_logs_out_grants_nothin
 
     assert!(list.status == 200 && list.complete && list.body.len() > 2 << 20);
     has_learned(&proxy, 1).await;
-    assert_eq!(proxy.send(&Request::picture("size=32")).await.status, 401);
-    assert_eq!(upstream.seen().len(), 3, "she is asked about");
+    assert_eq!(proxy.send(&look(ALICES_TOKEN)).await.status, 401);
+    assert_eq!(upstream.seen().len(), 4, "she is asked about");
 }

@@ -169,3 +169,20 @@ async fn the_tag_of_a_variant_tells_nothing_but_its_bytes() {
         }
     }
 }
+
+/// What is counted is counted of nobody in particular.
+#[actix_web::test]
+async fn the_metrics_name_nobody() {
+    let stage = Stage::new(Duration::from_secs(3600)).await;
+    stage.refusal.replace(answer("403 Forbidden", &[], b"{}"));
+    for kind in KINDS {
+        stage.alice_looks(kind).await;
+        stage.told(&Request::get(&format!("{kind}?size=32")), BOB).await;
+    }
+    let metrics =
+        String::from_utf8(Request::get("/metrics").send(stage.proxy.admin).await.body.to_vec()).expect("text");
+    assert!(metrics.contains("avatar_proxy_"));
+    for told in [ALICE, BOB, ALICES_TOKEN, &format!("{:026}", 1), "chat.example", "127.0.0.1", "/api/"] {
+        assert!(!metrics.contains(told), "{told}");
+    }
+}
