@@ -38,6 +38,7 @@ mod revocation;
 mod shutdown;
 mod side_channels;
 mod sight;
+mod slow_clients;
 mod slow_upstream;
 mod stock_clients;
 mod websocket;
