@@ -291,7 +291,7 @@ fn load32(word: &AtomicU32) -> u32 {
 mod tests {
     use super::*;
     use crate::caller::{CallerKey, Credentials};
-    use crate::identity::{ObjectId, Site};
+    use crate::identity::{ObjectId, PictureKind, Site};
 
     const TTL: Duration = Duration::from_secs(30);
 
