@@ -186,7 +186,7 @@ impl Stage {
             transform: Transform::parse(query, &Sizes::default()).expect("understood").transform,
             offer: OfferKind::Original,
         };
-        let look = self.promises.look(session, user, TTL);
+        let mut look = self.promises.look(session, user, TTL);
         let served = if let Some(recalled) = self.avatars.recall(&wish, look.began).await {
             Served::Picture(recalled)
         } else {
@@ -194,6 +194,7 @@ impl Stage {
             self.avatars.serve(&self.upstream, &request).await.map_err(|error| error.to_string())?
         };
         let ended = Instant::now();
+        self.promises.look_is_over(&mut look, self.room);
         let mut seen = self.seen.get();
         match served {
             Served::Picture(picture) => {
