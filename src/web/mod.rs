@@ -29,7 +29,7 @@ use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
-use actix_web::http::header as actix_header;
+use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
 use ask::Ask;
 pub use error::WebError;
@@ -191,12 +191,13 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
         Err(error) => return fail(&front, &error, ledger, &route),
     };
     let (path, query) = (request.path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+    let version = request.version();
     drop(request);
     let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
     let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
     match dispatch(&front, &mut inbound, &route).await {
-        Ok(response) => inbound.ledger.close_with(response),
+        Ok(response) => inbound.ledger.close_with(answer::framed_for(version, response)),
         Err(error) => fail(&front, &error, inbound.ledger, &route),
     }
 }
@@ -267,7 +268,7 @@ fn read(
     origin: Origin,
 ) -> Result<(HeaderMap, ClientBody, PathAndQuery), WebError> {
     let mut headers = wire::from_client(request.headers());
-    let body = body_of(method, &headers, payload)?;
+    let body = body_of(method, request.version(), &headers, payload)?;
     prepare(front, &mut headers, origin)?;
     Ok((headers, body, target_of(request)?))
 }
@@ -275,30 +276,51 @@ fn read(
 fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {
     headers::strip_request_hop_by_hop(headers)?;
     headers::mark_hop(headers, &front.hop)?;
-    // actix has told the client to go on already.
-    headers.remove(header::EXPECT);
+    if expects_continue(headers) {
+        // actix has told the client to go on already. Any other expectation is upstream's to fail.
+        headers.remove(header::EXPECT);
+    }
     let host = headers.get(header::HOST).cloned();
     headers::set_forwarding(headers, origin, host.as_ref());
     Ok(())
 }
 
 /// Path and query as they came. The authority of an absolute-form target is not looked at: only the configured upstream
-/// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2).
+/// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2). A word without a slash is read as an
+/// authority, which is no target but of `CONNECT`.
 fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
-    let raw = request.uri().path_and_query().map_or("/", actix_web::http::uri::PathAndQuery::as_str);
+    let raw = match request.uri().path_and_query() {
+        Some(raw) => raw.as_str(),
+        // Refused by its route.
+        None if request.method() == actix_web::http::Method::CONNECT => "*",
+        None => return Err(WebError::Target),
+    };
     let target = PathAndQuery::try_from(raw).map_err(|_| WebError::Target)?;
     if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
 }
 
-/// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake;
-/// any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
-fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
+/// The very test by which actix sends a 100 (RFC 9110 section 10.1.1), but that nobody quotes it.
+fn expects_continue(headers: &HeaderMap) -> bool {
+    lists(headers, &header::EXPECT, b"100-continue")
+}
+
+/// Whether a field lists this word.
+fn lists(headers: &HeaderMap, name: &header::HeaderName, word: &[u8]) -> bool {
+    let mut words = headers.get_all(name).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    words.any(|each| each.trim_ascii().eq_ignore_ascii_case(word))
+}
+
+/// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake,
+/// nor is one that does not say so to its connection, or in HTTP/1.0; any other upgrade is not offered, and its request is
+/// an ordinary one (RFC 9110 section 7.8).
+fn body_of(method: &Method, version: Version, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length = headers::content_length(headers).unwrap_or(0);
     // The very test by which actix decides to hand over whatever follows as it comes.
     let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
-        return if *method == Method::GET && !chunked && length == 0 {
+        let asked = version >= Version::HTTP_11 && lists(headers, &header::CONNECTION, b"upgrade");
+        return if asked && *method == Method::GET && !chunked && length == 0 {
             Ok(ClientBody::WebSocket(payload))
         } else {
             Err(WebError::Handshake)

@@ -16,11 +16,19 @@ use tokio::task::JoinHandle;
 pub(crate) struct Seen {
     pub(crate) line: String,
     pub(crate) headers: Vec<(String, String)>,
+    /// The head as it came.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Seen {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a field, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let lines = self.headers.iter().filter(|(each, _)| each.eq_ignore_ascii_case(name));
+        lines.map(|(_, value)| value.as_str()).collect()
     }
 
     pub(crate) fn target(&self) -> &str {
@@ -128,13 +136,13 @@ async fn read_head(stream: &mut TcpStream) -> Option<Seen> {
         head.push(stream.read_u8().await.ok()?);
     }
     let text = String::from_utf8_lossy(&head).into_owned();
-    let mut lines = text.trim_end().split("\r\n");
+    let mut lines = text.split("\r\n");
     let line = lines.next()?.to_owned();
     let headers = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect();
-    Some(Seen { line, headers })
+    Some(Seen { line, headers, raw: head })
 }
 
 /// An answer with these fields and this body, and the connection ends with it.
