@@ -6,7 +6,7 @@ use crate::avatar::Avatars;
 use crate::identity::{PictureId, PictureKind, Site};
 use crate::overheard::{Listener, News, is_event_socket};
 use crate::telemetry::{Heard, Outcome, Route, Telemetry};
-use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError};
+use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use base64::Engine;
@@ -31,17 +31,18 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
     inbound.ledger.route = Route::Websocket;
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
-    let mut headers = inbound.headers.clone();
-    headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let mut asked = inbound.headers.clone();
+    asked.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+    asked.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    asked.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let caller = front.caller(&inbound.headers);
-    match front.upstream.upgrade(inbound.target.clone(), headers).await? {
-        UpgradeAnswer::Switched(head, tunnel) => {
+    match front.upstream.upgrade(inbound.target.clone(), asked).await? {
+        UpgradeAnswer::Switched(mut head, tunnel) => {
             if !accepts(&inbound.headers, &head) {
                 return Err(UpstreamError::Broken("the accept key of its 101 is wrong".to_owned()).into());
             }
             let ears = Ears::for_tunnel(front, inbound, &head);
+            headers::strip_response_hop_by_hop(&mut head);
             Ok(switched(&head, payload, tunnel, ears))
         }
         UpgradeAnswer::Declined(answer) => {
@@ -75,9 +76,7 @@ fn switched(head: &HeaderMap, payload: Payload, tunnel: Tunnel, ears: Option<Ear
     let mut response = response.streaming(upstream_to_client(from_upstream, ears));
     // actix takes what follows for content.
     response.headers_mut().remove(actix_web::http::header::CONTENT_TYPE);
-    super::wire::to_client(head, response.headers_mut(), |name| {
-        !matches!(*name, header::CONNECTION | header::UPGRADE | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
-    });
+    super::wire::to_client(head, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
     response
 }
 

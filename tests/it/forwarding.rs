@@ -88,7 +88,8 @@ async fn a_stranger_is_not_believed_and_a_trusted_proxy_is() {
             proxy.send(&request.clone().header("Host", "chat.example")).await;
             let seen = upstream.seen().pop().expect("asked");
             // Where a trusted proxy stands, and what it serves, goes with what passes through only.
-            let about_proxy = |line: &String| ["-port", "-prefix", "-server", "-ssl"].iter().any(|end| line.contains(end));
+            let about_proxy =
+                |line: &String| ["-port", "-prefix", "-server", "-ssl"].iter().any(|end| line.contains(end));
             let (others, told) = told(&seen).into_iter().partition::<Vec<_>, _>(about_proxy);
             assert_eq!(told, expected, "{request:?}");
             assert!(others.is_empty() || expected == kept, "{others:?}");
@@ -208,7 +209,8 @@ async fn values_cross_byte_for_byte() {
 
         let holds = |head: &[u8]| {
             let line = [b"x-bytes: ", &every[..], b"\r\n"].concat();
-            head.windows(line.len()).any(|window| window[..7].eq_ignore_ascii_case(b"x-bytes") && window[7..] == line[7..])
+            head.windows(line.len())
+                .any(|window| window[..7].eq_ignore_ascii_case(b"x-bytes") && window[7..] == line[7..])
         };
         assert!(holds(&upstream.seen().pop().expect("asked").raw), "{path}");
         assert!(holds(&got), "{path}: {:?}", String::from_utf8_lossy(&got));

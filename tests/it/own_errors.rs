@@ -17,7 +17,8 @@ async fn failing() -> Upstream {
             "/silent" => drain(&mut stream).await,
             "/broken" => send_and_close(&mut stream, b"HTTP/1.1 nonsense\r\n\r\n").await,
             default if default.ends_with("/default") => {
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n").await;
+                let _ =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n").await;
                 drain(&mut stream).await;
             }
             _ => send_and_close(&mut stream, &picture_answer("1", &png(&photo(1)))).await,

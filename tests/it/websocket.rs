@@ -209,6 +209,7 @@ async fn f38_half_of_a_tunnel_may_end_first() {
     let upstream = agreeing(move |mut stream| {
         let tells = tells.clone();
         async move {
+            stream.read_u8().await.expect("a word");
             stream.write_all(b"I leave").await.expect("taken");
             stream.shutdown().await.expect("a socket");
             let _ = tells.send(rest(&mut stream).await);
@@ -217,6 +218,7 @@ async fn f38_half_of_a_tunnel_may_end_first() {
     .await;
     let proxy = Proxy::before(upstream.address);
     let mut stream = tunnel(&proxy).await;
+    stream.write_u8(0).await.expect("taken");
     let mut last = [0; 7];
     stream.read_exact(&mut last).await.expect("upstream's last");
     stream.write_all(b"farewell").await.expect("taken");
@@ -246,6 +248,49 @@ async fn f38_silence_ends_no_tunnel() {
     }
 }
 
+/// Whoever says much and hangs up is heard to the end by a side that takes its time.
+#[actix_web::test]
+async fn f38_what_was_said_before_the_end_arrives() {
+    const LENGTH: usize = 24 << 20;
+    let upstream = agreeing(|mut stream| async move {
+        let (mut buffer, mut got) = (vec![0; 4 << 10], 0);
+        loop {
+            match stream.read(&mut buffer).await.unwrap_or(0) {
+                0 => break,
+                read => got += read,
+            }
+            tokio::task::yield_now().await;
+        }
+        let _ = stream.write_all(got.to_string().as_bytes()).await;
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+    for length in [LENGTH, LENGTH + 70_000, LENGTH + 130_000] {
+        let mut stream = tunnel(&proxy).await;
+        stream.write_all(&vec![7; length]).await.expect("taken");
+        stream.shutdown().await.expect("a socket");
+        assert_eq!(String::from_utf8(rest(&mut stream).await).expect("text"), length.to_string());
+    }
+
+    let upstream = agreeing(|mut stream| async move {
+        stream.read_u8().await.expect("a word");
+        stream.write_all(&vec![7; LENGTH]).await.expect("taken");
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+    let mut stream = tunnel(&proxy).await;
+    stream.write_u8(0).await.expect("taken");
+    let (mut buffer, mut got) = (vec![0; 4 << 10], 0);
+    loop {
+        match stream.read(&mut buffer).await.unwrap_or(0) {
+            0 => break,
+            read => got += read,
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(got, LENGTH);
+}
+
 #[actix_web::test]
 async fn pings_are_for_the_other_side() {
     let (upstream, mut told) = echoing(switching(ACCEPT)).await;
@@ -261,7 +306,7 @@ async fn pings_are_for_the_other_side() {
 
 #[actix_web::test]
 async fn what_a_handshake_agrees_on_is_between_the_two_sides() {
-    let agreed = "Sec-WebSocket-Protocol: mm.v2\r\nSec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n\r\n";
+    let agreed = "Keep-Alive: timeout=5\r\nTrailer: x\r\nSec-WebSocket-Protocol: mm.v2\r\nSec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n\r\n";
     let head = String::from_utf8(switching(ACCEPT)).expect("text");
     let (upstream, _told) = echoing(format!("{}\r\n{agreed}", head.trim_end()).into_bytes()).await;
     let proxy = Proxy::before(upstream.address);
@@ -283,7 +328,9 @@ async fn what_a_handshake_agrees_on_is_between_the_two_sides() {
         assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, Some("mm.v2")));
         assert_eq!(answer.all("sec-websocket-extensions"), ["permessage-deflate; client_no_context_takeover"]);
         assert_eq!(answer.header("connection").map(str::to_ascii_lowercase).as_deref(), Some("upgrade"));
-        assert_eq!((answer.header("content-length"), answer.header("transfer-encoding")), (None, None));
+        for hop in ["content-length", "transfer-encoding", "keep-alive", "trailer"] {
+            assert_eq!(answer.header(hop), None);
+        }
         let seen = upstream.seen().pop().expect("asked");
         assert_eq!(seen.target(), target);
         for (name, _) in offered {
