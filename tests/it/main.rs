@@ -39,6 +39,7 @@ mod revalidation;
 mod revocation;
 mod shutdown;
 mod sight;
+mod slow_clients;
 mod stock_clients;
 mod streaming;
 mod websocket;

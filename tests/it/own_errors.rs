@@ -30,6 +30,7 @@ async fn failing() -> Upstream {
 fn sparing(config: &mut Config) {
     config.upstream.head_timeout = SHORT;
     config.upstream.passthrough_timeout = SHORT;
+    config.server.body_idle_timeout = SHORT / 4;
     config.upstream.max_picture_requests = 1;
     config.limits.caller_misses = Some(Rate { count: 2, per: Duration::from_secs(3600) });
 }
@@ -77,6 +78,7 @@ async fn every_error_of_ours_has_its_shape_and_is_counted_by_its_reason() {
     let picture = |query| Request::picture_of(ALICE, query).cookie(ALICES_TOKEN);
     let ws = Request::new("POST", "/x").header("Upgrade", "websocket").header("Connection", "Upgrade");
     let cookie = Request::get("/x").header("Connection", "cookie");
+    let stalled = Request::new("POST", "/silent").header("Content-Length", "10").body("half");
     for (request, status, id, reason) in [
         (picture("size=abc"), 400, "avatar_proxy.query.value", "query"),
         (Request::get("/a/../b"), 400, "avatar_proxy.path.ambiguous", "path"),
@@ -85,6 +87,7 @@ async fn every_error_of_ours_has_its_shape_and_is_counted_by_its_reason() {
         (ws, 400, "avatar_proxy.header.upgrade", "header"),
         (Request::get("/silent"), 504, "avatar_proxy.upstream.timeout", "upstream_timeout"),
         (Request::get("/broken"), 502, "avatar_proxy.upstream.broken", "upstream_broken"),
+        (stalled, 408, "avatar_proxy.request.timeout", "client_stalled"),
         (picture("").header("Cache-Control", "only-if-cached"), 504, "avatar_proxy.only_if_cached", "only_if_cached"),
     ] {
         check(&proxy, &request, status, id, reason).await;
