@@ -28,6 +28,17 @@ impl Limits {
 /// How long somebody who has just connected may take to ask for something while the process drains.
 const LATE_GUEST: Duration = Duration::from_secs(1);
 
+/// What it means that a client says no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Silence {
+    /// Not known yet: actix would forget what it has read and nobody has taken.
+    Early,
+    /// It is gone, and what it asked for is for nobody.
+    Gone,
+    /// It only says no more.
+    Heard,
+}
+
 /// Why a connection is to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Over {
@@ -52,6 +63,12 @@ pub struct Pulse {
     blocked: Cell<bool>,
     /// Changes with each of these: what has the same turn for long has not moved.
     turn: Cell<u32>,
+    /// A part of a body is being passed on, and whoever does that has not come back for more.
+    fed: Cell<bool>,
+    /// The client has said its last, and actix has not been told.
+    end_waits: Cell<bool>,
+    /// It carries bytes both ways, and each side of it ends for itself.
+    tunnels: Cell<bool>,
     over: Cell<Option<Over>>,
     waker: RefCell<Option<Waker>>,
     /// The turn that was seen last, and since when.
@@ -68,6 +85,9 @@ impl Pulse {
             heard: Cell::new(false),
             blocked: Cell::new(false),
             turn: Cell::new(0),
+            fed: Cell::new(false),
+            end_waits: Cell::new(false),
+            tunnels: Cell::new(false),
             over: Cell::new(None),
             waker: RefCell::default(),
             seen: Cell::new((0, at)),
@@ -100,6 +120,43 @@ impl Pulse {
         }
     }
 
+    /// A part of a body is being passed on.
+    pub fn feeds(&self) {
+        self.fed.set(true);
+    }
+
+    /// Nothing of a body is being passed on: who does that waits for more, or is done.
+    pub fn hungers(&self) {
+        self.fed.set(false);
+        if self.end_waits.replace(false) {
+            self.wake();
+        }
+    }
+
+    /// From now on it carries bytes both ways.
+    pub fn tunnels(&self) {
+        self.tunnels.set(true);
+    }
+
+    /// The client has said its last.
+    pub(super) fn silence(&self) -> Silence {
+        match (self.fed.get(), self.exchanges.get() > 0 && !self.tunnels.get()) {
+            (true, _) => {
+                self.end_waits.set(true);
+                Silence::Early
+            }
+            // As nginx reads it: an end in the midst of an exchange is a departure.
+            (false, true) => Silence::Gone,
+            (false, false) => Silence::Heard,
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Whom to wake when the connection is to end.
     pub(super) fn park(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -122,9 +179,7 @@ impl Pulse {
     pub(super) fn sweep(&self, limits: &Limits, drains: bool, now: Instant) {
         if let Some(over) = self.judge(limits, drains, now) {
             self.over.set(Some(over));
-            if let Some(waker) = &*self.waker.borrow() {
-                waker.wake_by_ref();
-            }
+            self.wake();
         }
     }
 
@@ -243,6 +298,24 @@ mod tests {
         // What is left to be written of an answer that is over.
         check(&[(1, Begins), (2, Blocks), (2, Ends)], NEVER, Some((63, Over::Write)));
         check(&[(1, Begins), (2, Blocks), (2, Ends), (9, Writes)], NEVER, Some((10 + 75, Over::Idle)));
+    }
+
+    #[test]
+    fn a_last_word_is_told_when_all_before_it_was_taken() {
+        let pulse = Rc::new(Pulse::begun(Instant::now()));
+        assert_eq!(pulse.silence(), Silence::Heard, "nothing was asked");
+        let exchange = Exchange::begin(&pulse);
+        pulse.feeds();
+        assert_eq!(pulse.silence(), Silence::Early);
+        pulse.hungers();
+        assert_eq!(pulse.silence(), Silence::Gone);
+        pulse.tunnels();
+        pulse.feeds();
+        assert_eq!(pulse.silence(), Silence::Early);
+        pulse.hungers();
+        assert_eq!(pulse.silence(), Silence::Heard, "the other side may have something to say");
+        drop(exchange);
+        assert_eq!(pulse.silence(), Silence::Heard);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod ask;
 mod change;
 pub mod error;
 mod influence;
+mod intake;
 mod learning;
 mod passthrough;
 mod picture;
@@ -29,7 +30,6 @@ use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
-use actix_web::dev::Payload;
 use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
 use ask::Ask;
@@ -38,6 +38,7 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 pub use influence::Influence;
+use intake::Intake;
 use ipnet::IpNet;
 pub use learning::School;
 use route::{Route, Who};
@@ -166,9 +167,9 @@ struct Inbound {
 enum ClientBody {
     None,
     /// So many bytes, or chunks.
-    Some(Option<u64>, Payload),
+    Some(Option<u64>, Intake),
     /// Whatever the client sends once the connection is a WebSocket's.
-    WebSocket(Payload),
+    WebSocket(Intake),
 }
 
 /// Answers any request.
@@ -191,8 +192,8 @@ pub async fn handle(front: Rc<Front>, request: Request) -> HttpResponse {
 
 /// Answers what is not in memory.
 async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: Route, origin: Origin) -> HttpResponse {
-    let payload = request.take_payload();
-    let (headers, body, target) = match read(&front, &request, payload, &ledger.method, origin) {
+    let intake = Intake::of(&mut request);
+    let (headers, body, target) = match read(&front, &request, intake, &ledger.method, origin) {
         Ok(read) => read,
         Err(error) => return fail(&front, &error, ledger, &route),
     };
@@ -269,12 +270,12 @@ fn class(route: &Route) -> RouteClass {
 fn read(
     front: &Front,
     request: &Request,
-    payload: Payload,
+    intake: Intake,
     method: &Method,
     origin: Origin,
 ) -> Result<(HeaderMap, ClientBody, PathAndQuery), WebError> {
     let mut headers = wire::from_client(request.headers());
-    let body = body_of(method, request.version(), &headers, payload)?;
+    let body = body_of(method, request.version(), &headers, intake)?;
     prepare(front, &mut headers, origin)?;
     Ok((headers, body, target_of(request)?))
 }
@@ -319,7 +320,7 @@ fn lists(headers: &HeaderMap, name: &header::HeaderName, word: &[u8]) -> bool {
 /// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake,
 /// nor is one that does not say so to its connection, or in HTTP/1.0; any other upgrade is not offered, and its request is
 /// an ordinary one (RFC 9110 section 7.8).
-fn body_of(method: &Method, version: Version, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
+fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intake) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length = headers::content_length(headers).unwrap_or(0);
     // The very test by which actix decides to hand over whatever follows as it comes.
@@ -327,15 +328,15 @@ fn body_of(method: &Method, version: Version, headers: &HeaderMap, payload: Payl
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
         let asked = version >= Version::HTTP_11 && lists(headers, &header::CONNECTION, b"upgrade");
         return if asked && *method == Method::GET && !chunked && length == 0 {
-            Ok(ClientBody::WebSocket(payload))
+            Ok(ClientBody::WebSocket(intake))
         } else {
             Err(WebError::Handshake)
         };
     }
     Ok(match (chunked, length) {
-        (true, _) => ClientBody::Some(None, payload),
+        (true, _) => ClientBody::Some(None, intake),
         (false, 0) => ClientBody::None,
-        (false, length) => ClientBody::Some(Some(length), payload),
+        (false, length) => ClientBody::Some(Some(length), intake),
     })
 }
 
