@@ -28,6 +28,17 @@ impl Limits {
 /// How long somebody who has just connected may take to ask for something while the process drains.
 const LATE_GUEST: Duration = Duration::from_secs(1);
 
+/// How far what follows the head of a request is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// Somebody waits for more of it.
+    Awaited,
+    /// A part of it is being passed on, and there may be more that was read.
+    Passed,
+    /// There is none, or no more, or nobody who takes it.
+    Over,
+}
+
 /// What it means that a client says no more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Silence {
@@ -63,12 +74,10 @@ pub struct Pulse {
     blocked: Cell<bool>,
     /// Changes with each of these: what has the same turn for long has not moved.
     turn: Cell<u32>,
-    /// A part of a body is being passed on, and whoever does that has not come back for more.
-    fed: Cell<bool>,
+    /// What follows the head of a request.
+    body: Cell<Body>,
     /// The client has said its last, and actix has not been told.
     end_waits: Cell<bool>,
-    /// It carries bytes both ways, and each side of it ends for itself.
-    tunnels: Cell<bool>,
     over: Cell<Option<Over>>,
     waker: RefCell<Option<Waker>>,
     /// The turn that was seen last, and since when.
@@ -85,9 +94,8 @@ impl Pulse {
             heard: Cell::new(false),
             blocked: Cell::new(false),
             turn: Cell::new(0),
-            fed: Cell::new(false),
+            body: Cell::new(Body::Over),
             end_waits: Cell::new(false),
-            tunnels: Cell::new(false),
             over: Cell::new(None),
             waker: RefCell::default(),
             seen: Cell::new((0, at)),
@@ -120,34 +128,25 @@ impl Pulse {
         }
     }
 
-    /// A part of a body is being passed on.
-    pub fn feeds(&self) {
-        self.fed.set(true);
-    }
-
-    /// Nothing of a body is being passed on: who does that waits for more, or is done.
-    pub fn hungers(&self) {
-        self.fed.set(false);
-        if self.end_waits.replace(false) {
+    /// How far the body of the request is, or what a tunnel's client says.
+    pub fn body_is(&self, body: Body) {
+        self.body.set(body);
+        if body != Body::Passed && self.end_waits.replace(false) {
             self.wake();
         }
     }
 
-    /// From now on it carries bytes both ways.
-    pub fn tunnels(&self) {
-        self.tunnels.set(true);
-    }
-
     /// The client has said its last.
     pub(super) fn silence(&self) -> Silence {
-        match (self.fed.get(), self.exchanges.get() > 0 && !self.tunnels.get()) {
-            (true, _) => {
+        match self.body.get() {
+            Body::Passed => {
                 self.end_waits.set(true);
                 Silence::Early
             }
             // As nginx reads it: an end in the midst of an exchange is a departure.
-            (false, true) => Silence::Gone,
-            (false, false) => Silence::Heard,
+            Body::Over if self.exchanges.get() > 0 => Silence::Gone,
+            // Whoever waits for more is told that there is no more: a body broke off, or one side of a tunnel is done.
+            Body::Awaited | Body::Over => Silence::Heard,
         }
     }
 
@@ -305,15 +304,13 @@ mod tests {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
         assert_eq!(pulse.silence(), Silence::Heard, "nothing was asked");
         let exchange = Exchange::begin(&pulse);
-        pulse.feeds();
-        assert_eq!(pulse.silence(), Silence::Early);
-        pulse.hungers();
-        assert_eq!(pulse.silence(), Silence::Gone);
-        pulse.tunnels();
-        pulse.feeds();
-        assert_eq!(pulse.silence(), Silence::Early);
-        pulse.hungers();
-        assert_eq!(pulse.silence(), Silence::Heard, "the other side may have something to say");
+        assert_eq!(pulse.silence(), Silence::Gone, "it is no more there for the answer");
+        for (body, silence) in
+            [(Body::Passed, Silence::Early), (Body::Awaited, Silence::Heard), (Body::Over, Silence::Gone)]
+        {
+            pulse.body_is(body);
+            assert_eq!(pulse.silence(), silence, "{body:?}");
+        }
         drop(exchange);
         assert_eq!(pulse.silence(), Silence::Heard);
     }

@@ -1,6 +1,6 @@
 //! What follows the head of a request, as its client sends it.
 
-use crate::listen::Pulse;
+use crate::listen::{Body, Pulse};
 use actix_http::Request;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
@@ -27,29 +27,25 @@ impl Intake {
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, PayloadError>> {
         poll_fn(|context| {
             let next = self.payload.poll_next_unpin(context);
-            if let Some(pulse) = &self.pulse {
-                match next {
-                    Poll::Ready(Some(Ok(_))) => pulse.feeds(),
-                    _ => pulse.hungers(),
-                }
-            }
+            self.is(match next {
+                Poll::Pending => Body::Awaited,
+                Poll::Ready(Some(Ok(_))) => Body::Passed,
+                Poll::Ready(Some(Err(_)) | None) => Body::Over,
+            });
             next
         })
         .await
     }
 
-    /// From now on its connection carries bytes both ways.
-    pub(super) fn tunnels(&self) {
+    fn is(&self, body: Body) {
         if let Some(pulse) = &self.pulse {
-            pulse.tunnels();
+            pulse.body_is(body);
         }
     }
 }
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        if let Some(pulse) = &self.pulse {
-            pulse.hungers();
-        }
+        self.is(Body::Over);
     }
 }

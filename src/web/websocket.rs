@@ -70,7 +70,6 @@ fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
 
 fn switched(head: &HeaderMap, intake: Intake, tunnel: Tunnel, ears: Option<Ears>) -> HttpResponse {
     let (from_upstream, to_upstream) = tokio::io::split(tunnel);
-    intake.tunnels();
     actix_web::rt::spawn(client_to_upstream(intake, to_upstream));
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");

@@ -101,10 +101,11 @@ async fn every_error_of_ours_has_its_shape_and_is_counted_by_its_reason() {
     let hop = upstream.seen().pop().expect("asked").header("cdn-loop").expect("a mark").to_owned();
     check(&proxy, &Request::get("/x").header("CDN-Loop", &hop), 508, "avatar_proxy.loop", "loop").await;
 
-    // The client's body is no body: it is told, and upstream sees an end that is none.
+    // The client's body ends before its length: its last word is heard, and it is told.
     let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
-    let odd = Request::new("POST", "/silent").header("Transfer-Encoding", "chunked").body("no number\r\n");
-    stream.write_all(&odd.bytes("chat.example")).await.expect("taken");
+    let cut = Request::new("POST", "/silent").header("Content-Length", "10").body("half");
+    stream.write_all(&cut.bytes("chat.example")).await.expect("taken");
+    stream.shutdown().await.expect("a socket");
     let told = read_answer(&mut stream, "POST").await;
     assert_eq!((told.status, told.json()["id"].as_str()), (400, Some("avatar_proxy.request.aborted")));
     assert_eq!(refusals(&proxy).await["client_aborted"], 1);

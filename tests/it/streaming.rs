@@ -283,6 +283,37 @@ async fn f25_who_leaves_a_download_ends_it_upstream() {
     }
 }
 
+/// Nobody waits for the answer any more: neither does upstream have to make it. Who only says no more before it is asked
+/// for an answer is still there.
+#[actix_web::test]
+async fn f23_who_leaves_while_upstream_is_silent_takes_the_request_along() {
+    let (tells, mut told) = mpsc::unbounded_channel();
+    let upstream = Upstream::scripted(move |_, seen, mut stream| {
+        let tells = tells.clone();
+        async move {
+            if seen.target() == "/answered" {
+                return send_and_close(&mut stream, &answer("200 OK", &[], b"ok")).await;
+            }
+            drain(&mut stream).await;
+            let _ = tells.send(());
+        }
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+    for (n, request) in [Request::get("/silent"), Request::new("POST", "/silent").body("{}")].iter().enumerate() {
+        let mut stream = connect(&proxy).await;
+        stream.write_all(&request.bytes("chat.example")).await.expect("taken");
+        upstream.has_seen(n + 1).await;
+        drop(stream);
+        tokio::time::timeout(PATIENCE, told.recv()).await.expect("told in time").expect("upstream waits");
+    }
+    let mut stream = connect(&proxy).await;
+    stream.write_all(&Request::get("/answered").bytes("chat.example")).await.expect("taken");
+    assert_eq!(read_answer(&mut stream, "GET").await.status, 200);
+    stream.shutdown().await.expect("a socket");
+    assert_eq!(stream.read(&mut [0]).await.expect("an end"), 0);
+}
+
 /// How much of what one side has written is with the proxy, and not yet or no more in the sockets' own buffers.
 #[cfg(target_os = "linux")]
 pub(crate) mod in_flight {
