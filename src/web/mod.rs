@@ -293,41 +293,35 @@ fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(),
 }
 
 /// Path and query as they came. The authority of an absolute-form target is not looked at: only the configured upstream
-/// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2). A word without a slash is read as an
-/// authority, which is no target but of `CONNECT`.
+/// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2).
 fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
     let raw = match request.uri().path_and_query() {
         Some(raw) => raw.as_str(),
-        // Refused by its route.
-        None if request.method() == actix_web::http::Method::CONNECT => "*",
+        // The authority form is CONNECT's, which is refused for what it is.
+        None if request.method() == actix_web::http::Method::CONNECT => "/",
         None => return Err(WebError::Target),
     };
     let target = PathAndQuery::try_from(raw).map_err(|_| WebError::Target)?;
     if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
 }
 
-/// The very test by which actix sends a 100 (RFC 9110 section 10.1.1), but that nobody quotes it.
+/// The test by which actix sends a 100 (RFC 9110 section 10.1.1).
 fn expects_continue(headers: &HeaderMap) -> bool {
-    lists(headers, &header::EXPECT, b"100-continue")
+    let mut expected = headers.get_all(header::EXPECT).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    expected.any(|each| each.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Whether a field lists this word.
-fn lists(headers: &HeaderMap, name: &header::HeaderName, word: &[u8]) -> bool {
-    let mut words = headers.get_all(name).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    words.any(|each| each.trim_ascii().eq_ignore_ascii_case(word))
-}
-
-/// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake,
-/// nor is one that does not say so to its connection, or in HTTP/1.0; any other upgrade is not offered, and its request is
-/// an ordinary one (RFC 9110 section 7.8).
+/// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake;
+/// nor is one that `Connection` does not name, or of HTTP/1.0: whoever forwarded it may send another client's request next.
+/// Any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
 fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intake) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length = headers::content_length(headers).unwrap_or(0);
     // The very test by which actix decides to hand over whatever follows as it comes.
     let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
-        let asked = version >= Version::HTTP_11 && lists(headers, &header::CONNECTION, b"upgrade");
-        return if asked && *method == Method::GET && !chunked && length == 0 {
+        let named = headers::connection_names(headers, &header::UPGRADE) && version == Version::HTTP_11;
+        return if *method == Method::GET && named && !chunked && length == 0 {
             Ok(ClientBody::WebSocket(intake))
         } else {
             Err(WebError::Handshake)
