@@ -249,30 +249,10 @@ async fn f38_half_of_a_tunnel_may_end_first() {
     assert_eq!(told.recv().await.expect("upstream hears"), b"farewell");
 }
 
-/// Whoever says much and hangs up is heard to the end by a side that takes its time.
+/// Whoever says much and hangs up is heard to the end by a client that takes its time.
 #[actix_web::test]
-async fn f38_what_was_said_before_the_end_arrives() {
+async fn f38_what_upstream_said_before_its_end_arrives() {
     const LENGTH: usize = 24 << 20;
-    let upstream = agreeing(|mut stream| async move {
-        let (mut buffer, mut got) = (vec![0; 4 << 10], 0);
-        loop {
-            match stream.read(&mut buffer).await.unwrap_or(0) {
-                0 => break,
-                read => got += read,
-            }
-            tokio::task::yield_now().await;
-        }
-        let _ = stream.write_all(got.to_string().as_bytes()).await;
-    })
-    .await;
-    let proxy = Proxy::before(upstream.address);
-    for length in [LENGTH, LENGTH + 70_000, LENGTH + 130_000] {
-        let mut stream = tunnel(&proxy).await;
-        stream.write_all(&vec![7; length]).await.expect("taken");
-        stream.shutdown().await.expect("a socket");
-        assert_eq!(String::from_utf8(rest(&mut stream).await).expect("text"), length.to_string());
-    }
-
     let upstream = agreeing(|mut stream| async move {
         stream.read_u8().await.expect("a word");
         stream.write_all(&vec![7; LENGTH]).await.expect("taken");
@@ -345,7 +325,7 @@ async fn what_a_handshake_agrees_on_is_between_the_two_sides() {
 #[cfg(target_os = "linux")]
 mod long_frames {
     use super::*;
-    use crate::streaming::in_flight::{LONG, held};
+    use crate::streaming::in_flight::{LONG, held, held_of};
     use std::cell::Cell;
     use std::sync::Arc;
     use tokio::sync::Notify;
@@ -373,6 +353,37 @@ mod long_frames {
             stream.read_exact(&mut got).await.expect("a block");
             assert!(got == block(n), "block {n} is not what was sent");
         }
+    }
+
+    /// The client hangs up while the proxy holds what upstream has not taken.
+    #[actix_web::test]
+    async fn f38_what_the_client_said_before_its_end_arrives() {
+        let may_read = Arc::new(Notify::new());
+        let reader = may_read.clone();
+        let upstream = agreeing(move |mut stream| {
+            let may_read = reader.clone();
+            async move {
+                may_read.notified().await;
+                let got = rest(&mut stream).await.len();
+                let _ = stream.write_all(got.to_string().as_bytes()).await;
+            }
+        })
+        .await;
+        let proxy = Proxy::before(upstream.address);
+        let mut stream = tunnel(&proxy).await;
+        // More than actix hands over before some of it is taken, and less than makes it stop reading.
+        let mut written = 0;
+        while held_of(written, &proxy, &upstream) < 100_000 {
+            stream.write_all(&[7; 8 << 10]).await.expect("taken");
+            written += 8 << 10;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+
+        stream.shutdown().await.expect("a socket");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        may_read.notify_one();
+
+        assert_eq!(String::from_utf8(rest(&mut stream).await).expect("text"), written.to_string());
     }
 
     #[actix_web::test]
