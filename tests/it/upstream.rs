@@ -17,23 +17,31 @@ use tokio::task::JoinHandle;
 pub(crate) struct Seen {
     pub(crate) line: String,
     pub(crate) headers: Vec<(String, String)>,
+    /// The head as it came.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Seen {
     /// A request by its head.
     fn of(head: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(head).into_owned();
-        let mut lines = text.trim_end().split("\r\n");
+        let mut lines = text.split("\r\n");
         let line = lines.next()?.to_owned();
         let headers = lines
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
-        Some(Self { line, headers })
+        Some(Self { line, headers, raw: head.to_vec() })
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a field, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let lines = self.headers.iter().filter(|(each, _)| each.eq_ignore_ascii_case(name));
+        lines.map(|(_, value)| value.as_str()).collect()
     }
 
     pub(crate) fn method(&self) -> &str {
