@@ -14,7 +14,7 @@ use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front, Influence, School};
 use crate::{allowance, cache, render};
 use actix_http::Request;
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::{Server, ServerHandle, ServiceFactory};
 use actix_web::{App, HttpServer};
 use http::HeaderValue;
 use socket2::{Domain, Socket, Type};
@@ -23,13 +23,19 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// What all listeners together may hold of the events that they collect, in bytes.
 const ALL_EVENTS: usize = 16 << 20;
+/// How long a connection takes from the thread that accepts it to the one that serves it, and how often it is looked whether
+/// all have ended.
+const HANDOVER: Duration = Duration::from_millis(20);
+/// How long the last words of tunnels may take when the time to drain is over.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How often the caches are told to let go of what nobody asks for.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -66,6 +72,7 @@ pub struct Bound {
     admin: Option<TcpListener>,
     parts: Parts,
     readiness: Readiness,
+    lifecycle: watch::Sender<Stage>,
     config: Config,
 }
 
@@ -81,6 +88,7 @@ struct Parts {
     influence: Arc<Influence>,
     school: Arc<School>,
     listeners: Arc<ListenBudget>,
+    stage: watch::Receiver<Stage>,
 }
 
 impl Parts {
@@ -96,6 +104,7 @@ impl Parts {
             school: self.school.clone(),
             listeners: self.listeners.clone(),
             last_site: RefCell::default(),
+            stage: self.stage.clone(),
         }
     }
 }
@@ -118,8 +127,10 @@ impl Bound {
         let avatars = Arc::new(avatars);
         let (influence, school) = (Arc::default(), Arc::default());
         let listeners = Arc::new(ListenBudget::new(ALL_EVENTS));
-        let parts = Parts { settings, gateway, avatars, telemetry, hop, caller_key, influence, school, listeners };
-        Ok(Self { public, admin, parts, readiness, config })
+        let (lifecycle, stage) = watch::channel(Stage::Serving);
+        let parts =
+            Parts { settings, gateway, avatars, telemetry, hop, caller_key, influence, school, listeners, stage };
+        Ok(Self { public, admin, parts, readiness, lifecycle, config })
     }
 
     /// Where clients connect.
@@ -145,16 +156,25 @@ impl Bound {
     }
 
     /// Serves until `stop` resolves, then drains: readiness goes first, the listener closes, what is in flight may end
-    /// within `server.shutdown_timeout`. When `stop` has resolved, `at_once` ends the drain early.
+    /// within `server.shutdown_timeout`; what is still going on then is broken off, tunnels with a word of goodbye. When
+    /// `stop` has resolved, `at_once` ends the drain early.
     ///
     /// # Errors
     /// The servers fail.
     pub async fn serve(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { public, admin, parts, readiness, config } = self;
+        let Self { public, admin, parts, readiness, lifecycle, config } = self;
         let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
         let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
-        let (lifecycle, stage) = watch::channel(Stage::Serving);
-        let public = start_public(public, parts, &config, stage)?;
+        let gate = public.try_clone()?;
+        let settings = listen_settings(&config, &parts);
+        let (telemetry, grace) = (parts.telemetry.clone(), config.server.shutdown_timeout);
+        // Called on each thread. No application and no router: every request goes to one service, which matches the raw
+        // path itself.
+        let serve = move || {
+            let front = Rc::new(parts.front());
+            listen::serve(&settings, move |request: Request| web::handle(front.clone(), request))
+        };
+        let public = start_public(public, serve.clone(), &config.server)?;
         let handle = public.handle();
         let mut running = actix_web::rt::spawn(public);
         tokio::select! {
@@ -164,11 +184,25 @@ impl Bound {
         tracing::info!("draining");
         readiness.drain();
         lifecycle.send_replace(Stage::Draining);
+        let drained = async {
+            let deadline = Instant::now() + grace;
+            handle.pause().await;
+            tokio::time::sleep(HANDOVER).await;
+            // The order counts when it is given; its answer would come when actix looks again, up to a second late.
+            drop(handle.stop(true));
+            // Whoever stood in the queue meanwhile has been promised a connection by the kernel.
+            listen::take_in(gate, serve(), BACKLOG.unsigned_abs()).await;
+            let _ = tokio::time::timeout_at(deadline.into(), connections_end(&telemetry)).await;
+            lifecycle.send_replace(Stage::Closing);
+            let _ = tokio::time::timeout(LAST_WORDS, connections_end(&telemetry)).await;
+        };
         tokio::select! {
-            () = handle.stop(true) => running.await.map_err(io::Error::other)??,
-            // A server that drains reads no further order; one that is let go tells its workers to end.
-            () = at_once => running.abort(),
+            () = drained => {}
+            () = at_once => {}
         }
+        // A server that is let go tells its threads to end.
+        running.abort();
+        let _ = running.await;
         if let Some(admin) = admin {
             admin.stop(false).await;
         }
@@ -177,27 +211,20 @@ impl Bound {
     }
 }
 
-fn start_public(
-    listener: TcpListener,
-    parts: Parts,
-    config: &Config,
-    stage: watch::Receiver<Stage>,
-) -> io::Result<Server> {
-    let server = &config.server;
-    let limits = listen::Limits {
-        head: server.head_timeout,
-        keep_alive: server.keep_alive,
-        write_idle: server.write_idle_timeout,
-    };
-    let settings = listen::Settings { limits, stage, telemetry: parts.telemetry.clone() };
-    // No application and no router: every request goes to one service, which matches the raw path itself.
-    let serve = move || {
-        let front = Rc::new(parts.front());
-        listen::serve(&settings, move |request: Request| web::handle(front.clone(), request))
-    };
+async fn connections_end(telemetry: &Telemetry) {
+    while telemetry.open_connections() > 0 {
+        tokio::time::sleep(HANDOVER).await;
+    }
+}
+
+fn start_public<S, T>(listener: TcpListener, serve: S, server: &config::Server) -> io::Result<Server>
+where
+    S: Fn() -> T + Clone + Send + 'static,
+    T: ServiceFactory<TcpStream, Config = ()>,
+{
     let mut public = Server::build()
-        // actix counts whole seconds; none at all would be no grace.
-        .shutdown_timeout(server.shutdown_timeout.as_secs() + u64::from(server.shutdown_timeout.subsec_nanos() > 0))
+        // actix counts whole seconds; it is not asked to wait, and must not end before we do.
+        .shutdown_timeout(server.shutdown_timeout.as_secs() + 10)
         .disable_signals();
     if server.workers > 0 {
         public = public.workers(server.workers);
@@ -259,6 +286,16 @@ fn cache_levels(avatars: &Avatars) -> CacheLevels {
     let usage = avatars.usage();
     let level = |usage: cache::Usage| CacheLevel { weight: usage.weight, entries: usage.entries };
     CacheLevels { sources: level(usage.sources), variants: level(usage.variants), pixels: level(usage.pixels) }
+}
+
+fn listen_settings(config: &Config, parts: &Parts) -> listen::Settings {
+    let server = &config.server;
+    let limits = listen::Limits {
+        head: server.head_timeout,
+        keep_alive: server.keep_alive,
+        write_idle: server.write_idle_timeout,
+    };
+    listen::Settings { limits, stage: parts.stage.clone(), telemetry: parts.telemetry.clone() }
 }
 
 fn upstream_settings(config: &Config) -> upstream::Settings {

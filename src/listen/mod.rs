@@ -10,7 +10,9 @@ mod stream;
 mod sweep;
 
 pub use pulse::{Exchange, Limits, Pulse};
-pub use serve::{Settings, serve};
+pub use serve::{Settings, serve, take_in};
+
+use tokio::sync::watch;
 
 /// Where the process stands in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,10 +21,20 @@ pub enum Stage {
     Serving,
     /// It takes nothing new, and finishes what it has begun.
     Draining,
+    /// The time for that is over: tunnels say goodbye, and nothing else is waited for.
+    Closing,
 }
 
 impl Stage {
     fn drains(self) -> bool {
         self != Self::Serving
+    }
+
+    /// Waits until the time of everything is over.
+    pub async fn closing(stage: &mut watch::Receiver<Self>) {
+        if stage.wait_for(|stage| *stage == Self::Closing).await.is_err() {
+            // Whoever could tell is gone without a word, and this with it in a moment.
+            std::future::pending().await
+        }
     }
 }

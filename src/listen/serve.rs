@@ -9,6 +9,7 @@ use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, Stat
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
 use std::convert::Infallible;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,11 @@ pub struct Settings {
     pub telemetry: Arc<Telemetry>,
 }
 
-/// Serves each connection of a thread with `answer`, which makes the thread's own service when it is called.
-pub fn serve<A, F>(settings: &Settings, answer: A) -> impl ServiceFactory<TcpStream, Config = ()> + use<A, F>
+/// Serves each connection of a thread with `answer`, which is the thread's own.
+pub fn serve<A, F>(
+    settings: &Settings,
+    answer: A,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = Infallible, InitError = ()> + use<A, F>
 where
     A: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = HttpResponse> + 'static,
@@ -57,7 +61,7 @@ where
         let (http, connections, telemetry) = (http.new_service(()), connections.clone(), telemetry.clone());
         async move {
             let http = Rc::new(http.await?);
-            Ok::<_, ()>(fn_service(move |tcp: TcpStream| {
+            Ok(fn_service(move |tcp: TcpStream| {
                 let http = http.clone();
                 // A connection that cannot be set so is about to break anyway.
                 let _ = tcp.set_nodelay(true);
@@ -66,9 +70,24 @@ where
                     let peer = socket.peer();
                     // How a connection ended is its client's affair.
                     let _ = http.call((Stream::plain(socket), Protocol::Http1, peer)).await;
-                    Ok::<_, Infallible>(())
+                    Ok(())
                 }
             }))
         }
     })
+}
+
+/// Serves on this thread whoever stands in the queue of `gate`, at most so many, and closes it.
+pub async fn take_in<S>(gate: TcpListener, service: S, at_most: u32)
+where
+    S: ServiceFactory<TcpStream, Config = (), Response = (), Error = Infallible, InitError = ()>,
+    <S::Service as Service<TcpStream>>::Future: 'static,
+{
+    let Ok(service) = service.new_service(()).await else { return };
+    for _ in 0..at_most {
+        // It does not block: actix has set that on the one socket that both handles mean.
+        let Ok((stream, _)) = gate.accept() else { return };
+        let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else { continue };
+        actix_web::rt::spawn(service.call(stream));
+    }
 }

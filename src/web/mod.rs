@@ -20,7 +20,7 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
-use crate::listen::{Exchange, Pulse};
+use crate::listen::{Exchange, Pulse, Stage};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
@@ -46,6 +46,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What the front door needs to know.
 #[derive(Clone, Debug)]
@@ -100,6 +101,8 @@ pub struct Front {
     pub listeners: Arc<ListenBudget>,
     /// The last site that was named.
     pub last_site: LastSite,
+    /// Where the process stands: tunnels have to know.
+    pub stage: watch::Receiver<Stage>,
 }
 
 impl Front {
