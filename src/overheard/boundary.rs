@@ -78,7 +78,7 @@ mod tests {
     fn frames_end_where_their_heads_say() {
         check(&[b"\x81\x02hi", b"\x89\0", b"\x01\x01a", b"\x80\x01b", b"\x88\x02\x03\xe8"]);
         check(&[b"\xc1\x03abc", b"\x81\x82\x01\x02\x03\x04hi", b"\x8f\x01x"]);
-        let (middle, long) = ([7; 300], [7; 1 << 16]);
+        let (middle, long) = (vec![7; 300], vec![7; 1 << 16]);
         check(&[&[b"\x82\x7e\x01\x2c", &middle[..]].concat(), b"\x81\0"]);
         check(&[&[b"\x82\x7f\0\0\0\0\0\x01\0\0", &long[..]].concat(), b"\x81\0"]);
     }
