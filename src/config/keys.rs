@@ -224,11 +224,11 @@ pub(super) fn conflicts(config: &Config, trusted: impl Fn(&[&str]) -> bool) -> V
     }
     let tls = &config.server.tls;
     if trusted(&["server.tls.certificate", "server.tls.key"]) && tls.certificate.is_some() != tls.key.is_some() {
-        let (missing, given) = match tls.key {
-            Some(_) => ("server.tls.certificate", "server.tls.key"),
-            None => ("server.tls.key", "server.tls.certificate"),
+        let (given, missing) = match tls.key {
+            Some(_) => ("server.tls.key", "server.tls.certificate"),
+            None => ("server.tls.certificate", "server.tls.key"),
         };
-        found.push((missing, Problem::new(format!("it is missing beside {given}; expected both or neither"))));
+        found.push((given, Problem::new(format!("{missing} is missing beside it; expected both or neither"))));
     }
     if trusted(&["upstream.url", "server.listen"]) && config.upstream.url.is_listener(config.server.listen) {
         found.push(("upstream.url", a_loop(config.server.listen, "server.listen")));
