@@ -1,12 +1,13 @@
 //! Behaviour on real sockets: a proxy as it is deployed, a client that sends raw bytes, and an upstream that answers
-//! with raw bytes or is the demo's stand-in Mattermost. `client`, `dice`, `mattermost`, `pictures`, `proxy` and `upstream`
-//! are the stage; each other module is a group of tests.
+//! with raw bytes or is the demo's stand-in Mattermost. `client`, `dice`, `mattermost`, `pictures`, `process`, `proxy` and
+//! `upstream` are the stage; each other module is a group of tests.
 //! A number in a test's name is a row of the fault table that the proxy was built by.
 
 mod client;
 mod dice;
 mod mattermost;
 mod pictures;
+mod process;
 mod proxy;
 mod upstream;
 
@@ -24,7 +25,9 @@ mod half_sent;
 mod interleaving;
 mod invalidation;
 mod learning;
+mod lifecycle;
 mod limits;
+mod listener_tls;
 mod listening;
 mod matrix;
 mod model;
@@ -34,6 +37,7 @@ mod passthrough;
 mod paths;
 mod permission;
 mod queries;
+mod refused;
 mod relayed;
 mod replicas;
 mod revalidation;
