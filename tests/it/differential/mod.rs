@@ -57,8 +57,9 @@ async fn exchange(to: SocketAddr, upstream: &Recorder, case: &Case) -> Exchange 
     let mut interim = Vec::new();
     let answer = loop {
         let answer = tokio::time::timeout(PATIENCE, wire.answer(&case.method)).await;
-        let mut answer = answer.unwrap_or_else(|_| panic!("no answer in time: {}", case.name));
-        let answer = answer.take().unwrap_or_else(|| panic!("no answer: {}", case.name));
+        let answer = answer.unwrap_or_else(|_| panic!("no answer in time: {}", case.name));
+        // Hanging up without a word is an answer too, and not a good one.
+        let Some(answer) = answer else { break Message::default() };
         if !answer.start.contains(" 1") {
             break answer;
         }
@@ -91,8 +92,12 @@ async fn pairs() -> Vec<Pair> {
 async fn through_the_proxy_all_is_as_without_it_but_for_the_rules() {
     let pairs = pairs().await;
 
-    let names = pairs.iter().map(|pair| &*pair.case.name).collect::<HashSet<_>>();
-    assert_eq!(names.len(), pairs.len(), "two cases of one name");
+    let mut names = HashSet::new();
+    assert!(
+        pairs.iter().all(|pair| names.insert(&*pair.case.name)),
+        "two cases are one: {}",
+        pairs[names.len()].case.name
+    );
     assert!(pairs.len() >= 300, "{} cases", pairs.len());
     let differences = pairs.iter().filter_map(|pair| difference(pair, None)).collect::<Vec<_>>();
     assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));

@@ -13,7 +13,7 @@ pub(super) struct Rule {
 }
 
 /// The fields that RFC 9110 section 7.6.1 and RFC 9112 make one connection's.
-const HOP_BY_HOP: [&str; 11] = [
+const HOP_BY_HOP: [&str; 10] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
@@ -24,7 +24,6 @@ const HOP_BY_HOP: [&str; 11] = [
     "transfer-encoding",
     "upgrade",
     "http2-settings",
-    "proxy-authentication-info",
 ];
 
 /// Fields that say where a request comes from.
@@ -38,6 +37,33 @@ pub(super) const RULES: &[Rule] = &[
         applies: |case, straight, through| {
             if case.method == "CONNECT" {
                 refused(straight, through, "405", "avatar_proxy.method.connect");
+            }
+        },
+    },
+    Rule {
+        name: "characters",
+        reason: "RFC 3986 has none of these where they stand, and some methods are none to the crate that reads them",
+        applies: |case, straight, through| {
+            let (path, query) = straight.target().split_once('?').unwrap_or((straight.target(), ""));
+            let foreign = |text: &str, also: char| {
+                text.contains(|each: char| !each.is_ascii_graphic() || "<>".contains(each) || each == also)
+            };
+            if foreign(path, '`') || foreign(query, '"') || case.method.contains(['#', '$', '%', '&', '\'']) {
+                straight.seen.clear();
+                straight.answer = Message { start: "HTTP/1.1 400".to_owned(), ..Message::default() };
+                if through.answer.second() == "400" {
+                    through.answer = straight.answer.clone();
+                }
+            }
+        },
+    },
+    Rule {
+        name: "fragment",
+        reason: "it is never sent (RFC 9110 section 4.1), and what is sent all the same is dropped",
+        applies: |_, straight, _| {
+            for request in &mut straight.seen {
+                let Some((target, _)) = request.second().split_once('#') else { continue };
+                request.start = format!("{} {target} HTTP/1.1", request.start.split(' ').next().unwrap_or_default());
             }
         },
     },
@@ -133,6 +159,12 @@ pub(super) const RULES: &[Rule] = &[
                 !(name.eq_ignore_ascii_case("connection") && ["close", "keep-alive"].contains(&&**value))
             });
             for message in through.seen.iter_mut().chain([&mut through.answer]) {
+                // Its case means nothing.
+                for (_, value) in message.fields.iter_mut().filter(|(name, value)| {
+                    name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("upgrade")
+                }) {
+                    value.replace_range(.., "Upgrade");
+                }
                 message.fields.retain(|(name, _)| !name.eq_ignore_ascii_case("transfer-encoding"));
             }
         },
