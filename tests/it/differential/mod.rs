@@ -103,6 +103,6 @@ async fn through_the_proxy_all_is_as_without_it_but_for_the_rules() {
     assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
     for rule in RULES {
         let needed = pairs.iter().any(|pair| difference(pair, Some(rule)).is_some());
-        assert!(needed, "nothing needs the rule about {}", rule.name);
+        assert!(needed, "nothing needs the rule about {}: {}", rule.name, rule.reason);
     }
 }

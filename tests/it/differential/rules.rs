@@ -7,8 +7,7 @@ use crate::wire::{Framing, Message};
 /// One difference.
 pub(super) struct Rule {
     pub(super) name: &'static str,
-    #[expect(dead_code, reason = "it is for whoever reads the table")]
-    reason: &'static str,
+    pub(super) reason: &'static str,
     pub(super) applies: fn(&Case, &mut Exchange, &mut Exchange),
 }
 
