@@ -30,7 +30,7 @@ use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
-use actix_web::http::{ConnectionType, StatusCode, header as actix_header};
+use actix_web::http::header as actix_header;
 use answer::Ledger;
 use ask::Ask;
 pub use error::WebError;
@@ -183,7 +183,7 @@ pub async fn handle(front: Rc<Front>, request: Request) -> HttpResponse {
     if let Route::Picture(kind, Who::Id(object)) = route
         && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).await
     {
-        return ledger.close_at_once(not_upgraded(asks_for_upgrade(&request), response));
+        return ledger.close_at_once(response);
     }
     // On the heap: its state is many times that of an answer from memory.
     Box::pin(answer(front, request, ledger, route, origin)).await
@@ -194,31 +194,17 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
     let payload = request.take_payload();
     let (headers, body, target) = match read(&front, &request, payload, &ledger.method, origin) {
         Ok(read) => read,
-        Err(error) => return not_upgraded(asks_for_upgrade(&request), fail(&front, &error, ledger, &route)),
+        Err(error) => return fail(&front, &error, ledger, &route),
     };
     let (path, query) = (request.path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
-    let asked = asks_for_upgrade(&request);
     drop(request);
     let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
     let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
     match dispatch(&front, &mut inbound, &route).await {
-        Ok(response) => inbound.ledger.close_with(not_upgraded(asked, response)),
-        Err(error) => not_upgraded(asked, fail(&front, &error, inbound.ledger, &route)),
+        Ok(response) => inbound.ledger.close_with(response),
+        Err(error) => fail(&front, &error, inbound.ledger, &route),
     }
-}
-
-fn asks_for_upgrade(request: &Request) -> bool {
-    request.head().connection_type() == ConnectionType::Upgrade
-}
-
-/// actix says `Connection: upgrade` in every answer to a request that says so, and keeps no such connection; but only a
-/// 101 upgrades anything (RFC 9110 section 7.8).
-fn not_upgraded(asked: bool, mut response: HttpResponse) -> HttpResponse {
-    if asked && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.head_mut().set_connection_type(ConnectionType::Close);
-    }
-    response
 }
 
 async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
