@@ -79,6 +79,12 @@ fn strip_listed(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether `Connection` names this field.
+#[must_use]
+pub fn connection_names(headers: &HeaderMap, name: &HeaderName) -> bool {
+    connection_tokens(headers).contains(name)
+}
+
 fn connection_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)

@@ -31,7 +31,7 @@ pub enum WebError {
     #[error(transparent)]
     Connection(#[from] ConnectionNamesCredential),
     /// A WebSocket handshake that is none.
-    #[error("a WebSocket handshake is a GET without a body")]
+    #[error("a WebSocket handshake is a GET of HTTP/1.1 without a body, and its Connection names the upgrade")]
     Handshake,
     /// The request has been here before.
     #[error(transparent)]

@@ -30,7 +30,7 @@ use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
-use actix_web::http::header as actix_header;
+use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
 use ask::Ask;
 pub use error::WebError;
@@ -273,7 +273,7 @@ fn read(
     origin: Origin,
 ) -> Result<(HeaderMap, ClientBody, PathAndQuery), WebError> {
     let mut headers = wire::from_client(request.headers());
-    let body = body_of(method, &headers, payload)?;
+    let body = body_of(method, request.version(), &headers, payload)?;
     prepare(front, &mut headers, origin)?;
     Ok((headers, body, target_of(request)?))
 }
@@ -291,20 +291,27 @@ fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(),
 /// Path and query as they came. The authority of an absolute-form target is not looked at: only the configured upstream
 /// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2).
 fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
-    let raw = request.uri().path_and_query().map_or("/", actix_web::http::uri::PathAndQuery::as_str);
+    let raw = match request.uri().path_and_query() {
+        Some(raw) => raw.as_str(),
+        // The authority form is CONNECT's, which is refused for what it is.
+        None if request.method() == actix_web::http::Method::CONNECT => "/",
+        None => return Err(WebError::Target),
+    };
     let target = PathAndQuery::try_from(raw).map_err(|_| WebError::Target)?;
     if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
 }
 
 /// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake;
-/// any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
-fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
+/// nor is one that `Connection` does not name, or of HTTP/1.0: whoever forwarded it may send another client's request next.
+/// Any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
+fn body_of(method: &Method, version: Version, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length = headers::content_length(headers).unwrap_or(0);
     // The very test by which actix decides to hand over whatever follows as it comes.
     let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
-        return if *method == Method::GET && !chunked && length == 0 {
+        let named = headers::connection_names(headers, &header::UPGRADE) && version == Version::HTTP_11;
+        return if *method == Method::GET && named && !chunked && length == 0 {
             Ok(ClientBody::WebSocket(payload))
         } else {
             Err(WebError::Handshake)

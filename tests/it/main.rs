@@ -21,6 +21,7 @@ mod damage;
 mod day;
 mod differential;
 mod faults;
+mod framing;
 mod grants;
 mod interleaving;
 mod invalidation;
