@@ -108,6 +108,10 @@ impl Wire {
     pub(crate) async fn answer(&mut self, method: &str) -> Option<Message> {
         let mut answer = self.head().await?;
         let status = answer.second().to_owned();
+        if !answer.start.starts_with("HTTP/1.") || status.len() != 3 {
+            let start = answer.start.clone();
+            answer.fault(format!("the status line {start:?}"));
+        }
         let bodiless = method == "HEAD" || status.starts_with('1') || status == "204" || status == "304";
         let framing = declared(&mut answer).unwrap_or(Framing::UntilClose);
         self.body(&mut answer, if bodiless { Framing::None } else { framing }).await;

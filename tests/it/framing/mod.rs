@@ -2,6 +2,7 @@
 //! is framed anew, once, as a strict upstream reads it; and nobody ever gets an answer that is another's.
 
 mod clients;
+mod sequences;
 mod upstreams;
 
 use crate::client::PATIENCE;
