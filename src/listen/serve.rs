@@ -58,10 +58,13 @@ where
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Stream, data| _ = data.insert(stream.pulse().clone()))
         .finish(fn_service(move |request: Request| {
+            // actix says `Connection: upgrade` in every answer to a request that says so, and keeps no such connection;
+            // but only a 101 upgrades anything (RFC 9110 section 7.8).
+            let wants_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
             let (asked, among) = (answer(request), among.clone());
             async move {
                 let mut response = asked.await;
-                if among.drain() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if (among.drain() || wants_upgrade) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 Ok::<_, Infallible>(response)

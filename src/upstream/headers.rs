@@ -82,6 +82,29 @@ pub fn strip_response_hop_by_hop(headers: &mut HeaderMap) {
     strip_listed(headers);
 }
 
+/// Whether an answer says in one way, and in one that we understand, where it ends. hyper forgives what is checked here:
+/// of a length and chunks it believes the chunks and hands over both, and of other codings it knows the last alone.
+///
+/// # Errors
+/// It says so twice, or by a coding that would reach the client without its name (RFC 9112 section 6.3).
+pub fn check_answer_framing(headers: &HeaderMap) -> Result<(), FramedTwice> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None)
+            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(header::CONTENT_LENGTH) =>
+        {
+            Ok(())
+        }
+        _ => Err(FramedTwice),
+    }
+}
+
+/// An answer of which nobody can tell for certain where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its answer is framed twice, or in a way that nobody asked for")]
+pub struct FramedTwice;
+
 fn strip_listed(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
@@ -332,6 +355,23 @@ mod tests {
         ]);
         strip_request_hop_by_hop(&mut headers).expect("nothing forbidden is named");
         assert_eq!(headers, map(&[("x-csrf-token", "kept")]));
+    }
+
+    #[test]
+    fn an_answer_is_framed_once() {
+        for (fields, once) in [
+            (&[][..], true),
+            (&[("content-length", "5")], true),
+            (&[("transfer-encoding", "chunked")], true),
+            (&[("transfer-encoding", "Chunked")], true),
+            (&[("transfer-encoding", "chunked"), ("content-length", "5")], false),
+            (&[("transfer-encoding", "gzip, chunked")], false),
+            (&[("transfer-encoding", "gzip")], false),
+            (&[("transfer-encoding", "")], false),
+            (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
+        ] {
+            assert_eq!(check_answer_framing(&map(fields)).is_ok(), once, "{fields:?}");
+        }
     }
 
     #[test]

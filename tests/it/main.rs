@@ -1,6 +1,6 @@
 //! Behaviour on real sockets: a proxy as it is deployed, a client that sends raw bytes, and an upstream that answers
-//! with raw bytes or is the demo's stand-in Mattermost. `client`, `dice`, `mattermost`, `pictures`, `process`, `proxy` and
-//! `upstream` are the stage; each other module is a group of tests.
+//! with raw bytes or is the demo's stand-in Mattermost. `client`, `dice`, `mattermost`, `pictures`, `process`, `proxy`,
+//! `recorder`, `upstream` and `wire` are the stage; each other module is a group of tests.
 //! A number in a test's name is a row of the fault table that the proxy was built by.
 
 mod client;
@@ -9,7 +9,9 @@ mod mattermost;
 mod pictures;
 mod process;
 mod proxy;
+mod recorder;
 mod upstream;
+mod wire;
 
 mod abuse;
 mod allowances;
@@ -18,8 +20,10 @@ mod caching;
 mod coalescing;
 mod damage;
 mod day;
+mod differential;
 mod faults;
 mod forwarding;
+mod framing;
 mod grants;
 mod half_sent;
 mod interleaving;
