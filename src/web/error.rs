@@ -126,7 +126,7 @@ impl WebError {
                 UpstreamError::TimedOut => "Mattermost did not answer in time.".to_owned(),
                 UpstreamError::Broken(_) => "Mattermost's answer broke off.".to_owned(),
                 UpstreamError::ClientAborted => "The request broke off.".to_owned(),
-                UpstreamError::Overloaded => "Too many pictures are being asked for. Try again in a moment.".to_owned(),
+                UpstreamError::Overloaded => "Too many requests are under way. Try again in a moment.".to_owned(),
             },
             Self::Avatar(AvatarError::Exhausted(_)) => {
                 "too many pictures that are not in memory were asked for; try again later".to_owned()

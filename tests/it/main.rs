@@ -15,6 +15,7 @@ mod allowances;
 mod budget;
 mod caching;
 mod coalescing;
+mod connections;
 mod damage;
 mod day;
 mod faults;

@@ -267,6 +267,8 @@ impl Stage {
             picture_timeout: REMEMBERED,
             passthrough_timeout: REMEMBERED,
             max_picture_requests: 64,
+            max_connections: 64,
+            roots: None,
         };
         let telemetry = Arc::new(Telemetry::new());
         let bytes = if room == Room::Ample { 4 << 20 } else { 4 << 10 };
