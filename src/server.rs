@@ -191,6 +191,8 @@ fn start_public(listener: TcpListener, parts: Parts, config: &Config) -> io::Res
     let mut public = HttpServer::new(answer)
         .on_connect(move |_: &dyn Any, connection: &mut Extensions| _ = connection.insert(telemetry.connection()))
         .tcp_nodelay(true)
+        // Who hangs up while upstream is silent takes the request along, and with it upstream's connection (F23, F25).
+        .h1_allow_half_closed(false)
         .keep_alive(server.keep_alive)
         .client_request_timeout(server.head_timeout)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
