@@ -18,9 +18,12 @@ use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// What a connection that passes bodies through buffers in each direction, beside the chunk that is being handed over. With
+/// what the client's side holds it stays below the mebibyte that may be in flight; a head has to fit into it, too.
+const CONNECTION_BUFFER: usize = 128 << 10;
 
 /// One worker's connections for what passes through.
 pub(super) struct Exchange {
@@ -84,6 +87,9 @@ impl Exchange {
         let client = |idle| {
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
+                .http1_max_buf_size(CONNECTION_BUFFER)
+                // Every request brings its own.
+                .set_host(false)
                 .pool_idle_timeout(idle_time)
                 .pool_max_idle_per_host(idle)
                 .build(connector.clone())
@@ -113,7 +119,7 @@ impl Exchange {
         let progress = body.progress();
         let answer = client.request(head.with(body));
         tokio::pin!(answer);
-        let mut seen = progress.load(Ordering::Relaxed);
+        let mut seen = progress.made();
         loop {
             if let Ok(answer) = timeout(self.patience, &mut answer).await {
                 let mut answer = answer?;
@@ -123,7 +129,7 @@ impl Exchange {
                 return Ok(answer);
             }
             // A slow upload is not a slow answer: the clock starts anew as long as chunks are taken.
-            let now = progress.load(Ordering::Relaxed);
+            let now = progress.made();
             if now == seen {
                 return Err(UpstreamError::TimedOut.into());
             }

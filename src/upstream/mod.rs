@@ -24,7 +24,7 @@ use error::causes;
 use exchange::{Exchange, Head, lost_connection};
 use futures_util::stream;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -291,12 +291,11 @@ impl Upstream {
 
     /// Scheme and authority come from the configuration only, path and query from the request: never joined as text.
     fn uri_of(&self, target: PathAndQuery) -> Result<Uri, UpstreamError> {
-        Uri::builder()
-            .scheme(self.settings.scheme.clone())
-            .authority(self.settings.authority.clone())
-            .path_and_query(target)
-            .build()
-            .map_err(|error| UpstreamError::Broken(error.to_string()))
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(self.settings.scheme.clone());
+        parts.authority = Some(self.settings.authority.clone());
+        parts.path_and_query = Some(target);
+        Uri::from_parts(parts).map_err(|error| UpstreamError::Broken(error.to_string()))
     }
 }
 

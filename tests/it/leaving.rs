@@ -98,7 +98,7 @@ async fn f25_a_download_that_nobody_reads_any_more_is_stopped() {
             let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n\r\n";
             let mut taken = stream.write_all(head).await;
             while taken.is_ok() {
-                taken = stream.write_all(&[7; 64 << 10]).await;
+                taken = stream.write_all(&[7; 8 << 10]).await;
             }
             let _ = tells.send(());
         }
@@ -106,7 +106,7 @@ async fn f25_a_download_that_nobody_reads_any_more_is_stopped() {
     .await;
     let proxy = Proxy::with(upstream.address, never);
     let mut stream = sent(proxy.address, &Request::get("/api/v4/files/1")).await;
-    stream.read_exact(&mut [0; 100_000]).await.expect("a download");
+    stream.read_exact(&mut [0; 10_000]).await.expect("a download");
     drop(stream);
     told(&mut ended).await;
 }
@@ -143,7 +143,7 @@ async fn shared_caches_are_told_to_keep_no_picture() {
     for query in ["size=32", "size=32", "format=original"] {
         assert_eq!(seen(&proxy.send(&Request::picture(query)).await), told, "{query}");
     }
-    let again = proxy.send(&Request::picture("").header("If-None-Match", "1")).await;
+    let again = proxy.send(&Request::picture("format=original").header("If-None-Match", "1")).await;
     assert_eq!((again.status, seen(&again)), (304, told));
     // What passes through is none of our business.
     assert_eq!(seen(&proxy.send(&Request::get("/api/v4/posts")).await), (None, None));
