@@ -19,6 +19,9 @@ pub enum UpstreamError {
     /// The client broke its own request off.
     #[error("the client's body broke off")]
     ClientAborted,
+    /// The client stopped sending its own request.
+    #[error("the client's body stalled")]
+    ClientStalled,
     /// Too many requests are under way and none ended in time, so nothing was sent.
     #[error("too many requests are under way")]
     Overloaded,

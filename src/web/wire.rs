@@ -40,11 +40,6 @@ pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl
     }
 }
 
-/// One value.
-pub(super) fn to_actix(value: &HeaderValue) -> ActixValue {
-    ActixValue::from_bytes(value.as_bytes()).expect("a field value in one is one in the other")
-}
-
 /// A value that is ours already: its bytes are shared, not copied.
 pub(super) fn shared(bytes: Bytes) -> ActixValue {
     ActixValue::from_maybe_shared(bytes).expect("made of field values")
