@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, crypto};
 use rustls_platform_verifier::Verifier;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,11 +38,19 @@ pub(super) enum ConnectError {
 }
 
 /// Makes connections, each of which counts until it ends, idle ones and tunnels too.
-#[derive(Clone)]
-pub(super) struct Connector<Resolver = GaiResolver> {
+pub(super) struct Connector<Resolver = GaiResolver>(Arc<Way<Resolver>>);
+
+struct Way<Resolver> {
     dial: HttpsConnector<HttpConnector<Resolver>>,
     timeout: Duration,
     slots: Arc<Semaphore>,
+}
+
+/// The client makes several copies for each request, whether or not it connects: they are to cost nothing.
+impl<Resolver> Clone for Connector<Resolver> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
 impl Connector {
@@ -59,7 +68,7 @@ impl<Resolver> Connector<Resolver> {
         // Shared out among the addresses of a name, so that one that swallows everything leaves time for the next.
         tcp.set_connect_timeout(Some(settings.connect_timeout));
         let dial = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        Self { dial, timeout: settings.connect_timeout, slots }
+        Self(Arc::new(Way { dial, timeout: settings.connect_timeout, slots }))
     }
 }
 
@@ -67,21 +76,27 @@ impl<Resolver> Service<Uri> for Connector<Resolver>
 where
     HttpConnector<Resolver>:
         Service<Uri, Response = TokioIo<TcpStream>, Error: Into<Box<dyn Error + Send + Sync>>, Future: Send + 'static>,
+    Resolver: Clone + Send + Sync + 'static,
 {
     type Response = Link;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Link, ConnectError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        self.dial.poll_ready(context).map_err(ConnectError::Failed)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+        let Way { dial, timeout, slots } = &*self.0;
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
             return Box::pin(std::future::ready(Err(ConnectError::TooMany)));
         };
-        let (dialled, limit) = (self.dial.call(uri), self.timeout);
+        let (mut dial, limit) = (dial.clone(), *timeout);
         Box::pin(async move {
+            let dialled = async {
+                poll_fn(|context| dial.poll_ready(context)).await?;
+                dial.call(uri).await
+            };
             // All of it: the name, each address, and the handshake of TLS.
             let dialled = tokio::time::timeout(limit, dialled).await.map_err(|_| ConnectError::TimedOut(limit))?;
             let stream = dialled.map_err(ConnectError::Failed)?;
