@@ -363,7 +363,7 @@ impl Avatars {
         self.telemetry.upstream_answered(UpstreamKind::Picture, answer.status, asked.elapsed());
         let wish = &errand.request.wish;
         self.heed(wish.caller.as_ref(), wish.picture, answer.status);
-        self.hold_back(wish.caller.as_ref(), answer.status, &answer.headers);
+        self.hold_back(wish.caller.as_ref(), &answer);
         Ok(answer)
     }
 

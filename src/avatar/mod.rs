@@ -359,13 +359,14 @@ impl Avatars {
         self.spend(request)
     }
 
-    /// Heeds an answer by which upstream asks the caller for a pause (RFC 6585 section 4). What upstream says of when in
-    /// words of the calendar is not heeded: Mattermost says it in seconds.
-    pub fn hold_back(&self, caller: Option<&Caller>, status: StatusCode, headers: &HeaderMap) {
-        if status != StatusCode::TOO_MANY_REQUESTS {
+    /// Heeds an answer by which upstream asks the caller for a pause (RFC 6585 section 4). What is asked for in words of the
+    /// calendar is not heeded: Mattermost says it in seconds.
+    fn hold_back(&self, caller: Option<&Caller>, answer: &Answer) {
+        if answer.status != StatusCode::TOO_MANY_REQUESTS {
             return;
         }
-        let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let seconds =
+            answer.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         if let (Some(caller), Some(seconds)) = (caller, seconds) {
             self.holds.hold(caller, Instant::now(), Duration::from_secs(seconds));
         }

@@ -97,7 +97,6 @@ impl Outbound {
             )?;
         front.telemetry.upstream_answered(UpstreamKind::Passthrough, answer.status(), asked.elapsed());
         front.avatars.heed(self.caller.as_ref(), self.picture, answer.status());
-        front.avatars.hold_back(self.caller.as_ref(), answer.status(), answer.headers());
         Ok(answer)
     }
 }

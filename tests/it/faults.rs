@@ -244,7 +244,8 @@ async fn f20_a_storm_of_interim_answers_ends_with_the_time_for_the_head() {
 async fn f20_repeated_fields_keep_their_order() {
     let cookies = ["MMAUTHTOKEN=a; Path=/; HttpOnly", "MMUSERID=b; Path=/", "MMCSRF=c; Path=/", "MMAUTHTOKEN=d"];
     let between = ["Vary", "Link", "X-Version-Id", "Warning"];
-    let fields: Vec<_> = cookies.iter().zip(between).flat_map(|(it, name)| [("Set-Cookie", *it), (name, "1")]).collect();
+    let fields: Vec<_> =
+        cookies.iter().zip(between).flat_map(|(it, name)| [("Set-Cookie", *it), (name, "1")]).collect();
     let upstream = Upstream::answering(answer("401 Unauthorized", &fields, b"{}")).await;
     let proxy = Proxy::before(upstream.address);
     for request in [Request::picture("size=32"), Request::new("POST", "/api/v4/users/login").body("{}")] {

@@ -71,13 +71,13 @@ async fn f10_a_grant_outlasts_a_pause() {
     assert_eq!(upstream.seen().len(), 2);
 }
 
+/// A plugin, or the limiter of the login, may have reasons that are no concern of pictures.
 #[actix_web::test]
-async fn f10_a_pause_is_heard_in_what_passes_through() {
-    let upstream = asking_for_a_pause(|seen| seen.target() == "/api/v4/users/me").await;
+async fn f10_a_pause_that_is_not_about_pictures_holds_none_back() {
+    let upstream = asking_for_a_pause(|seen| seen.target() == "/plugins/a").await;
     let proxy = Proxy::granting(upstream.address);
 
-    check_relayed(&proxy.send(&Request::get("/api/v4/users/me").bearer(ALICES_TOKEN)).await);
+    check_relayed(&proxy.send(&Request::get("/plugins/a").bearer(ALICES_TOKEN)).await);
 
-    check_held_back(&proxy.send(&of_alice(ALICE)).await);
-    assert_eq!(upstream.seen().len(), 1);
+    assert_eq!(proxy.send(&of_alice(ALICE)).await.status, 200);
 }
