@@ -67,7 +67,7 @@ impl Stage {
         Self {
             world,
             upstream: Upstream::new(&Gateway::new(settings).expect("plain http")).expect("clients"),
-            avatars: Avatars::new(settings_of_avatars, telemetry).expect("random numbers"),
+            avatars: Avatars::new(settings_of_avatars, telemetry),
             key: CallerKey::draw().expect("random numbers"),
             mistake,
             room,
