@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// How many records there are places for. A record is about a kilobyte.
 const PLACES: usize = 2048;
 /// Every so many uses the map is asked nevertheless: it has to know what is popular.
-const COUNTED: u8 = 32;
+const COUNTED: u8 = 64;
 
 /// See the file.
 pub(super) struct AtHand {

@@ -1,6 +1,7 @@
 //! Source images by content hash, and the map from picture to hash: the one thing that a POST forgets.
 
 use super::at_hand::AtHand;
+use super::grants::PictureName;
 use super::{OnEviction, Settings, Shortcuts, Usage, listener, weight};
 use crate::identity::PictureId;
 use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
@@ -8,10 +9,10 @@ use bytes::Bytes;
 use foldhash::quality::RandomState as Fast;
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Generations are counted per slot and not per picture, so that their memory is bounded: a write to one picture makes
@@ -67,6 +68,8 @@ pub struct Record {
     pub version: Version,
     /// The way to its variants.
     pub shortcuts: Shortcuts,
+    /// What it is called in the names of grants, once somebody has asked.
+    pub granted_as: OnceLock<PictureName>,
     /// Whether another took its place.
     pub replaced: AtomicBool,
 }
@@ -205,7 +208,7 @@ pub struct Sources {
     started: Instant,
     generations: Box<[Generation]>,
     all: Generation,
-    slot_hasher: RandomState,
+    slot_hasher: Fast,
     max_entry: u64,
 }
 
@@ -230,7 +233,7 @@ impl Sources {
             started: Instant::now(),
             generations: (0..GENERATION_SLOTS).map(|_| Generation::default()).collect(),
             all: Generation::default(),
-            slot_hasher: RandomState::new(),
+            slot_hasher: Fast::default(),
             max_entry: settings.max_entry,
         }
     }
@@ -450,6 +453,7 @@ mod tests {
             lifetime: Bytes::new(),
             vary: Bytes::new(),
             shortcuts: Shortcuts::default(),
+            granted_as: OnceLock::new(),
             replaced: AtomicBool::new(false),
         })
     }

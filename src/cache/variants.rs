@@ -23,7 +23,7 @@ pub enum Lookup {
 /// How many variants of a record are found without the map.
 const SHORTCUTS: usize = 6;
 /// Every so many uses of a record's shortcuts the map is asked nevertheless: it has to know what is popular.
-const COUNTED: u32 = 32;
+const COUNTED: u32 = 64;
 
 /// Recipes and what was made by them, as long as somebody holds it.
 type Ways = SmallVec<[(Recipe, Weak<Encoded>); SHORTCUTS]>;

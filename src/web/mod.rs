@@ -322,7 +322,10 @@ const fn is_near(peer: IpAddr) -> bool {
 fn origin_of(front: &Front, request: &Request) -> Origin {
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
     let trusted = front.settings.trusted_proxies.iter().any(|network| network.contains(&peer));
-    let named = request.headers().get_all("x-forwarded-for").last().filter(|_| trusted);
-    let client = named.and_then(|line| line.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    let named = || {
+        let line = request.headers().get_all(actix_header::X_FORWARDED_FOR).last()?;
+        line.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
+    };
+    let client = trusted.then(named).flatten();
     Origin { peer, trusted, client: client.map_or(peer, |client| client.to_canonical()) }
 }
