@@ -14,12 +14,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
-/// How much of upstream's is read at once.
-const READ_BUFFER: usize = 16 << 10;
+/// How much of upstream's is read at once: at least, since most tunnels are silent while they hold a buffer, and at most.
+const READS: RangeInclusive<usize> = 2 << 10..=16 << 10;
 /// How long what upstream said last, its close frame above all, may take to reach the client.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -97,18 +98,21 @@ fn upstream_to_client(
     from_upstream: ReadHalf<Tunnel>,
     ears: Option<Ears>,
 ) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::try_unfold((from_upstream, BytesMut::new(), ears), |(mut from_upstream, mut buffer, mut ears)| async move {
-        buffer.reserve(READ_BUFFER);
-        if from_upstream.read_buf(&mut buffer).await? == 0 {
+    stream::try_unfold((from_upstream, *READS.start(), ears), |(mut from_upstream, room, mut ears)| async move {
+        let mut buffer = BytesMut::with_capacity(room);
+        let read = from_upstream.read_buf(&mut buffer).await?;
+        if read == 0 {
             tokio::time::sleep(LAST_WORDS).await;
             return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
-        let chunk = buffer.split().freeze();
+        // What fills the buffer goes on; what does not is over for now.
+        let room = if read == room { (2 * room).min(*READS.end()) } else { *READS.start() };
+        let chunk = buffer.freeze();
         if let Some(ears) = &mut ears {
             // Before the client hears of it: what it asks for next is to be the new picture.
             ears.hear(&chunk).await;
         }
-        Ok(Some((chunk, (from_upstream, buffer, ears))))
+        Ok(Some((chunk, (from_upstream, room, ears))))
     })
 }
 
