@@ -3,29 +3,69 @@
 use actix_web::http::header::{HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use std::cell::RefCell;
+use std::hash::BuildHasher;
+
+/// How many names are remembered each way, of up to so many bytes.
+const NAMES: usize = 256;
+const LONGEST: usize = 64;
+
+thread_local! {
+    static FROM_CLIENTS: RefCell<Names<HeaderName>> = const { RefCell::new(Names([const { None }; NAMES])) };
+    static TO_CLIENTS: RefCell<Names<ActixName>> = const { RefCell::new(Names([const { None }; NAMES])) };
+}
 
 /// The client's fields, in their order, with repeats.
 pub(super) fn from_client(fields: &ActixHeaders) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(fields.len() + 8);
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.as_str().as_bytes()).expect("a field name in one is one in the other");
-        let value = HeaderValue::from_bytes(value.as_bytes()).expect("a field value in one is one in the other");
-        headers.append(name, value);
-    }
+    let mut values = gathered(|| fields.iter().map(|(_, value)| value.as_bytes()));
+    FROM_CLIENTS.with_borrow_mut(|names| {
+        for (name, value) in fields {
+            let name = names.carry(name.as_str(), |name| HeaderName::from_bytes(name).ok());
+            let value = HeaderValue::from_maybe_shared(values.split_to(value.len()));
+            headers.append(name, value.expect("a field value in one is one in the other"));
+        }
+    });
     headers
 }
 
 /// Adds upstream's fields that `keeps` to an answer, in their order, with repeats.
 pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl Fn(&HeaderName) -> bool) {
-    for (name, value) in fields.iter().filter(|(name, _)| keeps(name)) {
-        let name = ActixName::from_bytes(name.as_str().as_bytes()).expect("a field name in one is one in the other");
-        into.append(name, to_actix(value));
+    let kept = || fields.iter().filter(|(name, _)| keeps(name));
+    let mut values = gathered(|| kept().map(|(_, value)| value.as_bytes()));
+    TO_CLIENTS.with_borrow_mut(|names| {
+        for (name, value) in kept() {
+            let name = names.carry(name.as_str(), |name| ActixName::from_bytes(name).ok());
+            into.append(name, shared(values.split_to(value.len())));
+        }
+    });
+}
+
+/// Names as the other crate writes them, each in the place that its hash says, until another takes it. Clients and servers
+/// say the same few over and over, and to make one takes three times as long as to find it.
+struct Names<Name>([Option<Name>; NAMES]);
+
+impl<Name: AsRef<str> + Clone> Names<Name> {
+    fn carry(&mut self, name: &str, make: impl FnOnce(&[u8]) -> Option<Name>) -> Name {
+        let make = || make(name.as_bytes()).expect("a field name in one is one in the other");
+        if name.len() > LONGEST {
+            return make();
+        }
+        let hash = foldhash::fast::FixedState::default().hash_one(name);
+        let place = &mut self.0[usize::try_from(hash % NAMES as u64).expect("below their number")];
+        match place {
+            Some(known) if known.as_ref() == name => known.clone(),
+            _ => place.insert(make()).clone(),
+        }
     }
 }
 
-/// One value.
-pub(super) fn to_actix(value: &HeaderValue) -> ActixValue {
-    ActixValue::from_bytes(value.as_bytes()).expect("a field value in one is one in the other")
+/// All of these in one piece of memory, of which each field's value is a part: one allocation instead of one each, and one
+/// less for each where the fields are copied.
+fn gathered<'a, Values: Iterator<Item = &'a [u8]>>(values: impl Fn() -> Values) -> Bytes {
+    let mut all = Vec::with_capacity(values().map(<[u8]>::len).sum());
+    values().for_each(|value| all.extend_from_slice(value));
+    all.into()
 }
 
 /// A value that is ours already: its bytes are shared, not copied.
