@@ -6,6 +6,7 @@
 //!
 //! - [`server`]: builds every part once, binds, serves, drains; [`config`] and [`telemetry`] feed it;
 //! - [`web`]: the front door, [`admin`]: the back office on a listener of its own;
+//! - [`listen`]: connections from clients, how long each may take, and how they end when the process stops;
 //! - [`avatar`]: the decisions: what to serve, and to whom;
 //! - [`allowance`]: how many misses one token and one address may cause; sync, and the time is told to it;
 //! - [`upstream`], [`cache`], [`render`]: the back door, memory, and pixels; they do not know each other;
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod identity;
+pub mod listen;
 pub mod overheard;
 pub mod render;
 pub mod server;

@@ -5,6 +5,7 @@ use crate::avatar::{self, Avatars};
 use crate::caller::CallerKey;
 use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::identity::PictureKind;
+use crate::listen::{self, Stage};
 use crate::overheard::ListenBudget;
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
 use crate::upstream::{self, Gateway, Upstream, UpstreamError};
@@ -13,23 +14,20 @@ use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front, Influence, School};
 use crate::{allowance, cache, render};
 use actix_http::Request;
-use actix_web::dev::{Extensions, Server, ServerHandle, fn_service};
+use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer};
 use http::HeaderValue;
 use socket2::{Domain, Socket, Type};
-use std::any::Any;
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// How long a client may take to hang up after our last word.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What all listeners together may hold of the events that they collect, in bytes.
 const ALL_EVENTS: usize = 16 << 20;
 /// How often the caches are told to let go of what nobody asks for.
@@ -108,8 +106,8 @@ impl Bound {
     /// # Errors
     /// See [`StartError`].
     pub fn bind(config: Config, telemetry: Arc<Telemetry>) -> Result<Self, StartError> {
-        let public = listen("server.listen", config.server.listen)?;
-        let admin = config.admin.listen.map(|address| listen("admin.listen", address)).transpose()?;
+        let public = bind("server.listen", config.server.listen)?;
+        let admin = config.admin.listen.map(|address| bind("admin.listen", address)).transpose()?;
         let gateway = Gateway::new(upstream_settings(&config))?;
         let avatars = Avatars::new(avatar_settings(&config), telemetry.clone()).map_err(StartError::Random)?;
         let caller_key = Arc::new(CallerKey::draw().map_err(StartError::Random)?);
@@ -155,7 +153,8 @@ impl Bound {
         let Self { public, admin, parts, readiness, config } = self;
         let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
         let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
-        let public = start_public(public, parts, &config)?;
+        let (lifecycle, stage) = watch::channel(Stage::Serving);
+        let public = start_public(public, parts, &config, stage)?;
         let handle = public.handle();
         let mut running = actix_web::rt::spawn(public);
         tokio::select! {
@@ -164,6 +163,7 @@ impl Bound {
         }
         tracing::info!("draining");
         readiness.drain();
+        lifecycle.send_replace(Stage::Draining);
         tokio::select! {
             () = handle.stop(true) => running.await.map_err(io::Error::other)??,
             // A server that drains reads no further order; one that is let go tells its workers to end.
@@ -177,30 +177,32 @@ impl Bound {
     }
 }
 
-fn start_public(listener: TcpListener, parts: Parts, config: &Config) -> io::Result<Server> {
+fn start_public(
+    listener: TcpListener,
+    parts: Parts,
+    config: &Config,
+    stage: watch::Receiver<Stage>,
+) -> io::Result<Server> {
     let server = &config.server;
-    let telemetry = parts.telemetry.clone();
-    // No application and no router: every request goes to one service, which matches the raw path itself.
-    let answer = move || {
-        let front = Rc::new(parts.front());
-        fn_service(move |request: Request| {
-            let front = front.clone();
-            async move { Ok::<_, Infallible>(web::handle(front, request).await) }
-        })
+    let limits = listen::Limits {
+        head: server.head_timeout,
+        keep_alive: server.keep_alive,
+        write_idle: server.write_idle_timeout,
     };
-    let mut public = HttpServer::new(answer)
-        .on_connect(move |_: &dyn Any, connection: &mut Extensions| _ = connection.insert(telemetry.connection()))
-        .tcp_nodelay(true)
-        .keep_alive(server.keep_alive)
-        .client_request_timeout(server.head_timeout)
-        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+    let settings = listen::Settings { limits, stage, telemetry: parts.telemetry.clone() };
+    // No application and no router: every request goes to one service, which matches the raw path itself.
+    let serve = move || {
+        let front = Rc::new(parts.front());
+        listen::serve(&settings, move |request: Request| web::handle(front.clone(), request))
+    };
+    let mut public = Server::build()
         // actix counts whole seconds; none at all would be no grace.
         .shutdown_timeout(server.shutdown_timeout.as_secs() + u64::from(server.shutdown_timeout.subsec_nanos() > 0))
         .disable_signals();
     if server.workers > 0 {
         public = public.workers(server.workers);
     }
-    Ok(public.listen(listener)?.run())
+    Ok(public.listen("public", listener, serve)?.run())
 }
 
 fn start_admin(listener: TcpListener, parts: &Parts, readiness: Readiness) -> io::Result<ServerHandle> {
@@ -226,7 +228,7 @@ async fn tidy(avatars: Arc<Avatars>) {
     }
 }
 
-fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         // A restart must not wait for the connections of the process before it.
@@ -338,5 +340,6 @@ fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
         cache_status: config.headers.cache_status,
         server_timing: config.headers.server_timing,
         log_requests: config.log.requests,
+        body_idle_timeout: config.server.body_idle_timeout,
     })
 }

@@ -81,6 +81,8 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
         ("server", "keep_alive = 75", r#""75" is not accepted; expected a time"#),
         ("server", r#"keep_alive = "2h""#, "at most 1h"),
         ("server", r#"head_timeout = "61m""#, "at most 1h"),
+        ("server", r#"body_idle_timeout = "0s""#, "expected a time above 0s"),
+        ("server", r#"write_idle_timeout = "1d""#, "expected a time above 0s"),
         ("server", r#"shutdown_timeout = "soon""#, "expected a time"),
         (
             "server",

@@ -99,6 +99,8 @@ pub static KEYS: &[Key] = &[
     key!(server.workers, THREADS, within(0..=1024)),
     key!(server.keep_alive, TIME, is_timeout),
     key!(server.head_timeout, TIME, is_timeout),
+    key!(server.body_idle_timeout, TIME, is_timeout),
+    key!(server.write_idle_timeout, TIME, is_timeout),
     key!(server.shutdown_timeout, TIME, is_timeout),
     key!(server.trusted_proxies, r#"a list of at most 256 networks, such as ["10.0.0.0/8", "::1"]"#, at_most(256)),
     key!(upstream.url, "http:// or https:// with a host and perhaps a port, such as http://127.0.0.1:8065")

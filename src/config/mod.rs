@@ -87,6 +87,10 @@ pub struct Server {
     pub keep_alive: Duration,
     /// How long the head of a request may take.
     pub head_timeout: Duration,
+    /// How long the body of a request may pause.
+    pub body_idle_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write_idle_timeout: Duration,
     /// The grace for what is in flight when the process is told to stop.
     pub shutdown_timeout: Duration,
     /// The networks whose `X-Forwarded-*` is believed.
@@ -101,6 +105,8 @@ impl Default for Server {
             workers: 0,
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(60),
+            write_idle_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
         }

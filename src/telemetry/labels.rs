@@ -216,6 +216,8 @@ words! {
         UpstreamBroken = "upstream_broken",
         /// The client broke its request off.
         ClientAborted = "client_aborted",
+        /// The client stopped in the midst of its request.
+        ClientStalled = "client_stalled",
         /// The client wanted only what is in memory, and nothing is served without asking upstream.
         OnlyIfCached = "only_if_cached",
         /// Too much at once.

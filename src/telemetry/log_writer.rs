@@ -13,6 +13,12 @@ const LINES_AT_MOST: usize = 8192;
 /// Longer lines are dropped: nothing that is logged here comes near.
 const LINE_BYTES_AT_MOST: usize = 16 << 10;
 
+/// What is written at once, about, in bytes.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// How long lines gather before they are written.
+const GATHERING: Duration = Duration::from_millis(10);
+
 /// How long [`LogGuard`] waits for the last lines. A reader that stands still must not hold up the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -46,21 +52,50 @@ impl LogWriter {
     }
 }
 
+/// Writes what has gathered, as much at once as there is, and lets more gather: to be woken for every line would cost the
+/// one who wrote it more than to write it.
 fn write_lines(mut out: impl Write, queue: &Receiver<Message>, failed: &Counter) {
-    while let Ok(message) = queue.recv() {
-        match message {
-            Message::Line(line) => {
-                if out.write_all(&line).and_then(|()| out.flush()).is_err() {
-                    failed.inc();
-                }
+    let mut batch = Vec::new();
+    while let Ok(mut message) = queue.recv() {
+        let mut end = None;
+        loop {
+            match message {
+                Message::Line(line) => batch.extend_from_slice(&line),
+                Message::End(done) => end = Some(done),
             }
-            Message::End(done) => {
-                // Nobody waits any longer: the second is over.
-                let _ = done.try_send(());
-                return;
+            if end.is_some() || batch.len() >= BATCH_BYTES {
+                break;
             }
+            let Ok(next) = queue.try_recv() else { break };
+            message = next;
+        }
+        let written = write_all_it_takes(&mut out, &batch);
+        failed.inc_by(batch[written..].split(|byte| *byte == b'\n').skip(1).count() as u64);
+        if let Some(done) = end {
+            // Nobody waits any longer: the second is over.
+            let _ = done.try_send(());
+            return;
+        }
+        if batch.len() < BATCH_BYTES {
+            std::thread::sleep(GATHERING);
+        }
+        batch.clear();
+    }
+}
+
+/// How many of the bytes `out` took before it failed, if it did.
+fn write_all_it_takes(out: &mut impl Write, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => break,
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
         }
     }
+    // What cannot be flushed now will not be told apart later.
+    if out.flush().is_ok() { written } else { 0 }
 }
 
 impl Drop for LogGuard {

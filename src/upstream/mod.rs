@@ -69,6 +69,9 @@ pub enum UpstreamError {
     /// The client broke its own request off.
     #[error("the client's body broke off")]
     ClientAborted,
+    /// The client stopped sending its own request.
+    #[error("the client's body stalled")]
+    ClientStalled,
     /// Too many picture requests are under way and none ended in time.
     #[error("too many picture requests are under way")]
     Overloaded,

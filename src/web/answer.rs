@@ -4,6 +4,7 @@
 use super::request_id::RequestId;
 use super::wire;
 use crate::identity::PictureId;
+use crate::listen::Exchange;
 use crate::telemetry::{Answered, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
 use crate::upstream::AnswerBody;
 use crate::upstream::headers::content_length;
@@ -45,11 +46,20 @@ pub(super) struct Ledger {
     started: Instant,
     logs: bool,
     telemetry: Arc<Telemetry>,
+    /// As long as this is there, nobody hurries the connection.
+    _exchange: Option<Exchange>,
 }
 
 impl Ledger {
     /// Opens the account of a request.
-    pub(super) fn open(telemetry: &Arc<Telemetry>, logs: bool, method: Method, client: IpAddr, route: Route) -> Self {
+    pub(super) fn open(
+        telemetry: &Arc<Telemetry>,
+        logs: bool,
+        method: Method,
+        client: IpAddr,
+        route: Route,
+        exchange: Option<Exchange>,
+    ) -> Self {
         telemetry.request_begins();
         Self {
             proof: None,
@@ -68,6 +78,7 @@ impl Ledger {
             started: Instant::now(),
             logs,
             telemetry: telemetry.clone(),
+            _exchange: exchange,
         }
     }
 

@@ -81,6 +81,9 @@ impl WebError {
                 UpstreamError::ClientAborted => {
                     (StatusCode::BAD_REQUEST, "avatar_proxy.request.aborted", Reason::ClientAborted)
                 }
+                UpstreamError::ClientStalled => {
+                    (StatusCode::REQUEST_TIMEOUT, "avatar_proxy.request.timeout", Reason::ClientStalled)
+                }
                 UpstreamError::Overloaded => {
                     (StatusCode::SERVICE_UNAVAILABLE, "avatar_proxy.overloaded", Reason::Overloaded)
                 }
@@ -112,7 +115,8 @@ impl WebError {
         if let Some(wait) = wait {
             answer.insert_header((header::RETRY_AFTER, delay_seconds(wait)));
         }
-        if matches!(self, Self::Method | Self::Handshake | Self::Loop(_)) {
+        let unread = matches!(self, Self::Upstream(UpstreamError::ClientAborted | UpstreamError::ClientStalled));
+        if unread || matches!(self, Self::Method | Self::Handshake | Self::Loop(_)) {
             answer.force_close();
         }
         answer.body(body.to_string())
@@ -126,6 +130,7 @@ impl WebError {
                 UpstreamError::TimedOut => "Mattermost did not answer in time.".to_owned(),
                 UpstreamError::Broken(_) => "Mattermost's answer broke off.".to_owned(),
                 UpstreamError::ClientAborted => "The request broke off.".to_owned(),
+                UpstreamError::ClientStalled => "The request did not become whole in time.".to_owned(),
                 UpstreamError::Overloaded => "Too many pictures are being asked for. Try again in a moment.".to_owned(),
             },
             Self::Avatar(AvatarError::Exhausted(_)) => {

@@ -20,6 +20,7 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
+use crate::listen::{Exchange, Pulse};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
@@ -44,6 +45,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the front door needs to know.
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ pub struct Settings {
     pub server_timing: bool,
     /// One log line a request.
     pub log_requests: bool,
+    /// How long the body of a request may pause.
+    pub body_idle_timeout: Duration,
 }
 
 /// The site of the requests before: a worker mostly serves one.
@@ -173,7 +177,9 @@ pub async fn handle(front: Rc<Front>, request: Request) -> HttpResponse {
         Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
     let route = Route::of(&method, request.path(), &front.settings.base_path);
     let origin = origin_of(&front, &request);
-    let mut ledger = Ledger::open(&front.telemetry, front.settings.log_requests, method, origin.client, class(&route));
+    let exchange = request.conn_data::<Rc<Pulse>>().map(Exchange::begin);
+    let logs = front.settings.log_requests;
+    let mut ledger = Ledger::open(&front.telemetry, logs, method, origin.client, class(&route), exchange);
     if let Route::Picture(kind, Who::Id(object)) = route
         && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).await
     {

@@ -15,6 +15,8 @@ use futures_util::StreamExt;
 use http::Method;
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Forwards the request and streams the answer, which may teach something.
@@ -77,16 +79,23 @@ impl Outbound {
 
     /// Forwards the request and heeds what its answer says about the caller; the body goes chunk by chunk as upstream takes it.
     pub(super) async fn forward(self, front: &Front) -> Result<http::Response<BodyStream>, UpstreamError> {
+        let stalled = Rc::new(Cell::new(false));
         let body = match self.body {
             ClientBody::Some(length, payload) => {
                 let (sender, body) = RequestBody::channel(length);
-                actix_web::rt::spawn(pump(payload, sender, front.upstream.idle_timeout()));
+                actix_web::rt::spawn(pump(payload, sender, front.settings.body_idle_timeout, stalled.clone()));
                 body
             }
             ClientBody::None | ClientBody::WebSocket(_) => RequestBody::empty(),
         };
         let asked = Instant::now();
-        let answer = front.upstream.forward(self.method, self.target, self.headers, body).await?;
+        let answer =
+            front.upstream.forward(self.method, self.target, self.headers, body).await.map_err(
+                |error| match error {
+                    UpstreamError::ClientAborted if stalled.get() => UpstreamError::ClientStalled,
+                    error => error,
+                },
+            )?;
         front.telemetry.upstream_answered(UpstreamKind::Passthrough, answer.status(), asked.elapsed());
         front.avatars.heed(self.caller.as_ref(), self.picture, answer.status());
         Ok(answer)
@@ -95,7 +104,7 @@ impl Outbound {
 
 /// Hands the client's body over. One that breaks off or stalls is aborted upstream too, by letting the sender go without
 /// an end: a short body must never look whole.
-async fn pump(mut payload: Payload, sender: BodySender, idle: Duration) {
+async fn pump(mut payload: Payload, sender: BodySender, idle: Duration, stalled: Rc<Cell<bool>>) {
     while let Ok(next) = tokio::time::timeout(idle, payload.next()).await {
         match next {
             Some(Ok(chunk)) => {
@@ -107,4 +116,6 @@ async fn pump(mut payload: Payload, sender: BodySender, idle: Duration) {
             None => return sender.finish().await,
         }
     }
+    // Before the sender goes: whoever is told of the abort wants to know why.
+    stalled.set(true);
 }

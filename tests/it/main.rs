@@ -36,5 +36,6 @@ mod revalidation;
 mod revocation;
 mod shutdown;
 mod sight;
+mod slow_clients;
 mod stock_clients;
 mod websocket;

@@ -5,6 +5,7 @@ use crate::proxy::Proxy;
 use crate::upstream::{Upstream, answer};
 use futures_util::{SinkExt, StreamExt};
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -62,6 +63,26 @@ async fn echoing(answer: Vec<u8>) -> (Upstream, mpsc::UnboundedReceiver<Vec<u8>>
     })
     .await;
     (upstream, told)
+}
+
+#[actix_web::test]
+async fn f38_silence_is_no_reason_to_end_a_tunnel() {
+    let (upstream, _told) = echoing(switching(ACCEPT)).await;
+    let limit = Duration::from_millis(100);
+    let proxy = Proxy::with(upstream.address, |config| {
+        let server = &mut config.server;
+        (server.head_timeout, server.keep_alive) = (limit, limit);
+        (server.body_idle_timeout, server.write_idle_timeout) = (limit, limit);
+        config.upstream.idle_timeout = limit;
+    });
+    let mut stream = connect(proxy.address, b"").await;
+    assert_eq!(read_answer(&mut stream, "GET").await.status, 101);
+    for _ in 0..3 {
+        tokio::time::sleep(10 * limit).await;
+        stream.write_all(b"still there?").await.expect("taken");
+        let mut echo = [0; 12];
+        stream.read_exact(&mut echo).await.expect("the tunnel is there");
+    }
 }
 
 #[actix_web::test]

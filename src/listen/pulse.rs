@@ -1,0 +1,258 @@
+//! What is known of one open connection: written by whoever moves its bytes, without a look at any clock, and read by the
+//! sweeper, which has one.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+/// How long a connection may stay in each of its phases. A request that is being answered, a tunnel among them, has no
+/// limit here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The head of a request, from its first byte; of the first on a connection from its beginning, handshake included.
+    pub head: Duration,
+    /// Nothing at all between two requests.
+    pub keep_alive: Duration,
+    /// A write of which the client takes not one byte.
+    pub write_idle: Duration,
+}
+
+impl Limits {
+    /// The shortest of them.
+    pub(super) fn shortest(&self) -> Duration {
+        self.head.min(self.keep_alive).min(self.write_idle)
+    }
+}
+
+/// How long somebody who has just connected may take to ask for something while the process drains.
+const LATE_GUEST: Duration = Duration::from_secs(1);
+
+/// Why a connection is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Over {
+    /// The head of a request did not become whole.
+    Head,
+    /// Nobody asks for anything any more.
+    Idle,
+    /// The client takes nothing of what it asked for.
+    Write,
+}
+
+/// One connection. It belongs to one thread.
+#[derive(Debug)]
+pub struct Pulse {
+    /// Requests that are being answered.
+    exchanges: Cell<u32>,
+    /// Whether there has been one.
+    met: Cell<bool>,
+    /// Something was read that is not part of a request yet.
+    heard: Cell<bool>,
+    /// The client has to take something before more can be written.
+    blocked: Cell<bool>,
+    /// Changes with each of these: what has the same turn for long has not moved.
+    turn: Cell<u32>,
+    over: Cell<Option<Over>>,
+    waker: RefCell<Option<Waker>>,
+    /// The turn that was seen last, and since when.
+    seen: Cell<(u32, Instant)>,
+    /// Its place among the connections of the thread.
+    pub(super) place: Cell<usize>,
+}
+
+impl Pulse {
+    pub(super) fn begun(at: Instant) -> Self {
+        Self {
+            exchanges: Cell::new(0),
+            met: Cell::new(false),
+            heard: Cell::new(false),
+            blocked: Cell::new(false),
+            turn: Cell::new(0),
+            over: Cell::new(None),
+            waker: RefCell::default(),
+            seen: Cell::new((0, at)),
+            place: Cell::new(0),
+        }
+    }
+
+    fn moved(&self) {
+        self.turn.set(self.turn.get().wrapping_add(1));
+    }
+
+    /// The client sent something.
+    pub(super) fn heard(&self) {
+        if self.exchanges.get() == 0 && !self.heard.replace(true) && self.met.get() {
+            self.moved();
+        }
+    }
+
+    /// The client took something, if it was asked to.
+    pub(super) fn wrote(&self) {
+        if self.blocked.replace(false) {
+            self.moved();
+        }
+    }
+
+    /// The client has to take something first.
+    pub(super) fn blocked(&self) {
+        if !self.blocked.replace(true) {
+            self.moved();
+        }
+    }
+
+    /// Whom to wake when the connection is to end.
+    pub(super) fn park(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
+
+    /// Why it is to end, if it is.
+    pub(super) fn over(&self) -> Option<Over> {
+        self.over.get()
+    }
+
+    /// It lives on: what the end would have been for has come after all.
+    pub(super) fn lives_on(&self) {
+        self.over.set(None);
+    }
+
+    /// Looks at the connection, and ends it when its time is over.
+    pub(super) fn sweep(&self, limits: &Limits, drains: bool, now: Instant) {
+        if let Some(over) = self.judge(limits, drains, now) {
+            self.over.set(Some(over));
+            if let Some(waker) = &*self.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// What moved since the last look moved now: a limit is never cut short.
+    fn judge(&self, limits: &Limits, drains: bool, now: Instant) -> Option<Over> {
+        let (turn, since) = self.seen.get();
+        let since = if turn == self.turn.get() { since } else { now };
+        self.seen.set((self.turn.get(), since));
+        let is_met = self.met.get();
+        let (limit, over) = match (self.blocked.get(), self.exchanges.get()) {
+            (true, _) => (limits.write_idle, Over::Write),
+            (false, 1..) => return None,
+            (false, 0) if self.heard.get() => (limits.head, Over::Head),
+            (false, 0) if drains => (if is_met { Duration::ZERO } else { LATE_GUEST.min(limits.head) }, Over::Idle),
+            (false, 0) => (if is_met { limits.keep_alive } else { limits.head }, Over::Idle),
+        };
+        (now.duration_since(since) >= limit).then_some(over)
+    }
+}
+
+/// A request that is being answered, until its answer was handed over or nobody waits for it.
+#[derive(Debug)]
+pub struct Exchange(Rc<Pulse>);
+
+impl Exchange {
+    /// A request begins on the connection.
+    #[must_use]
+    pub fn begin(on: &Rc<Pulse>) -> Self {
+        on.exchanges.set(on.exchanges.get() + 1);
+        on.met.set(true);
+        on.heard.set(false);
+        on.moved();
+        Self(on.clone())
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let Self(pulse) = self;
+        pulse.exchanges.set(pulse.exchanges.get() - 1);
+        pulse.moved();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        head: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(75),
+        write_idle: Duration::from_secs(60),
+    };
+
+    /// What may happen between two looks.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Hears,
+        Begins,
+        Ends,
+        Blocks,
+        Writes,
+    }
+    use Event::{Begins, Blocks, Ends, Hears, Writes};
+
+    /// That a connection with this history, each event in the second of its number, is over by a look at that second, and
+    /// not by one before. There is a look at the end of each second.
+    fn check(history: &[(u64, Event)], drains_from: u64, expected: Option<(u64, Over)>) {
+        let start = Instant::now();
+        let pulse = Rc::new(Pulse::begun(start));
+        let mut exchanges = Vec::new();
+        for second in 0..400 {
+            for (_, event) in history.iter().filter(|(at, _)| *at == second) {
+                match event {
+                    Hears => pulse.heard(),
+                    Begins => exchanges.push(Exchange::begin(&pulse)),
+                    Ends => drop(exchanges.pop()),
+                    Blocks => pulse.blocked(),
+                    Writes => pulse.wrote(),
+                }
+            }
+            pulse.sweep(&LIMITS, second >= drains_from, start + Duration::from_secs(second + 1));
+            if let Some(over) = pulse.over() {
+                assert_eq!(Some((second + 1, over)), expected, "{history:?}");
+                return;
+            }
+        }
+        assert_eq!(None, expected, "{history:?}");
+    }
+
+    const NEVER: u64 = u64::MAX;
+
+    #[test]
+    fn each_phase_has_its_limit() {
+        // Nobody says anything, or says half of it: the first head is due from the beginning.
+        check(&[], NEVER, Some((10, Over::Idle)));
+        check(&[(0, Hears)], NEVER, Some((10, Over::Head)));
+        check(&[(9, Hears)], NEVER, Some((10, Over::Head)));
+        // A request may take its time, and so may what comes of it.
+        check(&[(0, Hears), (1, Begins)], NEVER, None);
+        check(&[(1, Begins), (50, Hears)], NEVER, None);
+        // Afterwards it is idle, and every further head is due from its first byte, however it trickles.
+        check(&[(1, Begins), (100, Ends)], NEVER, Some((101 + 75, Over::Idle)));
+        check(&[(1, Begins), (2, Ends), (70, Hears), (75, Hears), (79, Hears)], NEVER, Some((81, Over::Head)));
+        check(&[(1, Begins), (2, Ends), (70, Hears), (71, Begins), (72, Ends)], NEVER, Some((73 + 75, Over::Idle)));
+        // Of two requests one remains.
+        check(&[(1, Begins), (1, Begins), (2, Ends)], NEVER, None);
+    }
+
+    #[test]
+    fn a_write_may_be_slow_but_not_stand_still() {
+        check(&[(1, Begins), (2, Blocks)], NEVER, Some((63, Over::Write)));
+        check(&[(1, Begins), (2, Blocks), (3, Blocks)], NEVER, Some((63, Over::Write)));
+        check(&[(1, Begins), (2, Blocks), (50, Writes), (50, Blocks)], NEVER, Some((111, Over::Write)));
+        check(&[(1, Begins), (2, Blocks), (50, Writes)], NEVER, None);
+        // What is left to be written of an answer that is over.
+        check(&[(1, Begins), (2, Blocks), (2, Ends)], NEVER, Some((63, Over::Write)));
+        check(&[(1, Begins), (2, Blocks), (2, Ends), (9, Writes)], NEVER, Some((10 + 75, Over::Idle)));
+    }
+
+    #[test]
+    fn who_has_nothing_to_say_is_let_go_when_the_process_drains() {
+        check(&[(0, Begins), (1, Ends)], 20, Some((21, Over::Idle)));
+        check(&[(0, Begins), (30, Ends)], 20, Some((31, Over::Idle)));
+        check(&[(0, Begins)], 20, None);
+        // Its request is on its way.
+        check(&[(0, Begins), (1, Ends), (19, Hears)], 20, Some((30, Over::Head)));
+        // It has only just come.
+        check(&[], 0, Some((1, Over::Idle)));
+    }
+}
