@@ -65,6 +65,9 @@ impl Scale {
 fn main() {
     let (flags, chosen): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let scale = if flags.iter().any(|flag| flag == "--bench") { Scale::WHOLE } else { Scale::SHORT };
+    if !peer::has_nginx() {
+        println!("nginx is not installed: the proxy alone is measured.");
+    }
     run_on(LOAD);
     let files = raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

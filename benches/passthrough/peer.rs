@@ -2,7 +2,7 @@
 
 use crate::binary::Proxy;
 use crate::{LOAD, PEER, run_on};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -89,6 +89,11 @@ impl Peer {
     }
 }
 
+/// Whether there is anything to compare with.
+pub(crate) fn has_nginx() -> bool {
+    Command::new("nginx").arg("-v").stderr(Stdio::null()).status().is_ok()
+}
+
 /// One process, which is worker and master, with a folder of its own; both go when it is dropped.
 struct Nginx {
     process: Child,
@@ -99,6 +104,9 @@ struct Nginx {
 impl Nginx {
     /// `None` where it is not installed.
     fn start(upstream: SocketAddr) -> Option<Self> {
+        if !has_nginx() {
+            return None;
+        }
         // It cannot say which port it was given.
         let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
         let folder = std::env::temp_dir().join(format!("passthrough-{}-{}", std::process::id(), free.port()));
@@ -107,16 +115,9 @@ impl Nginx {
             .replace("@LISTEN@", &free.to_string())
             .replace("@UPSTREAM@", &upstream.to_string());
         std::fs::write(folder.join("nginx.conf"), configuration).expect("written");
-        let process =
-            Command::new("nginx").arg("-p").arg(&folder).args(["-c", "nginx.conf"]).stderr(Stdio::null()).spawn();
-        let process = match process {
-            Ok(process) => process,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                _ = std::fs::remove_dir_all(folder);
-                return None;
-            }
-            Err(error) => panic!("nginx does not start: {error}"),
-        };
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(&folder).args(["-c", "nginx.conf"]).stderr(Stdio::null());
+        let process = command.spawn().expect("nginx starts");
         let nginx = Self { process, folder, address: free };
         nginx.wait().expect("nginx listens");
         Some(nginx)

@@ -72,3 +72,57 @@ fn gathered<'a, Values: Iterator<Item = &'a [u8]>>(values: impl Fn() -> Values) 
 pub(super) fn shared(bytes: Bytes) -> ActixValue {
     ActixValue::from_maybe_shared(bytes).expect("made of field values")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// There and back: equal names in equal order, byte for byte.
+    fn check(fields: &[(&str, &[u8])]) {
+        let mut sent = ActixHeaders::new();
+        for (name, value) in fields {
+            let name = ActixName::from_bytes(name.as_bytes()).expect("a name");
+            sent.append(name, ActixValue::from_bytes(value).expect("a value"));
+        }
+        let carried = from_client(&sent);
+        let mut back = ActixHeaders::new();
+        to_client(&carried, &mut back, |name| name != "dropped");
+        for (name, _) in fields {
+            let expected =
+                fields.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect::<Vec<_>>();
+            let there = carried.get_all(*name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+            assert_eq!(there, expected, "{name}");
+            let here = back.get_all(*name).map(ActixValue::as_bytes).collect::<Vec<_>>();
+            assert_eq!(here, if *name == "dropped" { Vec::new() } else { expected }, "{name}");
+        }
+        assert_eq!(carried.len(), fields.len());
+    }
+
+    #[test]
+    fn fields_cross_as_they_came() {
+        let long = "x".repeat(LONGEST + 1);
+        check(&[]);
+        check(&[
+            ("cookie", b"a=1"),
+            ("x-empty", b""),
+            ("cookie", b"b=2"),
+            ("dropped", b"y"),
+            ("x-latin", b"gr\xfc\xdfe"),
+        ]);
+        check(&[(&long, b"1"), (&long[1..], b"2"), ("host", b""), ("set-cookie", b"z"), ("set-cookie", b"")]);
+        for n in 0..2 * NAMES {
+            check(&[(&format!("x-{n}"), b"1"), ("x-1", b"2")]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_fields_cross_as_they_came(
+            fields in prop::collection::vec(("[a-z][a-z0-9-]{0,70}", prop::collection::vec(0x20_u8..0x7f, 0..40)), 0..60),
+        ) {
+            let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect::<Vec<_>>();
+            check(&fields);
+        }
+    }
+}
