@@ -34,6 +34,9 @@ pub enum WebError {
     /// A `Connection` field that would strip credentials.
     #[error(transparent)]
     Connection(#[from] ConnectionNamesCredential),
+    /// A field whose name is none.
+    #[error("a field name is no token")]
+    Field,
     /// A WebSocket handshake that is none.
     #[error("a WebSocket handshake is a GET of HTTP/1.1 without a body, and its Connection names the upgrade")]
     Handshake,
@@ -66,6 +69,7 @@ impl WebError {
             Self::Connection(ConnectionNamesCredential) => {
                 (StatusCode::BAD_REQUEST, "avatar_proxy.header.connection", Reason::Header)
             }
+            Self::Field => (StatusCode::BAD_REQUEST, "avatar_proxy.header.name", Reason::Header),
             Self::Handshake => (StatusCode::BAD_REQUEST, "avatar_proxy.header.upgrade", Reason::Header),
             Self::Refused(Refusal::SlowHead) => {
                 (StatusCode::REQUEST_TIMEOUT, "avatar_proxy.request.timeout", Reason::SlowHead)

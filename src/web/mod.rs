@@ -292,7 +292,7 @@ fn read(
     method: &Method,
     origin: Origin,
 ) -> Result<(HeaderMap, ClientBody, PathAndQuery), WebError> {
-    let mut headers = wire::from_client(request.headers());
+    let mut headers = wire::from_client(request.headers())?;
     let body = body_of(method, request.version(), &headers, intake)?;
     prepare(front, &mut headers, origin)?;
     Ok((headers, body, target_of(request)?))
