@@ -202,7 +202,7 @@ fn f52_unknown_names_are_told_with_what_was_meant() {
         ("[server.tls]\nkeys = \"k\"", "2: server.tls.keys: unknown key; did you mean server.tls.key?"),
         ("[server.tcp]\nkey = \"k\"", "1: server.tcp: unknown key; [server] of version"),
         ("[server]\ntls.keys = \"k\"", "2: server.tls.keys: unknown key; did you mean server.tls.key?"),
-        ("[server]\ntls = \"k\"", "2: server.tls: unknown key; [server] of version"),
+        ("[server]\ntls = \"k\"", "2: server.tls: unknown key; did you mean server.tls.key?"),
         ("\n\n[chache]", "3: \"chache\": unknown section; did you mean [cache]?"),
         (
             "[improve]\nenabled = true",
