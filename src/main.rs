@@ -53,10 +53,11 @@ fn serve(sources: Sources) -> Result<(), Box<dyn Error>> {
         Some(held) => Bound::on(held, config, telemetry)?,
         None => Bound::bind(config, telemetry)?,
     };
-    let admin = bound.admin_address()?.map(tracing::field::display);
-    tracing::info!(listen = %bound.address()?, admin, upstream = %bound.upstream(), "serving");
+    let (listen, admin, upstream) = (bound.address()?, bound.admin_address()?, bound.upstream().to_string());
     let reload = Reload { sources, running, level, certificate: bound.certificate() };
-    run(bound, Some(reload))?;
+    run(bound, Some(reload), || {
+        tracing::info!(%listen, admin = admin.map(tracing::field::display), upstream, "serving");
+    })?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -72,11 +73,13 @@ fn run_demo(listen: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
         Err(_) if listen.is_none() => Bound::bind(on_any_port(config), telemetry)?,
         bound => bound?,
     };
-    println!("Open http://{}/ in a browser.", bound.address()?);
-    if let Some(admin) = bound.admin_address()? {
-        println!("Metrics are at http://{admin}/metrics. Ctrl-C ends the demo.");
-    }
-    run(bound, None)?;
+    let (address, admin) = (bound.address()?, bound.admin_address()?);
+    run(bound, None, || {
+        println!("Open http://{address}/ in a browser.");
+        if let Some(admin) = admin {
+            println!("Metrics are at http://{admin}/metrics. Ctrl-C ends the demo.");
+        }
+    })?;
     Ok(())
 }
 
@@ -97,7 +100,8 @@ fn on_any_port(mut config: Config) -> Config {
     config
 }
 
-fn run(bound: Bound, reload: Option<Reload>) -> io::Result<()> {
+/// Serves until a signal says otherwise; `announce` is called when signals are heeded.
+fn run(bound: Bound, reload: Option<Reload>, announce: impl FnOnce()) -> io::Result<()> {
     actix_web::rt::System::new().block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let stop = async {
@@ -114,6 +118,7 @@ fn run(bound: Bound, reload: Option<Reload>) -> io::Result<()> {
             actix_web::rt::spawn(reload_when_told(reload, signal(SignalKind::hangup())?));
         }
         // The listener is there: whoever connects now is only not answered yet.
+        announce();
         tell_systemd(&[NotifyState::Ready]);
         bound.serve(stop, at_once).await
     })

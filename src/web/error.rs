@@ -6,12 +6,9 @@ use crate::telemetry::Reason;
 use crate::upstream::UpstreamError;
 use crate::upstream::headers::{ConnectionNamesCredential, LoopDetected};
 use crate::variant::transform::QueryError;
-use actix_web::body::MessageBody;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder};
-use bytes::Bytes;
-use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How long a client should wait before it asks an overloaded proxy again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -146,23 +143,6 @@ impl WebError {
         answer.body(body.to_string())
     }
 
-    /// [`WebError::answer`] as it goes over a connection that ends with it, for where there is no request to answer.
-    #[must_use]
-    pub fn bytes(&self, request_id: &str) -> Bytes {
-        let answer = self.answer(request_id);
-        let status = answer.status();
-        let mut text = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-        for (name, value) in answer.headers() {
-            let value = value.to_str().expect("the fields of our own errors are ASCII");
-            write!(text, "{name}: {value}\r\n").expect("a String takes every write");
-        }
-        let body = answer.into_body().try_into_bytes().expect("an error's body is in memory");
-        let date = header::HttpDate::from(SystemTime::now());
-        write!(text, "date: {date}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len())
-            .expect("a String takes every write");
-        [text.as_bytes(), &body].concat().into()
-    }
-
     /// What the client is told. What upstream's address is or how it failed is for the log alone.
     fn message(&self) -> String {
         match self {
@@ -192,6 +172,7 @@ fn delay_seconds(wait: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::allowance::{Exhausted, Whose};
+    use actix_web::body::MessageBody;
 
     fn field(answer: &HttpResponse, name: header::HeaderName) -> Option<&str> {
         answer.headers().get(name).map(|value| value.to_str().expect("ASCII"))

@@ -12,6 +12,7 @@ mod intake;
 mod learning;
 mod passthrough;
 mod picture;
+mod refusal;
 mod request_id;
 pub mod route;
 mod session;
@@ -21,7 +22,7 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
-use crate::listen::{Exchange, Pulse, Refusal, Stage};
+use crate::listen::{Exchange, Pulse, Stage};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
@@ -33,7 +34,6 @@ use actix_web::HttpResponse;
 use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
 use ask::Ask;
-use bytes::Bytes;
 pub use error::WebError;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -42,7 +42,7 @@ pub use influence::Influence;
 use intake::Intake;
 use ipnet::IpNet;
 pub use learning::School;
-use request_id::RequestId;
+pub use refusal::refuse;
 use route::{Route, Who};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -241,17 +241,6 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
         Route::Refused => Err(WebError::Path),
         Route::Connect => Err(WebError::Method),
     }
-}
-
-/// Our own answer to what is no request, as it goes over the connection: counted, and logged once.
-#[must_use]
-pub fn refuse(telemetry: &Telemetry, refusal: Refusal) -> Bytes {
-    let error = WebError::Refused(refusal);
-    let (_, id, reason) = error.verdict();
-    let request_id = RequestId::next().spelt();
-    telemetry.refused(reason);
-    tracing::debug!(error.id = id, request.id = request_id.as_str(), %error, "request refused");
-    error.bytes(request_id.as_str())
 }
 
 /// Our own answer to a request that cannot be served: counted, and logged once.
