@@ -109,7 +109,7 @@ impl Bound {
         let public = bind("server.listen", config.server.listen)?;
         let admin = config.admin.listen.map(|address| bind("admin.listen", address)).transpose()?;
         let gateway = Gateway::new(upstream_settings(&config))?;
-        let avatars = Avatars::new(avatar_settings(&config), telemetry.clone()).map_err(StartError::Random)?;
+        let avatars = Avatars::new(avatar_settings(&config), telemetry.clone());
         let caller_key = Arc::new(CallerKey::draw().map_err(StartError::Random)?);
         let drawn = getrandom::u64().map_err(StartError::Random)?;
         let hop = HeaderValue::try_from(format!("avatar-proxy;id={drawn:016x}")).expect("hex digits");

@@ -9,7 +9,7 @@ mod serve;
 mod stream;
 mod sweep;
 
-pub use pulse::{Exchange, Limits, Pulse};
+pub use pulse::{Body, Exchange, Limits, Pulse};
 pub use serve::{Settings, serve};
 
 /// Where the process stands in its life.

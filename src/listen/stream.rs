@@ -1,6 +1,6 @@
 //! A client's connection as actix reads and writes it: bytes pass, the pulse is told, and what is over ends.
 
-use super::pulse::{Over, Pulse};
+use super::pulse::{Over, Pulse, Silence};
 use super::sweep::Member;
 use std::io;
 use std::net::SocketAddr;
@@ -105,6 +105,19 @@ impl Stream {
     pub(super) fn pulse(&self) -> &Rc<Pulse> {
         self.0.pulse()
     }
+
+    /// What actix is told when the client has said its last.
+    fn at_end(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        match self.pulse().silence() {
+            Silence::Early => {
+                self.pulse().park(context);
+                Poll::Pending
+            }
+            // actix would let the request go on.
+            Silence::Gone => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            Silence::Heard => Poll::Ready(Ok(())),
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -113,7 +126,7 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
+        let (before, room) = (buffer.filled().len(), buffer.remaining() > 0);
         let over = self.pulse().over();
         match (Pin::new(&mut self.0).poll_read(context, buffer), over) {
             (_, Some(Over::Write)) => Poll::Ready(Err(timed_out())),
@@ -130,6 +143,8 @@ impl AsyncRead for Stream {
                         self.pulse().lives_on();
                     }
                     self.pulse().heard();
+                } else if room {
+                    return self.at_end(context);
                 }
                 Poll::Ready(Ok(()))
             }

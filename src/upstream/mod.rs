@@ -31,6 +31,10 @@ const POOL_IDLE: Duration = Duration::from_secs(45);
 /// Idle connections kept to upstream by each client.
 const POOL_SIZE: usize = 64;
 
+/// What a connection that passes bodies through buffers in each direction, beside the chunk that is being handed over. With
+/// what the client's side holds it stays below the mebibyte that may be in flight; a head has to fit into it, too.
+const CONNECTION_BUFFER: usize = 128 << 10;
+
 /// Where upstream is and how long it may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -272,6 +276,7 @@ impl Upstream {
             .wrap_connector(connector);
         let passthrough = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .http1_max_buf_size(CONNECTION_BUFFER)
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_SIZE)
             .build(connector);

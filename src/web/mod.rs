@@ -8,6 +8,7 @@ mod ask;
 mod change;
 pub mod error;
 mod influence;
+mod intake;
 mod learning;
 mod passthrough;
 mod picture;
@@ -29,7 +30,6 @@ use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
-use actix_web::dev::Payload;
 use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
 use ask::Ask;
@@ -38,6 +38,7 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 pub use influence::Influence;
+use intake::Intake;
 use ipnet::IpNet;
 pub use learning::School;
 use route::{Route, Who};
@@ -166,9 +167,9 @@ struct Inbound {
 enum ClientBody {
     None,
     /// So many bytes, or chunks.
-    Some(Option<u64>, Payload),
+    Some(Option<u64>, Intake),
     /// Whatever the client sends once the connection is a WebSocket's.
-    WebSocket(Payload),
+    WebSocket(Intake),
 }
 
 /// Answers any request.
@@ -191,18 +192,19 @@ pub async fn handle(front: Rc<Front>, request: Request) -> HttpResponse {
 
 /// Answers what is not in memory.
 async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: Route, origin: Origin) -> HttpResponse {
-    let payload = request.take_payload();
-    let (headers, body, target) = match read(&front, &request, payload, &ledger.method, origin) {
+    let intake = Intake::of(&mut request);
+    let (headers, body, target) = match read(&front, &request, intake, &ledger.method, origin) {
         Ok(read) => read,
         Err(error) => return fail(&front, &error, ledger, &route),
     };
     let (path, query) = (request.path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+    let version = request.version();
     drop(request);
     let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
     let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
     match dispatch(&front, &mut inbound, &route).await {
-        Ok(response) => inbound.ledger.close_with(response),
+        Ok(response) => inbound.ledger.close_with(answer::framed_for(version, response)),
         Err(error) => fail(&front, &error, inbound.ledger, &route),
     }
 }
@@ -268,12 +270,12 @@ fn class(route: &Route) -> RouteClass {
 fn read(
     front: &Front,
     request: &Request,
-    payload: Payload,
+    intake: Intake,
     method: &Method,
     origin: Origin,
 ) -> Result<(HeaderMap, ClientBody, PathAndQuery), WebError> {
     let mut headers = wire::from_client(request.headers());
-    let body = body_of(method, request.version(), &headers, payload)?;
+    let body = body_of(method, request.version(), &headers, intake)?;
     prepare(front, &mut headers, origin)?;
     Ok((headers, body, target_of(request)?))
 }
@@ -281,8 +283,10 @@ fn read(
 fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {
     headers::strip_request_hop_by_hop(headers)?;
     headers::mark_hop(headers, &front.hop)?;
-    // actix has told the client to go on already.
-    headers.remove(header::EXPECT);
+    if expects_continue(headers) {
+        // actix has told the client to go on already. Any other expectation is upstream's to fail.
+        headers.remove(header::EXPECT);
+    }
     let host = headers.get(header::HOST).cloned();
     headers::set_forwarding(headers, origin, host.as_ref());
     Ok(())
@@ -301,10 +305,16 @@ fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
     if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
 }
 
+/// The test by which actix sends a 100 (RFC 9110 section 10.1.1).
+fn expects_continue(headers: &HeaderMap) -> bool {
+    let mut expected = headers.get_all(header::EXPECT).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    expected.any(|each| each.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake;
 /// nor is one that `Connection` does not name, or of HTTP/1.0: whoever forwarded it may send another client's request next.
 /// Any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
-fn body_of(method: &Method, version: Version, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
+fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intake) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length = headers::content_length(headers).unwrap_or(0);
     // The very test by which actix decides to hand over whatever follows as it comes.
@@ -312,15 +322,15 @@ fn body_of(method: &Method, version: Version, headers: &HeaderMap, payload: Payl
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
         let named = headers::connection_names(headers, &header::UPGRADE) && version == Version::HTTP_11;
         return if *method == Method::GET && named && !chunked && length == 0 {
-            Ok(ClientBody::WebSocket(payload))
+            Ok(ClientBody::WebSocket(intake))
         } else {
             Err(WebError::Handshake)
         };
     }
     Ok(match (chunked, length) {
-        (true, _) => ClientBody::Some(None, payload),
+        (true, _) => ClientBody::Some(None, intake),
         (false, 0) => ClientBody::None,
-        (false, length) => ClientBody::Some(Some(length), payload),
+        (false, length) => ClientBody::Some(Some(length), intake),
     })
 }
 

@@ -1,17 +1,17 @@
 //! Upgraded connections: after upstream's 101, bytes both ways.
 
 use super::answer::streamed;
+use super::intake::Intake;
 use super::{ClientBody, Front, Inbound, WebError};
 use crate::avatar::Avatars;
 use crate::identity::{PictureId, PictureKind, Site};
 use crate::overheard::{Listener, News, is_event_socket};
 use crate::telemetry::{Heard, Outcome, Route, Telemetry};
-use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError};
+use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
-use actix_web::dev::Payload;
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
 use std::sync::Arc;
@@ -25,24 +25,25 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Asks upstream for the upgrade and, if it agrees, becomes a pipe. Not one byte of the client's goes before that.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
-    let ClientBody::WebSocket(payload) = std::mem::replace(&mut inbound.body, ClientBody::None) else {
+    let ClientBody::WebSocket(intake) = std::mem::replace(&mut inbound.body, ClientBody::None) else {
         unreachable!("only a WebSocket request is sent here");
     };
     inbound.ledger.route = Route::Websocket;
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
-    let mut headers = inbound.headers.clone();
-    headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let mut asked = inbound.headers.clone();
+    asked.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+    asked.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    asked.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let caller = front.caller(&inbound.headers);
-    match front.upstream.upgrade(inbound.target.clone(), headers).await? {
-        UpgradeAnswer::Switched(head, tunnel) => {
+    match front.upstream.upgrade(inbound.target.clone(), asked).await? {
+        UpgradeAnswer::Switched(mut head, tunnel) => {
             if !accepts(&inbound.headers, &head) {
                 return Err(UpstreamError::Broken("the accept key of its 101 is wrong".to_owned()).into());
             }
             let ears = Ears::for_tunnel(front, inbound, &head);
-            Ok(switched(&head, payload, tunnel, ears))
+            headers::strip_response_hop_by_hop(&mut head);
+            Ok(switched(&head, intake, tunnel, ears))
         }
         UpgradeAnswer::Declined(answer) => {
             front.avatars.heed(caller.as_ref(), None, answer.status());
@@ -67,22 +68,20 @@ fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
     answer.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
 }
 
-fn switched(head: &HeaderMap, payload: Payload, tunnel: Tunnel, ears: Option<Ears>) -> HttpResponse {
+fn switched(head: &HeaderMap, intake: Intake, tunnel: Tunnel, ears: Option<Ears>) -> HttpResponse {
     let (from_upstream, to_upstream) = tokio::io::split(tunnel);
-    actix_web::rt::spawn(client_to_upstream(payload, to_upstream));
+    actix_web::rt::spawn(client_to_upstream(intake, to_upstream));
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");
     let mut response = response.streaming(upstream_to_client(from_upstream, ears));
     // actix takes what follows for content.
     response.headers_mut().remove(actix_web::http::header::CONTENT_TYPE);
-    super::wire::to_client(head, response.headers_mut(), |name| {
-        !matches!(*name, header::CONNECTION | header::UPGRADE | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
-    });
+    super::wire::to_client(head, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
     response
 }
 
-async fn client_to_upstream(mut payload: Payload, mut to_upstream: WriteHalf<Tunnel>) {
-    while let Some(Ok(chunk)) = payload.next().await {
+async fn client_to_upstream(mut intake: Intake, mut to_upstream: WriteHalf<Tunnel>) {
+    while let Some(Ok(chunk)) = intake.next().await {
         if to_upstream.write_all(&chunk).await.is_err() {
             return;
         }
