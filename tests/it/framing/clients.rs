@@ -231,7 +231,7 @@ fn hosts() -> Vec<Case> {
 fn lines() -> Vec<Case> {
     let line = |line: &str| format!("{line}\r\nHost: a\r\n\r\n").into_bytes();
     let field = |field: &[u8]| get([field, b"\r\n\r\n"].concat());
-    let many = (0..200).map(|n| format!("X-{n}: {n}\r\n")).collect::<String>();
+    let many = (0..200).map(|n| format!("X-{n}: {n}\r\n")).collect::<Vec<_>>().concat();
     let long = format!("X: {}\r\n\r\n", "v".repeat(200_000));
     vec![
         ("HTTP/0.9", b"GET /x\r\n\r\n".to_vec(), &[400], &[], Closed),
