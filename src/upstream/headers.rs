@@ -141,6 +141,8 @@ pub struct Origin {
     pub trusted: bool,
     /// The client: the address that a believed proxy added itself, which is the last, or the peer.
     pub client: IpAddr,
+    /// Whether the peer speaks HTTPS with us.
+    pub encrypted: bool,
 }
 
 /// Sets the forwarding fields: a trusted peer's are kept, and its lists are extended by the peer; anybody else's are
@@ -162,7 +164,8 @@ pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Opti
     let chain = if chain.is_empty() { peer } else { joined(&chain, peer.as_bytes()) };
     headers.insert(X_FORWARDED_FOR, chain);
     headers.entry(X_REAL_IP).or_insert(client);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    let scheme = if origin.encrypted { "https" } else { "http" };
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     if let Some(host) = client_host {
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
@@ -402,7 +405,7 @@ mod tests {
         let host = HeaderValue::from_static("chat.example");
 
         let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: false, client: peer }, Some(&host));
+        set_forwarding(&mut headers, Origin { peer, trusted: false, client: peer, encrypted: false }, Some(&host));
         assert_eq!(text(&headers, "x-forwarded-for"), ["192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-proto"), ["http"]);
         assert_eq!(text(&headers, "x-real-ip"), ["192.0.2.7"]);
@@ -410,7 +413,7 @@ mod tests {
         assert_eq!(headers.len(), 4, "{headers:?}");
 
         let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, Some(&host));
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, Some(&host));
         assert_eq!(text(&headers, "x-forwarded-for"), ["10.1.1.1, 192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
@@ -418,12 +421,12 @@ mod tests {
         assert_eq!(text(&headers, "x-forwarded-prefix"), ["/mm"]);
 
         let mut headers = map(&[("x-forwarded-for", "6.6.6.6, 10.1.1.1")]);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, None);
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, None);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
 
         let peer = "2001:db8::1".parse().expect("address");
         let mut headers = map(&[("x-forwarded-for", ""), ("forwarded", "for=x"), ("forwarded", "for=y")]);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, None);
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, None);
         assert_eq!(text(&headers, "x-forwarded-for"), ["2001:db8::1"]);
         assert_eq!(text(&headers, "forwarded"), ["for=x, for=y, for=\"[2001:db8::1]\""]);
     }

@@ -19,12 +19,12 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// The example of RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// The fault table says a second; a busy machine may need some more.
 const SOON: Duration = Duration::from_secs(5);
 
-fn switching(accept: &str) -> Vec<u8> {
+pub(crate) fn switching(accept: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\nX-Version-Id: 11.6.0\r\n\r\n"
@@ -32,7 +32,7 @@ fn switching(accept: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn handshake() -> Request {
+pub(crate) fn handshake() -> Request {
     Request::get("/api/v4/websocket?connection_id=&sequence_number=0")
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
