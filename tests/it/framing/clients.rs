@@ -274,6 +274,7 @@ fn lines() -> Vec<Case> {
         ("CR in a name", field(b"X\rY: a"), &[400], &[], Closed),
         ("a blank in a name", field(b"X Y: a"), &[400], &[], Closed),
         ("obs-text in a name", field(b"X\xe9: a"), &[400], &[], Closed),
+        ("a quotation mark in a name", field(b"X\"Y: a"), &[400], &[], Closed),
         ("a delimiter in a name", field(b"X(Y): a"), &[400], &[], Closed),
         ("no name", field(b": a"), &[400], &[], Closed),
         ("no colon", field(b"X"), &[400], &[], Closed),
