@@ -124,11 +124,6 @@ impl Wire {
         self.ahead.drain(..len.min(self.ahead.len())).collect()
     }
 
-    /// Whether the other side has hung up and said nothing more.
-    pub(crate) async fn ends(&mut self) -> bool {
-        self.ahead.is_empty() && !self.more().await
-    }
-
     async fn head(&mut self) -> Option<Message> {
         let mut message = Message::default();
         message.start = self.line(&mut message).await?;

@@ -208,7 +208,7 @@ fn targets() -> Vec<Case> {
 }
 
 fn request_fields() -> Vec<Case> {
-    let many = (0..60).map(|n| format!("X-Field-{n}: {n}\r\n")).collect::<String>();
+    let many = (0..60).map(|n| format!("X-Field-{n}: {n}\r\n")).collect::<Vec<_>>().concat();
     let long = format!("X-Long: {}\r\n", "v".repeat(8 << 10));
     let long_name = format!("X-{}: v\r\n", "n".repeat(200));
     let fields: [&[u8]; 67] = [
@@ -406,7 +406,7 @@ fn statuses() -> Vec<Case> {
 }
 
 fn answer_fields() -> Vec<Case> {
-    let many = (0..60).map(|n| format!("X-Field-{n}: {n}\r\n")).collect::<String>();
+    let many = (0..60).map(|n| format!("X-Field-{n}: {n}\r\n")).collect::<Vec<_>>().concat();
     let long = format!("X-Long: {}\r\n", "v".repeat(8 << 10));
     let fields: [&[u8]; 50] = [
         b"Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2; HttpOnly\r\nSet-Cookie: a=3\r\n",

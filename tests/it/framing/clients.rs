@@ -231,7 +231,7 @@ fn hosts() -> Vec<Case> {
 fn lines() -> Vec<Case> {
     let line = |line: &str| format!("{line}\r\nHost: a\r\n\r\n").into_bytes();
     let field = |field: &[u8]| get([field, b"\r\n\r\n"].concat());
-    let many = (0..200).map(|n| format!("X-{n}: {n}\r\n")).collect::<String>();
+    let many = (0..200).map(|n| format!("X-{n}: {n}\r\n")).collect::<Vec<_>>().concat();
     let long = format!("X: {}\r\n\r\n", "v".repeat(200_000));
     vec![
         ("HTTP/0.9", b"GET /x\r\n\r\n".to_vec(), &[400], &[], Closed),
@@ -274,6 +274,7 @@ fn lines() -> Vec<Case> {
         ("CR in a name", field(b"X\rY: a"), &[400], &[], Closed),
         ("a blank in a name", field(b"X Y: a"), &[400], &[], Closed),
         ("obs-text in a name", field(b"X\xe9: a"), &[400], &[], Closed),
+        ("a quotation mark in a name", field(b"X\"Y: a"), &[400], &[], Closed),
         ("a delimiter in a name", field(b"X(Y): a"), &[400], &[], Closed),
         ("no name", field(b": a"), &[400], &[], Closed),
         ("no colon", field(b"X"), &[400], &[], Closed),

@@ -112,7 +112,7 @@ fn heads() -> Vec<Case> {
 }
 
 /// What the client got, in the words of the table.
-fn gist(method: &str, answer: &Message) -> (u16, String, bool) {
+fn gist(answer: &Message) -> (u16, String, bool) {
     let status = answer.second().parse().unwrap_or(0);
     let ours = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
     let body = ours.and_then(|ours| ours["id"].as_str().map(str::to_owned));
@@ -141,7 +141,7 @@ async fn check_all(cases: Vec<Case>) {
             let mut wire = Wire::to(proxy.address).await;
             wire.send(format!("{method} /hostile HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await;
             let answer = next_answer(&mut wire, method).await.unwrap_or_default();
-            let (status, body, whole) = gist(method, &answer);
+            let (status, body, whole) = gist(&answer);
             let right = match gets {
                 Whole(wanted, text) => (status, &*body, whole) == (wanted, text, true),
                 Broken => [0, 200].contains(&status) && !whole,
