@@ -3,11 +3,12 @@
 
 #[expect(dead_code, reason = "the bench of pass-through asks for more")]
 mod binary;
+#[expect(dead_code, reason = "the bench of requests asks for more")]
+mod client;
 
 use avatar_proxy::demo::{Options, StandIn};
 use binary::Proxy;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use client::Client;
 
 /// Square pictures of noise as Mattermost stores them: nothing compresses, so each is about 49 kB.
 const EDGE: u32 = 128;
@@ -20,19 +21,24 @@ fn main() {
         let town = StandIn::start(Options::default()).expect("the stand-in starts");
         let proxy = start(&town, budget);
         let at_start = memory(&proxy, "VmRSS");
-        let mut client = Client::connect(proxy.address, town.token("alice"));
+        let mut client = Client::connect(proxy.address, &fields(&town.token("alice")));
         let (user, mut passed) = (town.id("bob"), 0);
         for n in 0..pictures {
             let picture = noise(n);
             passed += picture.len();
             town.show("bob", picture);
             for size in SIZES {
-                assert_eq!(client.get(&format!("/api/v4/users/{user}/image?size={size}")), 200);
+                assert_eq!(client.get(&format!("/api/v4/users/{user}/image?size={size}"), "").status, 200);
             }
         }
         let (mib, peak) = (passed >> 20, memory(&proxy, "VmHWM"));
         println!("| {budget} MiB | {mib} MiB in {pictures} pictures | {} MiB | {} MiB |", peak >> 10, at_start >> 10);
     }
+}
+
+/// The lines of a client's request.
+fn fields(token: &str) -> String {
+    format!("Host: bench\r\nAccept: image/webp\r\nCookie: MMAUTHTOKEN={token}\r\n")
 }
 
 /// A PNG of noise, another for each `seed`.
@@ -66,43 +72,4 @@ fn memory(proxy: &Proxy, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.id())).expect("the process lives");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel accounts for it");
     line.trim_matches([':', '\t', ' ']).split(' ').next().and_then(|kib| kib.parse().ok()).expect("a number")
-}
-
-/// One kept connection.
-struct Client {
-    stream: BufReader<TcpStream>,
-    token: String,
-}
-
-impl Client {
-    fn connect(address: SocketAddr, token: String) -> Self {
-        let stream = TcpStream::connect(address).expect("the proxy listens");
-        stream.set_nodelay(true).expect("a socket");
-        Self { stream: BufReader::new(stream), token }
-    }
-
-    /// The status; the body is read and thrown away.
-    fn get(&mut self, target: &str) -> u16 {
-        let token = &self.token;
-        let head = format!(
-            "GET {target} HTTP/1.1\r\nHost: bench\r\nAccept: image/webp\r\nCookie: MMAUTHTOKEN={token}\r\n\r\n"
-        );
-        self.stream.get_mut().write_all(head.as_bytes()).expect("sent");
-        let (mut status, mut length, mut line) = (0, 0, String::new());
-        loop {
-            line.clear();
-            self.stream.read_line(&mut line).expect("an answer");
-            let text = line.trim_end().to_ascii_lowercase();
-            if let Some(rest) = text.strip_prefix("http/1.1 ") {
-                status = rest[..3].parse().expect("a status");
-            } else if let Some(rest) = text.strip_prefix("content-length: ") {
-                length = rest.parse().expect("a length");
-            } else if text.is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).expect("the body");
-        status
-    }
 }

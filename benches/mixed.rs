@@ -2,12 +2,13 @@
 //! clients cause misses on the same core. The server has core 0, the load and the stand-in the other. Rounds are paired;
 //! latency counts from the moment a request was due, so a server that falls behind cannot hide it. Linux only.
 
-#[expect(dead_code, reason = "the benches of memory and pass-through ask for more")]
+#[expect(dead_code, reason = "the benches of memory and of pass-through ask for more")]
 mod binary;
+mod cores;
 
 use avatar_proxy::demo::{Options, StandIn};
 use binary::Proxy;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use cores::run_on;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -40,13 +41,6 @@ fn main() {
         tokio::runtime::Builder::new_current_thread().enable_all().event_interval(8).build().expect("a runtime");
     let round = Duration::from_millis(round);
     tokio::task::LocalSet::new().block_on(&runtime, measure(&town, proxy.address, round));
-}
-
-/// This thread and all that it starts. A machine with one core only runs everything there.
-fn run_on(core: usize) {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    let _ = sched_setaffinity(None, &cores);
 }
 
 async fn measure(town: &StandIn, proxy: SocketAddr, round: Duration) {

@@ -84,6 +84,8 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
         ("server", r#"body_idle_timeout = "0s""#, "expected a time above 0s"),
         ("server", r#"write_idle_timeout = "1d""#, "expected a time above 0s"),
         ("server", r#"shutdown_timeout = "soon""#, "expected a time"),
+        ("server", "max_connections = -1", "expected a whole number from 0 (what the file limit allows)"),
+        ("server.tls", "key = [1]", "expected the name of a file in PEM"),
         (
             "server",
             r#"trusted_proxies = ["10.0.0.5/8"]"#,
@@ -197,7 +199,10 @@ fn f52_unknown_names_are_told_with_what_was_meant() {
             "2: server.picture_timeout: unknown key; did you mean upstream.picture_timeout?",
         ),
         ("[admin]\ncolour = 1", "2: admin.colour: unknown key; [admin] of version 0.1.0 has listen"),
-        ("[server.tls]\nkey = \"k\"", "1: server.tls: unknown key; [server] of version"),
+        ("[server.tls]\nkeys = \"k\"", "2: server.tls.keys: unknown key; did you mean server.tls.key?"),
+        ("[server.tcp]\nkey = \"k\"", "1: server.tcp: unknown key; [server] of version"),
+        ("[server]\ntls.keys = \"k\"", "2: server.tls.keys: unknown key; did you mean server.tls.key?"),
+        ("[server]\ntls = \"k\"", "2: server.tls: unknown key; [server] of version"),
         ("\n\n[chache]", "3: \"chache\": unknown section; did you mean [cache]?"),
         (
             "[improve]\nenabled = true",
@@ -281,6 +286,11 @@ fn f52_keys_that_do_not_fit_together_are_told() {
             "2: admin.listen: 127.0.0.1:8066 is taken by server.listen (127.0.0.1:8066)",
         ),
         ("[admin]\nlisten = \"0.0.0.0:8066\"", "2: admin.listen: 0.0.0.0:8066 is taken by server.listen"),
+        ("[server.tls]\nkey = \"k\"", "2: server.tls.key: server.tls.certificate is missing beside it; expected both"),
+        (
+            "[server]\ntls.certificate = \"c\"",
+            "2: server.tls.certificate: server.tls.key is missing beside it; expected",
+        ),
     ] {
         let found = told_about(text);
         assert!(found.len() == 1 && found[0].starts_with(told), "{text}: {found:?}");

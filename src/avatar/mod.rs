@@ -194,13 +194,11 @@ pub struct CacheUsage {
 
 impl Avatars {
     /// Empty caches.
-    ///
-    /// # Errors
-    /// The system has no random numbers.
-    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Result<Self, getrandom::Error> {
-        Ok(Self {
+    #[must_use]
+    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Self {
+        Self {
             codecs: Codecs { decode: render::decode, render: render::render },
-            grants: settings.grants.map(Grants::new).transpose()?,
+            grants: settings.grants.map(Grants::new),
             flights: Flights::default(),
             allowances: Allowances::new(settings.allowances),
             outage: AtomicBool::new(false),
@@ -212,7 +210,7 @@ impl Avatars {
             pool: RenderPool::new(settings.render),
             settings,
             telemetry,
-        })
+        }
     }
 
     /// The picture as asked for, if the caller has a grant for it and all of it is in memory.

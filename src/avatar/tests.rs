@@ -65,7 +65,7 @@ impl Stage {
             limits: Limits::default(),
             max_source: 1 << 20,
         };
-        let mut avatars = Avatars::new(settings, telemetry.clone()).expect("random numbers");
+        let mut avatars = Avatars::new(settings, telemetry.clone());
         avatars.codecs = codecs;
         Self { upstream, avatars, telemetry }
     }

@@ -166,7 +166,10 @@ pub struct BasePath(String);
 
 impl BasePath {
     /// Reads `/` or `/chat`; a trailing slash is allowed.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text == "/" {
             return Ok(Self::default());
         }

@@ -23,6 +23,7 @@ use crate::telemetry::{LogFormat, LogSettings};
 use crate::variant::Format;
 use ipnet::IpNet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
@@ -83,6 +84,8 @@ pub struct Server {
     pub base_path: BasePath,
     /// Threads that answer requests; 0 is one per core.
     pub workers: usize,
+    /// Client connections at once; 0 is what the file limit allows.
+    pub max_connections: usize,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// How long the head of a request may take.
@@ -95,6 +98,17 @@ pub struct Server {
     pub shutdown_timeout: Duration,
     /// The networks whose `X-Forwarded-*` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `[server.tls]`
+    pub tls: Tls,
+}
+
+/// The certificate shown to clients; without one they speak plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// The file of the certificate and those that vouch for it.
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key.
+    pub key: Option<PathBuf>,
 }
 
 impl Default for Server {
@@ -103,12 +117,14 @@ impl Default for Server {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8066)),
             base_path: BasePath::default(),
             workers: 0,
+            max_connections: 0,
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(60),
             write_idle_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
+            tls: Tls::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::variant::Format;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use tracing::level_filters::LevelFilter;
 
 /// A type that a key may have.
@@ -74,6 +75,17 @@ impl Setting for Option<SocketAddr> {
 
     fn show(&self) -> String {
         self.map_or_else(|| quoted(""), |address| address.show())
+    }
+}
+
+impl Setting for Option<PathBuf> {
+    fn read(raw: &Raw) -> Result<Self, Invalid> {
+        let text = raw.text()?;
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_deref().unwrap_or(Path::new("")).display())
     }
 }
 

@@ -28,6 +28,28 @@ impl Limits {
 /// How long somebody who has just connected may take to ask for something while the process drains.
 const LATE_GUEST: Duration = Duration::from_secs(1);
 
+/// How far what follows the head of a request is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// Somebody waits for more of it.
+    Awaited,
+    /// A part of it is being passed on, and there may be more that was read.
+    Passed,
+    /// There is none, or no more, or nobody who takes it.
+    Over,
+}
+
+/// What it means that a client says no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Silence {
+    /// Not known yet: actix would forget what it has read and nobody has taken.
+    Early,
+    /// It is gone, and what it asked for is for nobody.
+    Gone,
+    /// It only says no more.
+    Heard,
+}
+
 /// Why a connection is to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Over {
@@ -50,8 +72,16 @@ pub struct Pulse {
     heard: Cell<bool>,
     /// The client has to take something before more can be written.
     blocked: Cell<bool>,
+    /// What is written next is an answer of ours.
+    owes: Cell<bool>,
+    /// The end of the connection has been explained.
+    refused: Cell<bool>,
     /// Changes with each of these: what has the same turn for long has not moved.
     turn: Cell<u32>,
+    /// What follows the head of a request.
+    body: Cell<Body>,
+    /// The client has said its last, and actix has not been told.
+    end_waits: Cell<bool>,
     over: Cell<Option<Over>>,
     waker: RefCell<Option<Waker>>,
     /// The turn that was seen last, and since when.
@@ -67,7 +97,11 @@ impl Pulse {
             met: Cell::new(false),
             heard: Cell::new(false),
             blocked: Cell::new(false),
+            owes: Cell::new(false),
+            refused: Cell::new(false),
             turn: Cell::new(0),
+            body: Cell::new(Body::Over),
+            end_waits: Cell::new(false),
             over: Cell::new(None),
             waker: RefCell::default(),
             seen: Cell::new((0, at)),
@@ -100,6 +134,49 @@ impl Pulse {
         }
     }
 
+    /// How far the body of the request is, or what a tunnel's client says.
+    pub fn body_is(&self, body: Body) {
+        self.body.set(body);
+        if body != Body::Passed && self.end_waits.replace(false) {
+            self.wake();
+        }
+    }
+
+    /// The client has said its last.
+    pub(super) fn silence(&self) -> Silence {
+        match self.body.get() {
+            Body::Passed => {
+                self.end_waits.set(true);
+                Silence::Early
+            }
+            // As nginx reads it: an end in the midst of an exchange is a departure.
+            Body::Over if self.exchanges.get() > 0 => Silence::Gone,
+            // Whoever waits for more is told that there is no more: a body broke off, or one side of a tunnel is done.
+            Body::Awaited | Body::Over => Silence::Heard,
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether what is written now belongs to an answer of ours.
+    pub(super) fn owes(&self) -> bool {
+        self.owes.get()
+    }
+
+    /// All that was there to be written is written.
+    pub(super) fn flushed(&self) {
+        self.owes.set(self.exchanges.get() > 0);
+    }
+
+    /// The end of the connection is explained now; whether it has not been before.
+    pub(super) fn refuse(&self) -> bool {
+        !self.refused.replace(true)
+    }
+
     /// Whom to wake when the connection is to end.
     pub(super) fn park(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -122,9 +199,7 @@ impl Pulse {
     pub(super) fn sweep(&self, limits: &Limits, drains: bool, now: Instant) {
         if let Some(over) = self.judge(limits, drains, now) {
             self.over.set(Some(over));
-            if let Some(waker) = &*self.waker.borrow() {
-                waker.wake_by_ref();
-            }
+            self.wake();
         }
     }
 
@@ -156,6 +231,7 @@ impl Exchange {
         on.exchanges.set(on.exchanges.get() + 1);
         on.met.set(true);
         on.heard.set(false);
+        on.owes.set(true);
         on.moved();
         Self(on.clone())
     }
@@ -243,6 +319,22 @@ mod tests {
         // What is left to be written of an answer that is over.
         check(&[(1, Begins), (2, Blocks), (2, Ends)], NEVER, Some((63, Over::Write)));
         check(&[(1, Begins), (2, Blocks), (2, Ends), (9, Writes)], NEVER, Some((10 + 75, Over::Idle)));
+    }
+
+    #[test]
+    fn a_last_word_is_told_when_all_before_it_was_taken() {
+        let pulse = Rc::new(Pulse::begun(Instant::now()));
+        assert_eq!(pulse.silence(), Silence::Heard, "nothing was asked");
+        let exchange = Exchange::begin(&pulse);
+        assert_eq!(pulse.silence(), Silence::Gone, "it is no more there for the answer");
+        for (body, silence) in
+            [(Body::Passed, Silence::Early), (Body::Awaited, Silence::Heard), (Body::Over, Silence::Gone)]
+        {
+            pulse.body_is(body);
+            assert_eq!(pulse.silence(), silence, "{body:?}");
+        }
+        drop(exchange);
+        assert_eq!(pulse.silence(), Silence::Heard);
     }
 
     #[test]

@@ -11,8 +11,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How many chunks of a request body may wait for upstream: back-pressure, not buffering.
-const CHUNKS_IN_FLIGHT: usize = 4;
+/// How many chunks of a request body may wait for upstream: back-pressure, not buffering. actix hands over up to 128 KiB in
+/// one of them, and holds as much before and behind it.
+const CHUNKS_IN_FLIGHT: usize = 1;
 
 /// The client's body broke off: upstream must see an aborted request, never a short one that looks whole.
 #[derive(Debug, thiserror::Error)]

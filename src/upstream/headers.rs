@@ -17,18 +17,26 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Fields whose removal by `Connection: <name>` would change who asks; a request that tries it is refused.
-const NOT_NAMEABLE: [&str; 9] = [
-    "authorization",
-    "cookie",
-    "host",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-mattermost-preauth-secret",
-    "x-real-ip",
+/// Fields whose removal by `Connection: <name>` would change who asks, from where or for which site (mattermost.md
+/// sections 4 and 6); a request that tries it is refused. So is any name that begins with one of [`FORWARDING`] or
+/// [`OF_A_SERVER`].
+const NOT_NAMEABLE: [HeaderName; 10] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::HOST,
+    header::ORIGIN,
+    header::FORWARDED,
+    X_REAL_IP,
+    HeaderName::from_static("x-cloud-token"),
+    HeaderName::from_static("x-csrf-token"),
+    HeaderName::from_static("x-mattermost-preauth-secret"),
+    HeaderName::from_static("x-requested-with"),
 ];
+
+/// How the fields begin by which proxies tell where a request came from.
+const FORWARDING: &str = "x-forwarded-";
+/// How the credentials of another server begin.
+const OF_A_SERVER: &str = "x-remotecluster-";
 
 /// The `Cache-Control` of what must not be kept: a stop-gap, something broken, or perhaps older than its URL says.
 pub const DO_NOT_KEEP: &str = "private, no-cache";
@@ -50,7 +58,8 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// change the meaning of the request.
 pub fn strip_request_hop_by_hop(headers: &mut HeaderMap) -> Result<(), ConnectionNamesCredential> {
     for name in connection_tokens(headers) {
-        if NOT_NAMEABLE.contains(&name.as_str()) {
+        let begins = |prefix| name.as_str().starts_with(prefix);
+        if NOT_NAMEABLE.contains(&name) || begins(FORWARDING) || begins(OF_A_SERVER) {
             return Err(ConnectionNamesCredential);
         }
         headers.remove(&name);
@@ -73,10 +82,39 @@ pub fn strip_response_hop_by_hop(headers: &mut HeaderMap) {
     strip_listed(headers);
 }
 
+/// Whether an answer says in one way, and in one that we understand, where it ends. hyper forgives what is checked here:
+/// of a length and chunks it believes the chunks and hands over both, and of other codings it knows the last alone.
+///
+/// # Errors
+/// It says so twice, or by a coding that would reach the client without its name (RFC 9112 section 6.3).
+pub fn check_answer_framing(headers: &HeaderMap) -> Result<(), FramedTwice> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None)
+            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(header::CONTENT_LENGTH) =>
+        {
+            Ok(())
+        }
+        _ => Err(FramedTwice),
+    }
+}
+
+/// An answer of which nobody can tell for certain where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its answer is framed twice, or in a way that nobody asked for")]
+pub struct FramedTwice;
+
 fn strip_listed(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Whether `Connection` names this field.
+#[must_use]
+pub fn connection_names(headers: &HeaderMap, name: &HeaderName) -> bool {
+    connection_tokens(headers).contains(name)
 }
 
 fn connection_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
@@ -103,18 +141,20 @@ pub struct Origin {
     pub trusted: bool,
     /// The client: the address that a believed proxy added itself, which is the last, or the peer.
     pub client: IpAddr,
+    /// Whether the peer speaks HTTPS with us.
+    pub encrypted: bool,
 }
 
-/// Sets the forwarding fields: a trusted peer's are extended, anybody else's are replaced, because Mattermost takes the
-/// first address of the list for the client's (`GetIPAddress` in `server/channels/utils/utils.go`).
+/// Sets the forwarding fields: a trusted peer's are kept, and its lists are extended by the peer; anybody else's are
+/// dropped and ours take their place, because Mattermost takes the first address of the list for the client's
+/// (`GetIPAddress` in `server/channels/utils/utils.go`). `Forwarded` (RFC 7239) is extended where it is, and never begun:
+/// Mattermost does not read it.
 pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Option<&HeaderValue>) {
     let peer = HeaderValue::try_from(origin.peer.to_string()).expect("an address is ASCII");
     if !origin.trusted {
-        for name in [&X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &X_REAL_IP, &header::FORWARDED] {
-            headers.remove(name);
-        }
+        drop_forwarding(headers);
     }
-    let chain = headers.get_all(&X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    let chain = lines(headers, &X_FORWARDED_FOR);
     // The address that the outer proxy added itself, which is the last: those before it may be the client's invention.
     let last = chain.last().and_then(|line| line.split(|byte| *byte == b',').next_back()).map(<[u8]>::trim_ascii);
     let client = last.filter(|last| !last.is_empty()).map_or_else(
@@ -124,9 +164,37 @@ pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Opti
     let chain = if chain.is_empty() { peer } else { joined(&chain, peer.as_bytes()) };
     headers.insert(X_FORWARDED_FOR, chain);
     headers.entry(X_REAL_IP).or_insert(client);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    let scheme = if origin.encrypted { "https" } else { "http" };
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     if let Some(host) = client_host {
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+    }
+    let forwarded = lines(headers, &header::FORWARDED);
+    if !forwarded.is_empty() {
+        let forwarded = joined(&forwarded, forwarded_element(origin.peer).as_bytes());
+        headers.insert(header::FORWARDED, forwarded);
+    }
+}
+
+fn drop_forwarding(headers: &mut HeaderMap) {
+    let told = |name: &&HeaderName| name.as_str().starts_with(FORWARDING);
+    for name in headers.keys().filter(told).cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+    headers.remove(X_REAL_IP);
+    headers.remove(header::FORWARDED);
+}
+
+/// The lines of a list, without empty ones.
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|line| !line.is_empty()).collect()
+}
+
+/// A peer as RFC 7239 section 6 writes it: an IPv6 address in brackets, and so in quotes.
+fn forwarded_element(peer: IpAddr) -> String {
+    match peer {
+        IpAddr::V4(peer) => format!("for={peer}"),
+        IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
     }
 }
 
@@ -290,8 +358,34 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_framed_once() {
+        for (fields, once) in [
+            (&[][..], true),
+            (&[("content-length", "5")], true),
+            (&[("transfer-encoding", "chunked")], true),
+            (&[("transfer-encoding", "Chunked")], true),
+            (&[("transfer-encoding", "chunked"), ("content-length", "5")], false),
+            (&[("transfer-encoding", "gzip, chunked")], false),
+            (&[("transfer-encoding", "gzip")], false),
+            (&[("transfer-encoding", "")], false),
+            (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
+        ] {
+            assert_eq!(check_answer_framing(&map(fields)).is_ok(), once, "{fields:?}");
+        }
+    }
+
+    #[test]
     fn connection_may_not_name_a_credential() {
-        for named in ["Authorization", "cookie", "keep-alive, X-Forwarded-For", "Host"] {
+        for named in [
+            "Authorization",
+            "cookie",
+            "keep-alive, X-Forwarded-For",
+            "close,x-forwarded-port",
+            "Host",
+            "X-RemoteCluster-Token",
+            "X-CSRF-Token",
+            "\t,, Forwarded ,",
+        ] {
             let mut headers = map(&[("connection", named)]);
             assert_eq!(strip_request_hop_by_hop(&mut headers), Err(ConnectionNamesCredential), "{named}");
         }
@@ -305,27 +399,36 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-real-ip", "10.1.1.1"),
             ("forwarded", "for=x"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-prefix", "/mm"),
         ];
         let host = HeaderValue::from_static("chat.example");
 
         let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: false, client: peer }, Some(&host));
+        set_forwarding(&mut headers, Origin { peer, trusted: false, client: peer, encrypted: false }, Some(&host));
         assert_eq!(text(&headers, "x-forwarded-for"), ["192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-proto"), ["http"]);
         assert_eq!(text(&headers, "x-real-ip"), ["192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-host"), ["chat.example"]);
-        assert!(!headers.contains_key("forwarded"));
+        assert_eq!(headers.len(), 4, "{headers:?}");
 
         let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, Some(&host));
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, Some(&host));
         assert_eq!(text(&headers, "x-forwarded-for"), ["10.1.1.1, 192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
-        assert_eq!(text(&headers, "forwarded"), ["for=x"]);
+        assert_eq!(text(&headers, "forwarded"), ["for=x, for=192.0.2.7"]);
+        assert_eq!(text(&headers, "x-forwarded-prefix"), ["/mm"]);
 
         let mut headers = map(&[("x-forwarded-for", "6.6.6.6, 10.1.1.1")]);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, None);
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, None);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
+
+        let peer = "2001:db8::1".parse().expect("address");
+        let mut headers = map(&[("x-forwarded-for", ""), ("forwarded", "for=x"), ("forwarded", "for=y")]);
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, None);
+        assert_eq!(text(&headers, "x-forwarded-for"), ["2001:db8::1"]);
+        assert_eq!(text(&headers, "forwarded"), ["for=x, for=y, for=\"[2001:db8::1]\""]);
     }
 
     #[test]

@@ -31,6 +31,10 @@ const POOL_IDLE: Duration = Duration::from_secs(45);
 /// Idle connections kept to upstream by each client.
 const POOL_SIZE: usize = 64;
 
+/// What a connection that passes bodies through buffers in each direction, beside the chunk that is being handed over. With
+/// what the client's side holds it stays below the mebibyte that may be in flight; a head has to fit into it, too.
+const CONNECTION_BUFFER: usize = 128 << 10;
+
 /// Where upstream is and how long it may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -98,6 +102,12 @@ impl From<hyper_util::client::legacy::Error> for UpstreamError {
 impl From<hyper::Error> for UpstreamError {
     fn from(error: hyper::Error) -> Self {
         broken_or_aborted(&error)
+    }
+}
+
+impl From<headers::FramedTwice> for UpstreamError {
+    fn from(error: headers::FramedTwice) -> Self {
+        Self::Broken(error.to_string())
     }
 }
 
@@ -266,6 +276,7 @@ impl Upstream {
             .wrap_connector(connector);
         let passthrough = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .http1_max_buf_size(CONNECTION_BUFFER)
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_SIZE)
             .build(connector);
@@ -330,6 +341,7 @@ impl Upstream {
             return Err(UpstreamError::Broken("a 304 to an unconditional request".to_owned()));
         }
         let mut headers = response.headers().clone();
+        headers::check_answer_framing(&headers)?;
         headers::strip_response_hop_by_hop(&mut headers);
         let chunks = stream::unfold(response, |mut response| async move {
             match response.chunk().await {
@@ -364,7 +376,7 @@ impl Upstream {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
         }
-        Ok(self.streamed(response))
+        self.streamed(response)
     }
 
     /// Asks for an upgrade of the connection. Not one byte of the client's is sent before upstream's 101.
@@ -374,7 +386,7 @@ impl Upstream {
     pub async fn upgrade(&self, target: PathAndQuery, headers: HeaderMap) -> Result<UpgradeAnswer, UpstreamError> {
         let mut response = self.send(Method::GET, target, headers, RequestBody::empty()).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(UpgradeAnswer::Declined(self.streamed(response)));
+            return Ok(UpgradeAnswer::Declined(self.streamed(response)?));
         }
         let upgraded = timeout(self.settings.head_timeout, hyper::upgrade::on(&mut response)).await;
         let upgraded = upgraded.map_err(|_| UpstreamError::TimedOut)??;
@@ -427,11 +439,12 @@ impl Upstream {
         }
     }
 
-    fn streamed(&self, response: http::Response<Incoming>) -> http::Response<BodyStream> {
+    fn streamed(&self, response: http::Response<Incoming>) -> Result<http::Response<BodyStream>, UpstreamError> {
         let (mut head, body) = response.into_parts();
+        headers::check_answer_framing(&head.headers)?;
         headers::strip_response_hop_by_hop(&mut head.headers);
         let chunks = http_body_util::BodyDataStream::new(body);
-        http::Response::from_parts(head, with_idle_timeout(chunks, self.settings.idle_timeout))
+        Ok(http::Response::from_parts(head, with_idle_timeout(chunks, self.settings.idle_timeout)))
     }
 
     fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, UpstreamError> {

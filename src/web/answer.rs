@@ -9,7 +9,7 @@ use crate::telemetry::{Answered, Outcome, ProofKind, RequestLine, Route, Telemet
 use crate::upstream::AnswerBody;
 use crate::upstream::headers::content_length;
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
-use actix_web::http::StatusCode;
+use actix_web::http::{ConnectionType, StatusCode, Version};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -204,6 +204,15 @@ pub(super) fn streamed(method: &Method, status: UpstreamStatus, headers: &Header
             }
         }
     })
+}
+
+/// HTTP/1.0 knows no chunks: there a body of unknown length ends with the connection (RFC 9112 section 6.3).
+pub(super) fn framed_for(version: Version, mut response: HttpResponse) -> HttpResponse {
+    if version < Version::HTTP_11 && matches!(response.body().size(), BodySize::Stream) {
+        response.head_mut().no_chunking(true);
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response
 }
 
 /// A body of `len` bytes that is announced and not sent.

@@ -8,6 +8,7 @@ mod ask;
 mod change;
 pub mod error;
 mod influence;
+mod intake;
 mod learning;
 mod passthrough;
 mod picture;
@@ -20,7 +21,7 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
-use crate::listen::{Exchange, Pulse};
+use crate::listen::{Exchange, Pulse, Refusal, Stage};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
@@ -29,23 +30,26 @@ use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
-use actix_web::dev::Payload;
-use actix_web::http::header as actix_header;
+use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
 use ask::Ask;
+use bytes::Bytes;
 pub use error::WebError;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 pub use influence::Influence;
+use intake::Intake;
 use ipnet::IpNet;
 pub use learning::School;
+use request_id::RequestId;
 use route::{Route, Who};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What the front door needs to know.
 #[derive(Clone, Debug)]
@@ -71,6 +75,8 @@ pub struct Settings {
     pub server_timing: bool,
     /// One log line a request.
     pub log_requests: bool,
+    /// Whether clients speak HTTPS with us.
+    pub encrypted: bool,
     /// How long the body of a request may pause.
     pub body_idle_timeout: Duration,
 }
@@ -100,6 +106,8 @@ pub struct Front {
     pub listeners: Arc<ListenBudget>,
     /// The last site that was named.
     pub last_site: LastSite,
+    /// Where the process stands: tunnels have to know.
+    pub stage: watch::Receiver<Stage>,
 }
 
 impl Front {
@@ -166,9 +174,9 @@ struct Inbound {
 enum ClientBody {
     None,
     /// So many bytes, or chunks.
-    Some(Option<u64>, Payload),
+    Some(Option<u64>, Intake),
     /// Whatever the client sends once the connection is a WebSocket's.
-    WebSocket(Payload),
+    WebSocket(Intake),
 }
 
 /// Answers any request.
@@ -191,18 +199,19 @@ pub async fn handle(front: Rc<Front>, request: Request) -> HttpResponse {
 
 /// Answers what is not in memory.
 async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: Route, origin: Origin) -> HttpResponse {
-    let payload = request.take_payload();
-    let (headers, body, target) = match read(&front, &request, payload, &ledger.method, origin) {
+    let intake = Intake::of(&mut request);
+    let (headers, body, target) = match read(&front, &request, intake, &ledger.method, origin) {
         Ok(read) => read,
         Err(error) => return fail(&front, &error, ledger, &route),
     };
     let (path, query) = (request.path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+    let version = request.version();
     drop(request);
     let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
     let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
     match dispatch(&front, &mut inbound, &route).await {
-        Ok(response) => inbound.ledger.close_with(response),
+        Ok(response) => inbound.ledger.close_with(answer::framed_for(version, response)),
         Err(error) => fail(&front, &error, inbound.ledger, &route),
     }
 }
@@ -232,6 +241,17 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
         Route::Refused => Err(WebError::Path),
         Route::Connect => Err(WebError::Method),
     }
+}
+
+/// Our own answer to what is no request, as it goes over the connection: counted, and logged once.
+#[must_use]
+pub fn refuse(telemetry: &Telemetry, refusal: Refusal) -> Bytes {
+    let error = WebError::Refused(refusal);
+    let (_, id, reason) = error.verdict();
+    let request_id = RequestId::next().spelt();
+    telemetry.refused(reason);
+    tracing::debug!(error.id = id, request.id = request_id.as_str(), %error, "request refused");
+    error.bytes(request_id.as_str())
 }
 
 /// Our own answer to a request that cannot be served: counted, and logged once.
@@ -268,12 +288,12 @@ fn class(route: &Route) -> RouteClass {
 fn read(
     front: &Front,
     request: &Request,
-    payload: Payload,
+    intake: Intake,
     method: &Method,
     origin: Origin,
 ) -> Result<(HeaderMap, ClientBody, PathAndQuery), WebError> {
     let mut headers = wire::from_client(request.headers());
-    let body = body_of(method, &headers, payload)?;
+    let body = body_of(method, request.version(), &headers, intake)?;
     prepare(front, &mut headers, origin)?;
     Ok((headers, body, target_of(request)?))
 }
@@ -281,8 +301,10 @@ fn read(
 fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {
     headers::strip_request_hop_by_hop(headers)?;
     headers::mark_hop(headers, &front.hop)?;
-    // actix has told the client to go on already.
-    headers.remove(header::EXPECT);
+    if expects_continue(headers) {
+        // actix has told the client to go on already. Any other expectation is upstream's to fail.
+        headers.remove(header::EXPECT);
+    }
     let host = headers.get(header::HOST).cloned();
     headers::set_forwarding(headers, origin, host.as_ref());
     Ok(())
@@ -291,29 +313,42 @@ fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(),
 /// Path and query as they came. The authority of an absolute-form target is not looked at: only the configured upstream
 /// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2).
 fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
-    let raw = request.uri().path_and_query().map_or("/", actix_web::http::uri::PathAndQuery::as_str);
+    let raw = match request.uri().path_and_query() {
+        Some(raw) => raw.as_str(),
+        // The authority form is CONNECT's, which is refused for what it is.
+        None if request.method() == actix_web::http::Method::CONNECT => "/",
+        None => return Err(WebError::Target),
+    };
     let target = PathAndQuery::try_from(raw).map_err(|_| WebError::Target)?;
     if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
 }
 
+/// The test by which actix sends a 100 (RFC 9110 section 10.1.1).
+fn expects_continue(headers: &HeaderMap) -> bool {
+    let mut expected = headers.get_all(header::EXPECT).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    expected.any(|each| each.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake;
-/// any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
-fn body_of(method: &Method, headers: &HeaderMap, payload: Payload) -> Result<ClientBody, WebError> {
+/// nor is one that `Connection` does not name, or of HTTP/1.0: whoever forwarded it may send another client's request next.
+/// Any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
+fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intake) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length = headers::content_length(headers).unwrap_or(0);
     // The very test by which actix decides to hand over whatever follows as it comes.
     let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
-        return if *method == Method::GET && !chunked && length == 0 {
-            Ok(ClientBody::WebSocket(payload))
+        let named = headers::connection_names(headers, &header::UPGRADE) && version == Version::HTTP_11;
+        return if *method == Method::GET && named && !chunked && length == 0 {
+            Ok(ClientBody::WebSocket(intake))
         } else {
             Err(WebError::Handshake)
         };
     }
     Ok(match (chunked, length) {
-        (true, _) => ClientBody::Some(None, payload),
+        (true, _) => ClientBody::Some(None, intake),
         (false, 0) => ClientBody::None,
-        (false, length) => ClientBody::Some(Some(length), payload),
+        (false, length) => ClientBody::Some(Some(length), intake),
     })
 }
 
@@ -333,5 +368,6 @@ fn origin_of(front: &Front, request: &Request) -> Origin {
         line.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
     };
     let client = trusted.then(named).flatten();
-    Origin { peer, trusted, client: client.map_or(peer, |client| client.to_canonical()) }
+    let client = client.map_or(peer, |client| client.to_canonical());
+    Origin { peer, trusted, client, encrypted: front.settings.encrypted }
 }

@@ -1,6 +1,7 @@
 //! Every request that is not ours: streamed both ways, nothing added but the forwarding fields and the hop marker.
 
 use super::answer::streamed;
+use super::intake::Intake;
 use super::learning::Attending;
 use super::route::{Route, Who};
 use super::{ClientBody, Front, Inbound, WebError};
@@ -9,9 +10,7 @@ use crate::identity::PictureId;
 use crate::telemetry::{Outcome, UpstreamKind};
 use crate::upstream::{AnswerBody, BodySender, BodyStream, RequestBody, UpstreamError};
 use actix_web::HttpResponse;
-use actix_web::dev::Payload;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::Method;
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
@@ -81,9 +80,9 @@ impl Outbound {
     pub(super) async fn forward(self, front: &Front) -> Result<http::Response<BodyStream>, UpstreamError> {
         let stalled = Rc::new(Cell::new(false));
         let body = match self.body {
-            ClientBody::Some(length, payload) => {
+            ClientBody::Some(length, intake) => {
                 let (sender, body) = RequestBody::channel(length);
-                actix_web::rt::spawn(pump(payload, sender, front.settings.body_idle_timeout, stalled.clone()));
+                actix_web::rt::spawn(pump(intake, sender, front.settings.body_idle_timeout, stalled.clone()));
                 body
             }
             ClientBody::None | ClientBody::WebSocket(_) => RequestBody::empty(),
@@ -104,8 +103,8 @@ impl Outbound {
 
 /// Hands the client's body over. One that breaks off or stalls is aborted upstream too, by letting the sender go without
 /// an end: a short body must never look whole.
-async fn pump(mut payload: Payload, sender: BodySender, idle: Duration, stalled: Rc<Cell<bool>>) {
-    while let Ok(next) = tokio::time::timeout(idle, payload.next()).await {
+async fn pump(mut intake: Intake, sender: BodySender, idle: Duration, stalled: Rc<Cell<bool>>) {
+    while let Ok(next) = tokio::time::timeout(idle, intake.next()).await {
         match next {
             Some(Ok(chunk)) => {
                 if !sender.send(chunk).await {

@@ -1,49 +1,55 @@
 //! Upgraded connections: after upstream's 101, bytes both ways.
 
 use super::answer::streamed;
+use super::intake::Intake;
 use super::{ClientBody, Front, Inbound, WebError};
 use crate::avatar::Avatars;
 use crate::identity::{PictureId, PictureKind, Site};
-use crate::overheard::{Listener, News, is_event_socket};
+use crate::listen::Stage;
+use crate::overheard::{Boundary, Listener, News, is_event_socket};
 use crate::telemetry::{Heard, Outcome, Route, Telemetry};
-use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError};
+use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
-use actix_web::dev::Payload;
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::watch;
 
 /// How much of upstream's is read at once: at least, since most tunnels are silent while they hold a buffer, and at most.
 const READS: RangeInclusive<usize> = 2 << 10..=16 << 10;
 /// How long what upstream said last, its close frame above all, may take to reach the client.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// A close frame with the status 1001, unmasked as a server's are (RFC 6455 sections 5.5.1 and 7.4.1).
+const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
+
 /// Asks upstream for the upgrade and, if it agrees, becomes a pipe. Not one byte of the client's goes before that.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
-    let ClientBody::WebSocket(payload) = std::mem::replace(&mut inbound.body, ClientBody::None) else {
+    let ClientBody::WebSocket(intake) = std::mem::replace(&mut inbound.body, ClientBody::None) else {
         unreachable!("only a WebSocket request is sent here");
     };
     inbound.ledger.route = Route::Websocket;
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
-    let mut headers = inbound.headers.clone();
-    headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let mut asked = inbound.headers.clone();
+    asked.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+    asked.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    asked.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let caller = front.caller(&inbound.headers);
-    match front.upstream.upgrade(inbound.target.clone(), headers).await? {
-        UpgradeAnswer::Switched(head, tunnel) => {
+    match front.upstream.upgrade(inbound.target.clone(), asked).await? {
+        UpgradeAnswer::Switched(mut head, tunnel) => {
             if !accepts(&inbound.headers, &head) {
                 return Err(UpstreamError::Broken("the accept key of its 101 is wrong".to_owned()).into());
             }
             let ears = Ears::for_tunnel(front, inbound, &head);
-            Ok(switched(&head, payload, tunnel, ears))
+            headers::strip_response_hop_by_hop(&mut head);
+            Ok(switched(&head, intake, tunnel, ears, front.stage.clone()))
         }
         UpgradeAnswer::Declined(answer) => {
             front.avatars.heed(caller.as_ref(), None, answer.status());
@@ -68,22 +74,28 @@ fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
     answer.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
 }
 
-fn switched(head: &HeaderMap, payload: Payload, tunnel: Tunnel, ears: Option<Ears>) -> HttpResponse {
+fn switched(
+    head: &HeaderMap,
+    intake: Intake,
+    tunnel: Tunnel,
+    ears: Option<Ears>,
+    stage: watch::Receiver<Stage>,
+) -> HttpResponse {
     let (from_upstream, to_upstream) = tokio::io::split(tunnel);
-    actix_web::rt::spawn(client_to_upstream(payload, to_upstream));
+    actix_web::rt::spawn(client_to_upstream(intake, to_upstream));
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");
-    let mut response = response.streaming(upstream_to_client(from_upstream, ears));
+    let downstream =
+        Downstream { from_upstream, room: *READS.start(), ears, stage, boundary: Boundary::default(), is_over: false };
+    let mut response = response.streaming(downstream.into_stream());
     // actix takes what follows for content.
     response.headers_mut().remove(actix_web::http::header::CONTENT_TYPE);
-    super::wire::to_client(head, response.headers_mut(), |name| {
-        !matches!(*name, header::CONNECTION | header::UPGRADE | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
-    });
+    super::wire::to_client(head, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
     response
 }
 
-async fn client_to_upstream(mut payload: Payload, mut to_upstream: WriteHalf<Tunnel>) {
-    while let Some(Ok(chunk)) = payload.next().await {
+async fn client_to_upstream(mut intake: Intake, mut to_upstream: WriteHalf<Tunnel>) {
+    while let Some(Ok(chunk)) = intake.next().await {
         if to_upstream.write_all(&chunk).await.is_err() {
             return;
         }
@@ -92,28 +104,59 @@ async fn client_to_upstream(mut payload: Payload, mut to_upstream: WriteHalf<Tun
     let _ = to_upstream.shutdown().await;
 }
 
-/// Upstream's bytes until it hangs up. Then the stream fails instead of ending: at an end actix would wait seconds for the
-/// client to hang up first, while the client waits to be told.
-fn upstream_to_client(
+/// Upstream's side of a tunnel on its way to the client.
+struct Downstream {
     from_upstream: ReadHalf<Tunnel>,
+    /// How much is read at once.
+    room: usize,
     ears: Option<Ears>,
-) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::try_unfold((from_upstream, *READS.start(), ears), |(mut from_upstream, room, mut ears)| async move {
-        let mut buffer = BytesMut::with_capacity(room);
-        let read = from_upstream.read_buf(&mut buffer).await?;
+    stage: watch::Receiver<Stage>,
+    boundary: Boundary,
+    /// Nothing more is to be said.
+    is_over: bool,
+}
+
+impl Downstream {
+    /// Upstream's bytes until it hangs up or the process has to. Then the stream fails instead of ending: at an end actix
+    /// would wait seconds for the client to hang up first, while the client waits to be told.
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+        stream::try_unfold(self, |mut this| async move {
+            let Some(chunk) = this.next().await? else {
+                tokio::time::sleep(LAST_WORDS).await;
+                return Err(std::io::ErrorKind::ConnectionAborted.into());
+            };
+            Ok(Some((chunk, this)))
+        })
+    }
+
+    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        let Self { from_upstream, room, ears, stage, boundary, is_over } = self;
+        if *is_over {
+            return Ok(None);
+        }
+        let mut buffer = BytesMut::with_capacity(*room);
+        let read = tokio::select! {
+            biased;
+            read = from_upstream.read_buf(&mut buffer) => read?,
+            () = Stage::closing(stage) => {
+                *is_over = true;
+                // In the midst of a frame of upstream's it would be part of that.
+                return Ok(boundary.is_between_frames().then_some(Bytes::from_static(GOING_AWAY)));
+            }
+        };
         if read == 0 {
-            tokio::time::sleep(LAST_WORDS).await;
-            return Err(std::io::ErrorKind::ConnectionAborted.into());
+            return Ok(None);
         }
         // What fills the buffer goes on; what does not is over for now.
-        let room = if read == room { (2 * room).min(*READS.end()) } else { *READS.start() };
+        *room = if read == *room { (2 * read).min(*READS.end()) } else { *READS.start() };
         let chunk = buffer.freeze();
-        if let Some(ears) = &mut ears {
+        boundary.pass(&chunk);
+        if let Some(ears) = ears {
             // Before the client hears of it: what it asks for next is to be the new picture.
             ears.hear(&chunk).await;
         }
-        Ok(Some((chunk, (from_upstream, room, ears))))
-    })
+        Ok(Some(chunk))
+    }
 }
 
 /// Overhears what upstream tells the client of a tunnel; the bytes are not touched.

@@ -54,6 +54,12 @@ impl Request {
         Self::get(&format!("/api/v4/users/{user}/image{mark}{query}"))
     }
 
+    /// The same about the thing of this id, where the target leaves it open as `{id}`.
+    pub(crate) fn about(mut self, id: &str) -> Self {
+        self.target = self.target.replace("{id}", id);
+        self
+    }
+
     pub(crate) fn method(mut self, method: &str) -> Self {
         self.method = method.into();
         self

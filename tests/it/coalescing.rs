@@ -5,12 +5,12 @@ use crate::client::{ALICE, ALICES_TOKEN, Answer, BOBS_TOKEN, Connection, PATIENC
 use crate::mattermost::{BROWSER, Work, costing, looks_at, picture_path, shows, town, work};
 use crate::pictures::{RED, photo, png, solid};
 use crate::proxy::Proxy;
-use crate::upstream::{Upstream, not_modified, picture_answer, send_and_close};
+use crate::upstream::{Upstream, keeping, kept_answer, not_modified, picture_answer, send_and_close};
 use avatar_proxy::demo::{Fault, Options, Repeat, StandIn};
 use futures_util::future::{join, join_all};
 use std::rc::Rc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 const CROWD: u64 = 200;
@@ -330,45 +330,22 @@ async fn f09_failures_of_whoever_asked_for_all_are_not_shared() {
     }
 }
 
-/// An upstream that keeps its connections: Alice may see every picture, nobody else any; each has a validator.
+/// Alice may see every picture, nobody else any; each has a validator.
 async fn quick_upstream(picture: Vec<u8>) -> std::net::SocketAddr {
-    let door = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = door.local_addr().expect("bound");
-    let fields = |etag: &str| format!("Etag: {etag}\r\nCache-Control: max-age=86400, private\r\n");
-    let shown = format!("HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n{}Content-Length: ", fields("7"));
-    let shown = [format!("{shown}{}\r\n\r\n", picture.len()).as_bytes(), &picture].concat();
-    let unchanged = format!("HTTP/1.1 304 Not Modified\r\n{}\r\n", fields("7")).into_bytes();
-    let refusal = "{\"id\":\"api.context.permissions.app_error\"}";
-    let refused = format!(
-        "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{refusal}",
-        refusal.len()
-    );
-    let answers = Rc::new([shown, unchanged, refused.into_bytes()]);
-    actix_web::rt::spawn(async move {
-        while let Ok((mut stream, _)) = door.accept().await {
-            let answers = answers.clone();
-            actix_web::rt::spawn(async move {
-                let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
-                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                    head.extend_from_slice(&buffer[..read]);
-                    if !head.ends_with(b"\r\n\r\n") {
-                        continue;
-                    }
-                    let text = String::from_utf8_lossy(&head);
-                    let answer = match (text.contains(ALICES_TOKEN), text.contains("if-none-match: 7")) {
-                        (true, false) => &answers[0],
-                        (true, true) => &answers[1],
-                        (false, _) => &answers[2],
-                    };
-                    if stream.write_all(answer).await.is_err() {
-                        return;
-                    }
-                    head.clear();
-                }
-            });
+    let fields = [("Etag", "7"), ("Cache-Control", "max-age=86400, private"), ("Content-Type", "image/png")];
+    keeping(move |seen| {
+        let alices = seen.header("cookie").is_some_and(|cookie| cookie.contains(ALICES_TOKEN));
+        match (alices, seen.header("if-none-match") == Some("7")) {
+            (true, false) => kept_answer("200 OK", &fields, &picture),
+            (true, true) => kept_answer("304 Not Modified", &fields[..2], b""),
+            (false, _) => kept_answer(
+                "403 Forbidden",
+                &[("Content-Type", "application/json")],
+                b"{\"id\":\"api.context.permissions.app_error\"}",
+            ),
         }
-    });
-    address
+    })
+    .await
 }
 
 /// 10,000 by default; `AVATAR_PROXY_RACES` says how many.

@@ -16,8 +16,8 @@ use std::io::Write;
 use std::rc::Rc;
 use tokio::io::AsyncWriteExt;
 
-const LEARNED: &str = "avatar_proxy_lessons_total{outcome=\"learned\"}";
-const UNREADABLE: &str = "avatar_proxy_lessons_total{outcome=\"unreadable\"}";
+pub(crate) const LEARNED: &str = "avatar_proxy_lessons_total{outcome=\"learned\"}";
+pub(crate) const UNREADABLE: &str = "avatar_proxy_lessons_total{outcome=\"unreadable\"}";
 
 fn api(method: &str, path: &str, body: &Value) -> Request {
     let request = Request::new(method, &format!("/api/v4{path}"));
@@ -25,7 +25,7 @@ fn api(method: &str, path: &str, body: &Value) -> Request {
 }
 
 /// Waits until so many answers have been learned from.
-async fn has_learned(proxy: &Proxy, lessons: u64) {
+pub(crate) async fn has_learned(proxy: &Proxy, lessons: u64) {
     while proxy.metric(LEARNED).await < lessons {
         tokio::task::yield_now().await;
     }
@@ -301,7 +301,7 @@ async fn a_newer_stamp_in_a_list_is_asked_about_once_for_everybody() {
 }
 
 /// A full record as upstream spells it.
-fn record(id: &str) -> Value {
+pub(crate) fn record(id: &str) -> Value {
     json!({
         "id": id, "create_at": 1, "update_at": 1, "delete_at": 0, "username": "a", "auth_service": "",
         "email": "a@example.test", "nickname": "", "first_name": "", "last_name": "", "position": "",
@@ -309,7 +309,7 @@ fn record(id: &str) -> Value {
     })
 }
 
-fn gzipped(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzipped(bytes: &[u8]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(bytes).expect("memory");
     gzip.finish().expect("memory")

@@ -1,8 +1,8 @@
 //! Everything that is not a picture: it goes through as it came, streamed both ways.
 
-use crate::client::{Answer, PATIENCE, Request, read_answer};
+use crate::client::{Answer, Connection, PATIENCE, Request, read_answer};
 use crate::proxy::Proxy;
-use crate::upstream::{Seen, Upstream, answer, send_and_close};
+use crate::upstream::{Seen, Upstream, answer, drain, send_and_close};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -123,6 +123,10 @@ async fn answers_without_a_body_have_none() {
         ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204, None),
         ("GET", b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n", 304, None),
         ("DELETE", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, Some("0")),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200, None),
+        ("HEAD", b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n", 404, None),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", 304, None),
+        ("GET", b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", 205, Some("0")),
     ] {
         let upstream = Upstream::answering(raw).await;
         let proxy = Proxy::before(upstream.address);
@@ -132,18 +136,112 @@ async fn answers_without_a_body_have_none() {
     }
 }
 
+/// Ranges, codings and conditions are upstream's business, and so are the bytes.
 #[actix_web::test]
-async fn a_range_is_upstreams_business() {
-    let part = answer("206 Partial Content", &[("Content-Range", "bytes 2-4/9"), ("Accept-Ranges", "bytes")], b"cde");
-    let upstream = Upstream::answering(part).await;
+async fn what_upstream_made_of_a_request_is_left_alone() {
+    let part = [("Content-Range", "bytes 2-4/9"), ("Accept-Ranges", "bytes")];
+    let parts = [("Content-Type", "multipart/byteranges; boundary=x")];
+    let coded = |coding| [("Content-Encoding", coding), ("Vary", "Accept-Encoding")];
+    for (asked, status, fields, body) in [
+        (&[("Range", "bytes=2-4"), ("If-Range", "\"x\"")][..], "206 Partial Content", &part[..], &b"cde"[..]),
+        (&[("Range", "bytes=0-1,3-4")], "206 Partial Content", &parts, b"--x\r\n\r\nab\r\n--x--"),
+        (&[("Range", "bytes=99-")], "416 Range Not Satisfiable", &[("Content-Range", "bytes */9")], b""),
+        (&[("Accept-Encoding", "gzip, br, zstd")], "200 OK", &coded("gzip"), b"\x1f\x8b\x08\0garbage"),
+        (&[("Accept-Encoding", "br;q=1.0, *;q=0")], "200 OK", &coded("br"), b"\x0b\x02\x80"),
+        (&[("Accept-Encoding", "zstd")], "203 Non-Authoritative", &coded("zstd"), b"\x28\xb5\x2f\xfd"),
+        (&[("If-Match", "\"a\", W/\"b\"")], "412 Precondition Failed", &[("ETag", "1234")], b"no"),
+        (&[("If-Modified-Since", "Mon, 23 Nov 2026 11:45:04 GMT")], "299 Odd", &[("Age", "7")], b"\0\xff"),
+    ] {
+        let upstream = Upstream::answering(answer(status, fields, body)).await;
+        let proxy = Proxy::before(upstream.address);
+        let request = asked.iter().fold(Request::get("/files/1"), |request, (name, value)| request.header(name, value));
+
+        let answer = proxy.send(&request).await;
+
+        let seen = upstream.seen().pop().expect("asked");
+        assert!(asked.iter().all(|(name, value)| seen.all(name) == [*value]), "{seen:?}");
+        assert_eq!((answer.status.to_string().as_str(), &answer.body[..]), (&status[..3], body));
+        assert!(fields.iter().all(|(name, value)| answer.all(name) == [*value]), "{answer:?}");
+    }
+}
+
+#[actix_web::test]
+async fn f12_a_redirect_is_passed_on_and_not_followed() {
+    let fields = [
+        ("Location", "https://sso.example/?next=%2F&x='"),
+        ("Set-Cookie", "MMAUTHTOKEN=; Path=/; Max-Age=0"),
+        ("Set-Cookie", "MMSSO=1; Path=/"),
+    ];
+    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"] {
+        let upstream = Upstream::answering(answer(status, &fields, b"over there")).await;
+        let proxy = Proxy::before(upstream.address);
+        for request in [Request::get("/login"), Request::new("POST", "/login").body("x")] {
+            let answer = proxy.send(&request).await;
+            assert_eq!((answer.status.to_string().as_str(), &answer.body[..]), (&status[..3], &b"over there"[..]));
+            assert_eq!(answer.header("location"), Some(fields[0].1));
+            assert_eq!(answer.all("set-cookie"), [fields[1].1, fields[2].1]);
+        }
+        assert_eq!(upstream.seen().len(), 2);
+    }
+}
+
+#[actix_web::test]
+async fn f04_a_reset_in_a_body_that_passes_through_never_looks_whole() {
+    let upstream = Upstream::scripted(|_, seen, mut stream| async move {
+        let framing = if seen.target() == "/counted" { "Content-Length: 99" } else { "Transfer-Encoding: chunked" };
+        let head = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nhello\r\n");
+        let _ = stream.write_all(head.as_bytes()).await;
+        // The client has the beginning: now it can only be told by the end of its connection.
+        let _ = stream.read_u8().await;
+        stream.set_zero_linger().expect("a socket");
+    })
+    .await;
     let proxy = Proxy::before(upstream.address);
+    for target in ["/counted", "/chunked"] {
+        let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+        let request = Request::new("POST", target).header("Content-Length", "1").bytes("chat.example");
+        stream.write_all(&request).await.expect("taken");
+        let mut begun = Vec::new();
+        while !begun.windows(5).any(|word| word == b"hello") {
+            assert_ne!(stream.read_buf(&mut begun).await.expect("bytes"), 0);
+        }
+        stream.write_all(b"x").await.expect("taken");
+        let mut end = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut end)).await.expect("an end");
+        assert!(!end.ends_with(b"0\r\n\r\n") && end.len() < 90, "{target}: {}", end.escape_ascii());
+    }
+}
 
-    let answer = proxy.send(&Request::get("/files/1").header("Range", "bytes=2-4").header("If-Range", "\"x\"")).await;
-
-    let seen = upstream.seen().pop().expect("asked");
-    assert_eq!((seen.header("range"), seen.header("if-range")), (Some("bytes=2-4"), Some("\"x\"")));
-    assert_eq!((answer.status, &answer.body[..]), (206, &b"cde"[..]));
-    assert_eq!(answer.header("content-range"), Some("bytes 2-4/9"));
+/// Upstream keeps the connection and says more than it was asked for: nobody hears it.
+#[actix_web::test]
+async fn f06_bytes_after_a_body_that_passes_through_reach_nobody() {
+    let stray = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    let upstream = Upstream::scripted(move |_, seen, mut stream| async move {
+        let path = seen.target();
+        let own = match path {
+            "/204" => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+            "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n".to_owned(),
+            "/chunked" => {
+                format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{path}\r\n0\r\n\r\n", path.len())
+            }
+            _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len()),
+        };
+        let _ = stream.write_all([own.as_bytes(), stray.as_bytes()].concat().as_slice()).await;
+        drain(&mut stream).await;
+    })
+    .await;
+    let proxy = Proxy::with(upstream.address, |config| config.server.workers = 1);
+    let mut connection = Connection::to(proxy.address).await;
+    for n in 0..3 {
+        for path in ["/204", "/304", "/chunked", "/counted", "/head"] {
+            let method = if path == "/head" { "HEAD" } else { "GET" };
+            let answer = connection.send(&Request::new(method, path)).await;
+            let status = path[1..].parse().unwrap_or(200);
+            let expected = if status == 200 && method == "GET" { path } else { "" };
+            assert_eq!((answer.status, &answer.body[..]), (status, expected.as_bytes()), "{path}, round {n}");
+        }
+    }
+    assert_eq!(upstream.seen().len(), 15, "each on a connection of its own");
 }
 
 #[actix_web::test]

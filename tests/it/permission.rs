@@ -244,7 +244,8 @@ async fn forwarding_fields_of_strangers_are_replaced_and_of_trusted_proxies_exte
     let names = ["x-forwarded-for", "x-real-ip", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
     let given = ["203.0.113.9", "203.0.113.9", "https", "outer.example", "for=203.0.113.9"];
     let replaced = ["127.0.0.1", "127.0.0.1", "http", "chat.example", ""];
-    let extended = ["203.0.113.9, 127.0.0.1", "203.0.113.9", "https", "outer.example", "for=203.0.113.9"];
+    let extended =
+        ["203.0.113.9, 127.0.0.1", "203.0.113.9", "https", "outer.example", "for=203.0.113.9, for=127.0.0.1"];
     for (proxy, expected) in [(&strict, replaced), (&trusting, extended)] {
         for request in [Request::picture("size=32"), Request::get("/api/v4/users").cookie(ALICES_TOKEN)] {
             let request = names.iter().zip(given).fold(request, |request, (name, value)| request.header(name, value));

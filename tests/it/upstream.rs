@@ -5,6 +5,7 @@ use crate::client::PATIENCE;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,11 +17,35 @@ use tokio::task::JoinHandle;
 pub(crate) struct Seen {
     pub(crate) line: String,
     pub(crate) headers: Vec<(String, String)>,
+    /// The head as it came.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Seen {
+    /// A request by its head.
+    fn of(head: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(head).into_owned();
+        let mut lines = text.split("\r\n");
+        let line = lines.next()?.to_owned();
+        let headers = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+            .collect();
+        Some(Self { line, headers, raw: head.to_vec() })
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a field, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let lines = self.headers.iter().filter(|(each, _)| each.eq_ignore_ascii_case(name));
+        lines.map(|(_, value)| value.as_str()).collect()
+    }
+
+    pub(crate) fn method(&self) -> &str {
+        self.line.split(' ').next().expect("a request line")
     }
 
     pub(crate) fn target(&self) -> &str {
@@ -127,21 +152,72 @@ async fn read_head(stream: &mut TcpStream) -> Option<Seen> {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
-    let text = String::from_utf8_lossy(&head).into_owned();
-    let mut lines = text.trim_end().split("\r\n");
-    let line = lines.next()?.to_owned();
-    let headers = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    Some(Seen { line, headers })
+    Seen::of(&head)
+}
+
+/// A connection that is kept: requests without bodies come over it one after the other.
+pub(crate) struct Kept {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Kept {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("a socket");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// The next request; `None` at the end of the connection.
+    pub(crate) async fn next(&mut self) -> Option<Seen> {
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = self.buffer.drain(..end + 4).collect::<Vec<_>>();
+                return Seen::of(&head);
+            }
+            if self.stream.read_buf(&mut self.buffer).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Sends a part of an answer. The proxy may have hung up on purpose.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+    }
+}
+
+/// An upstream that keeps its connections and answers each request by `reply`; it writes nothing down.
+pub(crate) async fn keeping(reply: impl Fn(&Seen) -> Vec<u8> + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let reply = Rc::new(reply);
+    actix_web::rt::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (mut connection, reply) = (Kept::new(stream), reply.clone());
+            actix_web::rt::spawn(async move {
+                while let Some(seen) = connection.next().await {
+                    connection.send(&reply(&seen)).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// An answer with these fields and this body, after which the connection is kept.
+pub(crate) fn kept_answer(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut lines = vec![format!("HTTP/1.1 {status}")];
+    lines.extend(fields.iter().map(|(name, value)| format!("{name}: {value}")));
+    // A 304 has no body, and its length would be that of the picture.
+    if !status.starts_with("304") {
+        lines.push(format!("Content-Length: {}", body.len()));
+    }
+    [lines.join("\r\n").as_bytes(), b"\r\n\r\n", body].concat()
 }
 
 /// An answer with these fields and this body, and the connection ends with it.
 pub(crate) fn answer(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut lines = vec![format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close", body.len())];
-    lines.extend(fields.iter().map(|(name, value)| format!("{name}: {value}")));
-    [lines.join("\r\n").as_bytes(), b"\r\n\r\n", body].concat()
+    kept_answer(status, &[fields, &[("Connection", "close")]].concat(), body)
 }
 
 /// A 200 of Mattermost's with a picture.
@@ -158,6 +234,5 @@ pub(crate) fn picture_answer(etag: &str, body: &[u8]) -> Vec<u8> {
 
 /// A 304 of Mattermost's, which says no lifetime (`recordings`: `image-inm-equal-bare`).
 pub(crate) fn not_modified(etag: &str) -> Vec<u8> {
-    let fields = format!("Etag: {etag}\r\nExpires: 0\r\nVary: Accept-Encoding\r\nConnection: close");
-    format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n").into_bytes()
+    answer("304 Not Modified", &[("Etag", etag), ("Expires", "0"), ("Vary", "Accept-Encoding")], b"")
 }
