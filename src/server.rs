@@ -376,6 +376,8 @@ fn upstream_settings(config: &Config) -> upstream::Settings {
         picture_timeout: settings.picture_timeout,
         passthrough_timeout: settings.passthrough_timeout,
         max_picture_requests: settings.max_picture_requests,
+        max_connections: settings.max_connections,
+        roots: settings.ca_file.clone(),
     }
 }
 

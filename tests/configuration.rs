@@ -108,6 +108,13 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
         ("upstream", r#"idle_timeout = """#, "a time above 0s"),
         ("upstream", r#"picture_timeout = "1d""#, "a time above 0s"),
         ("upstream", "max_picture_requests = 0", "a whole number from 1 to 65536"),
+        ("upstream", "max_connections = 0", "a whole number from 1 to 1000000"),
+        ("upstream", r#"ca_file = "/nowhere/ca.pem""#, r#""/nowhere/ca.pem": it cannot be read: "#),
+        (
+            "upstream",
+            r#"ca_file = "Cargo.toml""#,
+            r#""Cargo.toml": it holds no certificate in PEM form; expected a file"#,
+        ),
     ] {
         check_refused(section, line, told);
     }
@@ -405,6 +412,22 @@ fn what_check_prints_is_a_configuration_of_the_same_meaning() {
     let again = ConfigFile::with(&printed);
     let again = Config::load(&Sources { file: again.source(), ..Sources::default() }).expect("what was printed");
     assert_eq!(again.config, loaded.config);
+}
+
+#[test]
+fn certificates_are_read_with_the_configuration() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let parameters = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    let file = ConfigFile::with(parameters.self_signed(&key).expect("a certificate").pem());
+    let text = format!("[upstream]\nca_file = \"{}\"\n", file.0.display());
+
+    let loaded = load_text(&text).expect("a good configuration");
+
+    let roots = loaded.config.upstream.ca_file.as_ref().expect("read");
+    assert_eq!((roots.path(), roots.certificates().len()), (file.0.as_path(), 1));
+    let printed = loaded.describe();
+    assert!(printed.contains(&format!("\nca_file = \"{}\"  # ", file.0.display())), "{printed}");
+    assert!(printed.contains("\n# warning: upstream.ca_file is for https"), "{printed}");
 }
 
 #[test]

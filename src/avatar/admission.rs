@@ -227,13 +227,13 @@ impl Avatars {
 
     /// Asks for nobody else. What is not known to be under way is not told of news, so it is not kept.
     pub(super) async fn ask_alone(&self, errand: Errand<'_>) -> Result<Admission, AvatarError> {
-        self.spend(errand.request)?;
+        self.may_ask(errand.request)?;
         self.fetch(errand, &self.inquiry(&errand.request.wish, None, Arc::default())).await
     }
 
     /// Fetches a picture that nobody has, for all who wait.
     async fn fly(&self, errand: Errand<'_>, key: RecordKey, pilot: Pilot<'_>) -> Result<Admission, AvatarError> {
-        self.spend(errand.request)?;
+        self.may_ask(errand.request)?;
         let inquiry = self.inquiry(&errand.request.wish, Some((key, cache::Known::Nothing)), pilot.hearsay());
         let asked = async {
             let answer = self.ask(errand, None).await?;
@@ -300,7 +300,7 @@ impl Avatars {
 
     /// Asks upstream in this caller's name, on the condition that the picture is not the known one.
     async fn inquire(&self, errand: Errand<'_>, key: RecordKey, known: Known) -> Result<Admission, AvatarError> {
-        self.spend(errand.request)?;
+        self.may_ask(errand.request)?;
         self.hear_from(&errand.request.wish, &known.hearsay());
         let inquiry = self.inquiry(&errand.request.wish, Some((key, known.keeps())), known.hearsay());
         let asked = errand.within_time(async {
@@ -371,6 +371,7 @@ impl Avatars {
         self.telemetry.upstream_answered(UpstreamKind::Picture, answer.status, asked.elapsed());
         let wish = &errand.request.wish;
         self.heed(wish.caller.as_ref(), wish.picture, answer.status);
+        self.hold_back(wish.caller.as_ref(), &answer);
         Ok(answer)
     }
 

@@ -44,6 +44,8 @@ fn mattermost() -> upstream::Settings {
         picture_timeout: Duration::from_secs(10),
         passthrough_timeout: Duration::from_secs(5),
         max_picture_requests: 8,
+        max_connections: 8,
+        roots: None,
     }
 }
 

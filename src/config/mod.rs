@@ -20,6 +20,7 @@ pub use quantity::{ByteSize, Rate};
 pub use setting::UserAgentFormats;
 
 use crate::telemetry::{LogFormat, LogSettings};
+use crate::upstream::Roots;
 use crate::variant::Format;
 use ipnet::IpNet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -70,6 +71,9 @@ impl Config {
                 "grants.ttl is {}: somebody who may no longer see a picture may go on seeing it for that long",
                 quantity::time_text(self.grants.ttl)
             ));
+        }
+        if self.upstream.ca_file.is_some() && self.upstream.url.scheme() == Scheme::Http {
+            warnings.push("upstream.ca_file is for https, and upstream.url is http".to_owned());
         }
         warnings
     }
@@ -148,6 +152,10 @@ pub struct Upstream {
     pub passthrough_timeout: Duration,
     /// Picture requests at once.
     pub max_picture_requests: usize,
+    /// Connections at once for everything else.
+    pub max_connections: usize,
+    /// Root certificates beside those of the platform.
+    pub ca_file: Option<Roots>,
 }
 
 impl Default for Upstream {
@@ -161,6 +169,9 @@ impl Default for Upstream {
             picture_timeout: Duration::from_secs(20),
             passthrough_timeout: Duration::from_secs(300),
             max_picture_requests: 64,
+            // Linux has 28,232 ports for connections to one address.
+            max_connections: 16_384,
+            ca_file: None,
         }
     }
 }
@@ -344,5 +355,6 @@ mod tests {
         check(|config| config.grants.ttl = Duration::from_secs(300), None);
         check(|config| config.grants.ttl = Duration::from_secs(301), Some("grants.ttl is 301s: somebody"));
         check(|config| config.grants.ttl = Duration::from_secs(3600), Some("grants.ttl is 1h: somebody"));
+        check(|config| config.upstream.ca_file = Some(Roots::default()), Some("upstream.ca_file is for https"));
     }
 }

@@ -3,8 +3,10 @@
 //! A scalar is read by its text, so `workers = 4`, `workers = "4"` and the environment's `4` are one thing.
 
 use super::address::{BasePath, UpstreamHost, UpstreamUrl};
+use super::problem::repeated;
 use super::raw::{Invalid, Raw};
 use crate::telemetry::LogFormat;
+use crate::upstream::Roots;
 use crate::variant::Format;
 use ipnet::IpNet;
 use std::fmt;
@@ -86,6 +88,20 @@ impl Setting for Option<PathBuf> {
 
     fn show(&self) -> String {
         quoted(self.as_deref().unwrap_or(Path::new("")).display())
+    }
+}
+
+impl Setting for Option<Roots> {
+    fn read(raw: &Raw) -> Result<Self, Invalid> {
+        let path = raw.text()?;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        Roots::read(Path::new(path)).map(Some).map_err(|error| Invalid::Because(format!("{}: {error}", repeated(path))))
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_ref().map_or(Path::new(""), Roots::path).display())
     }
 }
 

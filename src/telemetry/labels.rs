@@ -230,6 +230,8 @@ words! {
         Overloaded = "overloaded",
         /// The caller's budget, or the client address's, is spent.
         TooMany = "too_many",
+        /// Upstream has asked the caller for a pause.
+        HeldBack = "held_back",
         /// The request has been here before.
         Loop = "loop",
     }

@@ -81,6 +81,9 @@ impl WebError {
             Self::Avatar(AvatarError::Exhausted(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "avatar_proxy.too_many_requests", Reason::TooMany)
             }
+            Self::Avatar(AvatarError::HeldBack(_)) => {
+                (StatusCode::TOO_MANY_REQUESTS, "avatar_proxy.held_back", Reason::HeldBack)
+            }
             Self::Avatar(AvatarError::Overloaded) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "avatar_proxy.overloaded", Reason::Overloaded)
             }
@@ -126,6 +129,7 @@ impl WebError {
             .insert_header(("X-Request-Id", request_id));
         let wait = match self {
             Self::Avatar(AvatarError::Exhausted(exhausted)) => Some(exhausted.retry_after),
+            Self::Avatar(AvatarError::HeldBack(left)) => Some(*left),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
         };
         if let Some(wait) = wait {
@@ -164,11 +168,12 @@ impl WebError {
                 UpstreamError::Broken(_) => "Mattermost's answer broke off.".to_owned(),
                 UpstreamError::ClientAborted => "The request broke off.".to_owned(),
                 UpstreamError::ClientStalled => "The request did not become whole in time.".to_owned(),
-                UpstreamError::Overloaded => "Too many pictures are being asked for. Try again in a moment.".to_owned(),
+                UpstreamError::Overloaded => "Too many requests are under way. Try again in a moment.".to_owned(),
             },
             Self::Avatar(AvatarError::Exhausted(_)) => {
                 "too many pictures that are not in memory were asked for; try again later".to_owned()
             }
+            Self::Avatar(AvatarError::HeldBack(_)) => "Mattermost asks for a pause. Try again later.".to_owned(),
             other => other.to_string(),
         }
     }

@@ -67,11 +67,10 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    /// Takes header and body out of `inbound`, a request of `caller`.
+    /// Takes the header and the body out of `inbound`, a request of `caller`.
     pub(super) fn of(front: &Front, inbound: &mut Inbound, caller: Option<Caller>) -> Self {
         let mut headers = std::mem::take(&mut inbound.headers);
-        let host = front.upstream.host_for(headers.get(header::HOST));
-        headers.insert(header::HOST, host);
+        headers.insert(header::HOST, front.upstream.host_for(headers.get(header::HOST)));
         let body = std::mem::replace(&mut inbound.body, ClientBody::None);
         Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body, caller, picture: None }
     }

@@ -107,7 +107,7 @@ async fn client_to_upstream(mut intake: Intake, mut to_upstream: WriteHalf<Tunne
 /// Upstream's side of a tunnel on its way to the client.
 struct Downstream {
     from_upstream: ReadHalf<Tunnel>,
-    /// How much is read at once.
+    /// How much of it is read at once.
     room: usize,
     ears: Option<Ears>,
     stage: watch::Receiver<Stage>,
@@ -134,6 +134,7 @@ impl Downstream {
         if *is_over {
             return Ok(None);
         }
+        // Its own for each: a silent tunnel holds the least.
         let mut buffer = BytesMut::with_capacity(*room);
         let read = tokio::select! {
             biased;

@@ -51,6 +51,8 @@ impl Stage {
             picture_timeout: REMEMBERED,
             passthrough_timeout: REMEMBERED,
             max_picture_requests: 64,
+            max_connections: 64,
+            roots: None,
         };
         let telemetry = Arc::new(Telemetry::new());
         let bytes = room.bytes();
