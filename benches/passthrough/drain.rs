@@ -1,11 +1,12 @@
 //! Restarts under load, before a client that repeats what it may repeat: what was refused, and what went out on a kept
 //! connection that closed before a byte came back (RFC 9112 section 9.3.1). Whatever else goes wrong is a failure.
 
+use crate::PEER;
 use crate::binary::Proxy;
 use crate::client::{self, Broken, Client, SMALL};
+use crate::cores::run_on;
 use crate::report::{Figure, Verdict};
 use crate::upstream::SLOW;
-use crate::{PEER, run_on};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;

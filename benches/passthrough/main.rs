@@ -8,6 +8,8 @@
 mod binary;
 mod client;
 mod connections;
+#[path = "../cores/mod.rs"]
+mod cores;
 mod drain;
 mod latency;
 mod message;
@@ -17,10 +19,10 @@ mod requests;
 mod streams;
 mod upstream;
 
+use cores::run_on;
 use report::Figure;
 use requests::Rounds;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use std::time::Duration;
 
 /// The core of what is measured.
@@ -74,13 +76,6 @@ fn main() {
     let is_chosen = |part: &str| chosen.is_empty() || chosen.iter().any(|each| each == part);
     let figures = tokio::task::LocalSet::new().block_on(&runtime, measure(&scale, files, is_chosen));
     report::summary(&figures);
-}
-
-/// This thread and all that it starts. A machine with one core only runs everything there.
-pub(crate) fn run_on(core: usize) {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    let _ = sched_setaffinity(None, &cores);
 }
 
 /// As many open files as the system lets us have, and what we start.

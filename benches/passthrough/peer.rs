@@ -1,7 +1,8 @@
 //! What stands between the load and upstream: nginx or this proxy, as a child process on a core of its own.
 
 use crate::binary::Proxy;
-use crate::{LOAD, PEER, run_on};
+use crate::cores::run_on;
+use crate::{LOAD, PEER};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
