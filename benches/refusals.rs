@@ -24,7 +24,10 @@ const PICTURES: usize = 50;
 const APART: f64 = 5.0;
 
 const PICTURE: &[u8] = include_bytes!("pictures/photo-ski-chelsea.png");
-const REFUSAL: &[u8] = br#"{"id":"api.context.permissions.app_error","message":"You do not have the appropriate permissions.","detailed_error":"","status_code":403}"#;
+/// As long as Mattermost's.
+const REFUSAL: &[u8] =
+    br#"{"id":"api.context.permissions.app_error","message":"You do not have the appropriate permissions.",
+"detailed_error":"","request_id":"8gk1qj5rztyzdgp4rrqxzmjcfe","status_code":403}"#;
 const STAMP: &str = "1712345678901";
 const MEMBER: &str = "8a1xz5ri6bgwmq4m6xo7cnjdhe";
 const STRANGER: &str = "n9o3ksfsz7ywxpyq1pxfjh5g1r";
@@ -114,8 +117,5 @@ fn answer(head: &Head) -> Vec<u8> {
             PICTURE,
         );
     }
-    let refusal =
-        b"{\"id\":\"api.context.permissions.app_error\",\"message\":\"You do not have the appropriate permissions.\",\
-        \"detailed_error\":\"\",\"request_id\":\"\",\"status_code\":403}";
-    whole("403 Forbidden", "application/json", refusal)
+    whole("403 Forbidden", "application/json", REFUSAL)
 }

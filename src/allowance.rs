@@ -4,6 +4,10 @@
 //! Each budget is a leaky bucket in the form of GCRA (ITU-T I.371, annex A): all that is kept of a payer is the instant
 //! at which its budget will be full again, and whoever is not kept has a full one.
 
+mod holds;
+
+pub use holds::Holds;
+
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -182,8 +186,13 @@ impl Account<'_> {
     }
 
     fn pay(&mut self, now: u64) {
-        let full_at = self.full_at.max(now).saturating_add(self.pace.interval);
-        self.sets[self.set][self.way] = [self.payer, full_at];
+        self.owe_until(self.full_at.max(now).saturating_add(self.pace.interval));
+    }
+
+    /// Makes the budget full again no sooner than then.
+    fn owe_until(&mut self, full_at: u64) {
+        self.full_at = self.full_at.max(full_at);
+        self.sets[self.set][self.way] = [self.payer, self.full_at];
     }
 }
 

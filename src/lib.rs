@@ -4,7 +4,8 @@
 //!
 //! Modules, from the top of the house to its foundation (arrows of `use` go down only):
 //!
-//! - [`server`]: builds every part once, binds, serves, drains; [`config`] and [`telemetry`] feed it;
+//! - [`server`]: builds every part once, binds, serves, drains; [`config`] and [`telemetry`] feed it, and [`reload`] feeds
+//!   it again;
 //! - [`web`]: the front door, [`admin`]: the back office on a listener of its own;
 //! - [`listen`]: connections from clients, how long each may take, and how they end when the process stops;
 //! - [`avatar`]: the decisions: what to serve, and to whom;
@@ -37,6 +38,7 @@ pub mod demo;
 pub mod identity;
 pub mod listen;
 pub mod overheard;
+pub mod reload;
 pub mod render;
 pub mod server;
 pub mod source;

@@ -1,10 +1,13 @@
 //! The command line: serve (when nothing is named), `check`, `demo`.
 
-use avatar_proxy::cli::{Flags, Task};
-use avatar_proxy::config::{Config, Loaded, UpstreamUrl};
+use avatar_proxy::cli::Task;
+use avatar_proxy::config::{Config, Loaded, Sources, UpstreamUrl};
 use avatar_proxy::demo;
-use avatar_proxy::server::Bound;
+use avatar_proxy::reload::Reload;
+use avatar_proxy::server::{Bound, certificate_of};
 use avatar_proxy::telemetry::{Telemetry, init_logs};
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
 use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,8 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 fn main() -> ExitCode {
     let task = Task::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let done = match task {
-        Task::Serve(flags) => load(flags).and_then(|loaded| serve(loaded.config)),
-        Task::Check(flags) => load(flags).map(|loaded| print!("{}", loaded.describe())),
+        Task::Serve(flags) => serve(flags.sources()),
+        Task::Check(flags) => load(&flags.sources()).map(|loaded| print!("{}", loaded.describe())),
         Task::Demo { listen } => run_demo(listen),
     };
     match done {
@@ -28,20 +31,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn load(flags: Flags) -> Result<Loaded, Box<dyn Error>> {
-    Ok(Config::load(&flags.sources())?)
+/// The configuration, and what only its files can tell.
+fn load(sources: &Sources) -> Result<Loaded, Box<dyn Error>> {
+    let loaded = Config::load(sources)?;
+    certificate_of(&loaded.config).map_err(|error| match loaded.origin(error.key) {
+        Some(origin) => format!("{origin}: {error}"),
+        None => error.to_string(),
+    })?;
+    Ok(loaded)
 }
 
-fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+fn serve(sources: Sources) -> Result<(), Box<dyn Error>> {
+    let config = load(&sources)?.config;
     let telemetry = Arc::new(Telemetry::new());
-    let _log = init_logs(&config.log, &telemetry)?;
+    let (_log, level) = init_logs(&config.log, &telemetry)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let bound = Bound::bind(config, telemetry)?;
+    let running = config.clone();
+    let bound = match ListenFd::from_env().take_tcp_listener(0)? {
+        Some(held) => Bound::on(held, config, telemetry)?,
+        None => Bound::bind(config, telemetry)?,
+    };
     let admin = bound.admin_address()?.map(tracing::field::display);
     tracing::info!(listen = %bound.address()?, admin, upstream = %bound.upstream(), "serving");
-    run(bound)?;
+    let reload = Reload { sources, running, level, certificate: bound.certificate() };
+    run(bound, Some(reload))?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -51,7 +66,7 @@ fn run_demo(listen: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
     let mattermost = demo::StandIn::start(demo::Options::default())?;
     let telemetry = Arc::new(Telemetry::new());
     let config = demo_config(mattermost.address(), listen);
-    let _log = init_logs(&config.log, &telemetry)?;
+    let (_log, _) = init_logs(&config.log, &telemetry)?;
     let bound = match Bound::bind(config.clone(), telemetry.clone()) {
         // The usual port is taken, perhaps by the real thing: any other will do for a look.
         Err(_) if listen.is_none() => Bound::bind(on_any_port(config), telemetry)?,
@@ -61,7 +76,7 @@ fn run_demo(listen: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
     if let Some(admin) = bound.admin_address()? {
         println!("Metrics are at http://{admin}/metrics. Ctrl-C ends the demo.");
     }
-    run(bound)?;
+    run(bound, None)?;
     Ok(())
 }
 
@@ -82,18 +97,44 @@ fn on_any_port(mut config: Config) -> Config {
     config
 }
 
-fn run(bound: Bound) -> io::Result<()> {
+fn run(bound: Bound, reload: Option<Reload>) -> io::Result<()> {
     actix_web::rt::System::new().block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let stop = either(&mut interrupt, &mut terminate);
+        let stop = async {
+            either(&mut interrupt, &mut terminate).await;
+            tell_systemd(&[NotifyState::Stopping]);
+        };
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         // Counted from the start, so the first signal, which begins the drain, is not the one that ends it.
         let at_once = async {
             either(&mut interrupt, &mut terminate).await;
             either(&mut interrupt, &mut terminate).await;
         };
+        if let Some(reload) = reload {
+            actix_web::rt::spawn(reload_when_told(reload, signal(SignalKind::hangup())?));
+        }
+        // The listener is there: whoever connects now is only not answered yet.
+        tell_systemd(&[NotifyState::Ready]);
         bound.serve(stop, at_once).await
     })
+}
+
+async fn reload_when_told(mut reload: Reload, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!(%error, "no clock for systemd"),
+        }
+        reload.again();
+        tell_systemd(&[NotifyState::Ready]);
+    }
+}
+
+/// Where it is not systemd that started the process, nobody is told.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd was not told");
+    }
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {

@@ -5,7 +5,7 @@ use crate::avatar::{self, Avatars};
 use crate::caller::CallerKey;
 use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::identity::PictureKind;
-use crate::listen::{self, Stage};
+use crate::listen::{self, Certificate, CertificateError, CertificateFiles, Gate, Stage};
 use crate::overheard::ListenBudget;
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
 use crate::upstream::{self, Gateway, Upstream, UpstreamError};
@@ -14,22 +14,30 @@ use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front, Influence, School};
 use crate::{allowance, cache, render};
 use actix_http::Request;
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::{Server, ServerHandle, ServiceFactory};
 use actix_web::{App, HttpServer};
 use http::HeaderValue;
 use socket2::{Domain, Socket, Type};
 use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// The most threads that actix takes.
+const WORKERS_AT_MOST: usize = 512;
 /// What all listeners together may hold of the events that they collect, in bytes.
 const ALL_EVENTS: usize = 16 << 20;
+/// How often it is looked whether all connections have ended.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the last words of tunnels may take when the time to drain is over.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How often the caches are told to let go of what nobody asks for.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -46,6 +54,9 @@ pub enum StartError {
         /// Why not.
         cause: io::Error,
     },
+    /// The certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The list of sizes is none.
     #[error(transparent)]
     Sizes(#[from] SizesError),
@@ -63,9 +74,13 @@ pub enum StartError {
 /// The proxy with its listeners bound, not yet serving.
 pub struct Bound {
     public: TcpListener,
+    /// Its end; `None` where the listener outlives this process.
+    gate: Option<Gate>,
     admin: Option<TcpListener>,
+    certificate: Option<Certificate>,
     parts: Parts,
     readiness: Readiness,
+    lifecycle: watch::Sender<Stage>,
     config: Config,
 }
 
@@ -81,6 +96,7 @@ struct Parts {
     influence: Arc<Influence>,
     school: Arc<School>,
     listeners: Arc<ListenBudget>,
+    stage: watch::Receiver<Stage>,
 }
 
 impl Parts {
@@ -96,6 +112,7 @@ impl Parts {
             school: self.school.clone(),
             listeners: self.listeners.clone(),
             last_site: RefCell::default(),
+            stage: self.stage.clone(),
         }
     }
 }
@@ -107,9 +124,20 @@ impl Bound {
     /// See [`StartError`].
     pub fn bind(config: Config, telemetry: Arc<Telemetry>) -> Result<Self, StartError> {
         let public = bind("server.listen", config.server.listen)?;
+        let gate = Gate::of(&public)?;
+        Ok(Self { gate: Some(gate), ..Self::on(public, config, telemetry)? })
+    }
+
+    /// Builds every part and binds the listener of the back office; clients connect to `public`, which listens already and
+    /// outlives this process.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn on(public: TcpListener, config: Config, telemetry: Arc<Telemetry>) -> Result<Self, StartError> {
+        let certificate = certificate_of(&config)?;
         let admin = config.admin.listen.map(|address| bind("admin.listen", address)).transpose()?;
         let gateway = Gateway::new(upstream_settings(&config))?;
-        let avatars = Avatars::new(avatar_settings(&config), telemetry.clone()).map_err(StartError::Random)?;
+        let avatars = Avatars::new(avatar_settings(&config), telemetry.clone());
         let caller_key = Arc::new(CallerKey::draw().map_err(StartError::Random)?);
         let drawn = getrandom::u64().map_err(StartError::Random)?;
         let hop = HeaderValue::try_from(format!("avatar-proxy;id={drawn:016x}")).expect("hex digits");
@@ -118,8 +146,10 @@ impl Bound {
         let avatars = Arc::new(avatars);
         let (influence, school) = (Arc::default(), Arc::default());
         let listeners = Arc::new(ListenBudget::new(ALL_EVENTS));
-        let parts = Parts { settings, gateway, avatars, telemetry, hop, caller_key, influence, school, listeners };
-        Ok(Self { public, admin, parts, readiness, config })
+        let (lifecycle, stage) = watch::channel(Stage::Serving);
+        let parts =
+            Parts { settings, gateway, avatars, telemetry, hop, caller_key, influence, school, listeners, stage };
+        Ok(Self { public, gate: None, admin, certificate, parts, readiness, lifecycle, config })
     }
 
     /// Where clients connect.
@@ -128,6 +158,12 @@ impl Bound {
     /// The system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.public.local_addr()
+    }
+
+    /// What is shown to clients that speak HTTPS.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.certificate.clone()
     }
 
     /// Where upstream is.
@@ -145,16 +181,27 @@ impl Bound {
     }
 
     /// Serves until `stop` resolves, then drains: readiness goes first, the listener closes, what is in flight may end
-    /// within `server.shutdown_timeout`. When `stop` has resolved, `at_once` ends the drain early.
+    /// within `server.shutdown_timeout`; what is still going on then is broken off, tunnels with a word of goodbye. When
+    /// `stop` has resolved, `at_once` ends the drain early.
     ///
     /// # Errors
     /// The servers fail.
     pub async fn serve(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { public, admin, parts, readiness, config } = self;
+        let Self { public, gate, admin, certificate, parts, readiness, lifecycle, config } = self;
         let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
         let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
-        let (lifecycle, stage) = watch::channel(Stage::Serving);
-        let public = start_public(public, parts, &config, stage)?;
+        let settings = listen_settings(&config, &parts, certificate);
+        let (telemetry, grace) = (parts.telemetry.clone(), config.server.shutdown_timeout);
+        // Called on each thread. No application and no router: every request goes to one service, which matches the raw
+        // path itself.
+        let serve = move || {
+            let front = Rc::new(parts.front());
+            let telemetry = front.telemetry.clone();
+            let answer = move |request: Request| web::handle(front.clone(), request);
+            listen::serve(&settings, answer, move |refusal| web::refuse(&telemetry, refusal))
+        };
+        let connections = connections_at_most(&config);
+        let public = start_public(public, serve.clone(), &config.server, connections)?;
         let handle = public.handle();
         let mut running = actix_web::rt::spawn(public);
         tokio::select! {
@@ -164,11 +211,29 @@ impl Bound {
         tracing::info!("draining");
         readiness.drain();
         lifecycle.send_replace(Stage::Draining);
+        let drained = async {
+            let deadline = Instant::now() + grace;
+            handle.pause().await;
+            // The order to stop counts when it is given; its answer would come when actix looks again, up to a second late.
+            let let_go = move || drop(handle.stop(true));
+            if let Some(gate) = gate {
+                // Its panic would be one of actix: there is nothing to do about it that is not done below.
+                let _ = actix_web::rt::spawn(gate.close(serve, let_go)).await;
+            } else {
+                tokio::time::sleep(listen::HANDOVER).await;
+                let_go();
+            }
+            let _ = tokio::time::timeout_at(deadline.into(), connections_end(&telemetry)).await;
+            lifecycle.send_replace(Stage::Closing);
+            let _ = tokio::time::timeout(LAST_WORDS, connections_end(&telemetry)).await;
+        };
         tokio::select! {
-            () = handle.stop(true) => running.await.map_err(io::Error::other)??,
-            // A server that drains reads no further order; one that is let go tells its workers to end.
-            () = at_once => running.abort(),
+            () = drained => {}
+            () = at_once => {}
         }
+        // A server that is let go tells its threads to end.
+        running.abort();
+        let _ = running.await;
         if let Some(admin) = admin {
             admin.stop(false).await;
         }
@@ -177,32 +242,54 @@ impl Bound {
     }
 }
 
-fn start_public(
-    listener: TcpListener,
-    parts: Parts,
-    config: &Config,
-    stage: watch::Receiver<Stage>,
-) -> io::Result<Server> {
-    let server = &config.server;
-    let limits = listen::Limits {
-        head: server.head_timeout,
-        keep_alive: server.keep_alive,
-        write_idle: server.write_idle_timeout,
-    };
-    let settings = listen::Settings { limits, stage, telemetry: parts.telemetry.clone() };
-    // No application and no router: every request goes to one service, which matches the raw path itself.
-    let serve = move || {
-        let front = Rc::new(parts.front());
-        listen::serve(&settings, move |request: Request| web::handle(front.clone(), request))
-    };
-    let mut public = Server::build()
-        // actix counts whole seconds; none at all would be no grace.
-        .shutdown_timeout(server.shutdown_timeout.as_secs() + u64::from(server.shutdown_timeout.subsec_nanos() > 0))
-        .disable_signals();
-    if server.workers > 0 {
-        public = public.workers(server.workers);
+async fn connections_end(telemetry: &Telemetry) {
+    while telemetry.open_connections() > 0 {
+        tokio::time::sleep(LOOK).await;
     }
+}
+
+fn start_public<S, T>(
+    listener: TcpListener,
+    serve: S,
+    server: &config::Server,
+    connections: usize,
+) -> io::Result<Server>
+where
+    S: Fn() -> T + Clone + Send + 'static,
+    T: ServiceFactory<TcpStream, Config = ()>,
+{
+    let workers = match server.workers {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    };
+    let workers = workers.min(WORKERS_AT_MOST);
+    let public = Server::build()
+        .workers(workers)
+        .max_concurrent_connections((connections / workers).max(1))
+        // actix counts whole seconds; it is not asked to wait, and must not end before we do.
+        .shutdown_timeout(server.shutdown_timeout.as_secs() + 10)
+        .disable_signals();
     Ok(public.listen("public", listener, serve)?.run())
+}
+
+/// How many clients may be connected at once.
+fn connections_at_most(config: &Config) -> usize {
+    let files = listen::raise_file_limit();
+    match config.server.max_connections {
+        0 => listen::connections_for(files, config.upstream.max_picture_requests),
+        connections => connections,
+    }
+}
+
+/// The certificate that `config` names.
+///
+/// # Errors
+/// A file is not what it should be.
+pub fn certificate_of(config: &Config) -> Result<Option<Certificate>, CertificateError> {
+    let config::Tls { certificate, key } = config.server.tls.clone();
+    // Both or neither: the configuration was checked.
+    let files = certificate.zip(key).map(|(certificate, key)| CertificateFiles { certificate, key });
+    files.map(Certificate::load).transpose()
 }
 
 fn start_admin(listener: TcpListener, parts: &Parts, readiness: Readiness) -> io::Result<ServerHandle> {
@@ -261,6 +348,16 @@ fn cache_levels(avatars: &Avatars) -> CacheLevels {
     CacheLevels { sources: level(usage.sources), variants: level(usage.variants), pixels: level(usage.pixels) }
 }
 
+fn listen_settings(config: &Config, parts: &Parts, certificate: Option<Certificate>) -> listen::Settings {
+    let server = &config.server;
+    let limits = listen::Limits {
+        head: server.head_timeout,
+        keep_alive: server.keep_alive,
+        write_idle: server.write_idle_timeout,
+    };
+    listen::Settings { limits, stage: parts.stage.clone(), telemetry: parts.telemetry.clone(), certificate }
+}
+
 fn upstream_settings(config: &Config) -> upstream::Settings {
     let settings = &config.upstream;
     upstream::Settings {
@@ -279,6 +376,8 @@ fn upstream_settings(config: &Config) -> upstream::Settings {
         picture_timeout: settings.picture_timeout,
         passthrough_timeout: settings.passthrough_timeout,
         max_picture_requests: settings.max_picture_requests,
+        max_connections: settings.max_connections,
+        roots: settings.ca_file.clone(),
     }
 }
 
@@ -340,6 +439,7 @@ fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
         cache_status: config.headers.cache_status,
         server_timing: config.headers.server_timing,
         log_requests: config.log.requests,
+        encrypted: config.server.tls.certificate.is_some(),
         body_idle_timeout: config.server.body_idle_timeout,
     })
 }

@@ -84,6 +84,8 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
         ("server", r#"body_idle_timeout = "0s""#, "expected a time above 0s"),
         ("server", r#"write_idle_timeout = "1d""#, "expected a time above 0s"),
         ("server", r#"shutdown_timeout = "soon""#, "expected a time"),
+        ("server", "max_connections = -1", "expected a whole number from 0 (what the file limit allows)"),
+        ("server.tls", "key = [1]", "expected the name of a file in PEM"),
         (
             "server",
             r#"trusted_proxies = ["10.0.0.5/8"]"#,
@@ -106,6 +108,13 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
         ("upstream", r#"idle_timeout = """#, "a time above 0s"),
         ("upstream", r#"picture_timeout = "1d""#, "a time above 0s"),
         ("upstream", "max_picture_requests = 0", "a whole number from 1 to 65536"),
+        ("upstream", "max_connections = 0", "a whole number from 1 to 1000000"),
+        ("upstream", r#"ca_file = "/nowhere/ca.pem""#, r#""/nowhere/ca.pem": it cannot be read: "#),
+        (
+            "upstream",
+            r#"ca_file = "Cargo.toml""#,
+            r#""Cargo.toml": it holds no certificate in PEM form; expected a file"#,
+        ),
     ] {
         check_refused(section, line, told);
     }
@@ -197,7 +206,10 @@ fn f52_unknown_names_are_told_with_what_was_meant() {
             "2: server.picture_timeout: unknown key; did you mean upstream.picture_timeout?",
         ),
         ("[admin]\ncolour = 1", "2: admin.colour: unknown key; [admin] of version 0.1.0 has listen"),
-        ("[server.tls]\nkey = \"k\"", "1: server.tls: unknown key; [server] of version"),
+        ("[server.tls]\nkeys = \"k\"", "2: server.tls.keys: unknown key; did you mean server.tls.key?"),
+        ("[server.tcp]\nkey = \"k\"", "1: server.tcp: unknown key; [server] of version"),
+        ("[server]\ntls.keys = \"k\"", "2: server.tls.keys: unknown key; did you mean server.tls.key?"),
+        ("[server]\ntls = \"k\"", "2: server.tls: unknown key; [server] of version"),
         ("\n\n[chache]", "3: \"chache\": unknown section; did you mean [cache]?"),
         (
             "[improve]\nenabled = true",
@@ -281,6 +293,11 @@ fn f52_keys_that_do_not_fit_together_are_told() {
             "2: admin.listen: 127.0.0.1:8066 is taken by server.listen (127.0.0.1:8066)",
         ),
         ("[admin]\nlisten = \"0.0.0.0:8066\"", "2: admin.listen: 0.0.0.0:8066 is taken by server.listen"),
+        ("[server.tls]\nkey = \"k\"", "2: server.tls.key: server.tls.certificate is missing beside it; expected both"),
+        (
+            "[server]\ntls.certificate = \"c\"",
+            "2: server.tls.certificate: server.tls.key is missing beside it; expected",
+        ),
     ] {
         let found = told_about(text);
         assert!(found.len() == 1 && found[0].starts_with(told), "{text}: {found:?}");
@@ -395,6 +412,22 @@ fn what_check_prints_is_a_configuration_of_the_same_meaning() {
     let again = ConfigFile::with(&printed);
     let again = Config::load(&Sources { file: again.source(), ..Sources::default() }).expect("what was printed");
     assert_eq!(again.config, loaded.config);
+}
+
+#[test]
+fn certificates_are_read_with_the_configuration() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let parameters = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    let file = ConfigFile::with(parameters.self_signed(&key).expect("a certificate").pem());
+    let text = format!("[upstream]\nca_file = \"{}\"\n", file.0.display());
+
+    let loaded = load_text(&text).expect("a good configuration");
+
+    let roots = loaded.config.upstream.ca_file.as_ref().expect("read");
+    assert_eq!((roots.path(), roots.certificates().len()), (file.0.as_path(), 1));
+    let printed = loaded.describe();
+    assert!(printed.contains(&format!("\nca_file = \"{}\"  # ", file.0.display())), "{printed}");
+    assert!(printed.contains("\n# warning: upstream.ca_file is for https"), "{printed}");
 }
 
 #[test]

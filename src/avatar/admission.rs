@@ -5,8 +5,8 @@
 use super::examine::{Examined, names_picture};
 use super::flights::{FlightName, Passenger, Phase, Pilot, Place};
 use super::{AvatarError, AvatarRequest, Avatars, Keep, Relayed, Wish};
-use crate::cache::grants::{AskedFor, PictureName};
-use crate::cache::{self, Grants, Hearsay, Question, Record, RecordKey};
+use crate::cache::grants::AskedFor;
+use crate::cache::{self, Hearsay, Question, Record, RecordKey};
 use crate::caller::Caller;
 use crate::source::{SourceImage, Validator};
 use crate::telemetry::{Fault, ProofKind, UpstreamKind};
@@ -159,17 +159,25 @@ impl Avatars {
     /// What of the picture this caller may be shown without asking upstream: there is a grant, and nothing newer than
     /// what is kept was heard of.
     pub(super) async fn remembered(&self, wish: &Wish, now: Instant) -> Option<Granted> {
-        let (grants, caller, picture) = (self.grants.as_ref()?, self.sharing(wish)?, wish.picture?);
-        let record = self.sources.record(&self.sources.key(picture)).await?;
-        let name = *record.granted_as.get_or_init(|| grants.picture_name(picture));
-        let sent = covered(grants, &caller, name, wish, now)?;
-        is_fresh(&record, wish).then(|| Granted::before(sent, record, None))
+        // The grant first: it may be younger than what was found before it, and make that look fresher than it is.
+        let sent = self.granted_since(wish, now)?;
+        let record = self.sources.record(&self.sources.key(wish.picture?)).await?;
+        if !is_fresh(&record, wish) {
+            return None;
+        }
+        Some(Granted::before(sent, record, None))
     }
 
-    /// When upstream was asked for what lets this caller see the picture now, if that is not too long ago.
+    /// When upstream was asked for what lets this caller see the picture, if that is not too long ago.
+    fn granted_since(&self, wish: &Wish, now: Instant) -> Option<Instant> {
+        let (picture, caller) = (wish.picture?, self.sharing(wish)?);
+        let sent = self.grants.as_ref()?.covers(&caller, picture, now)?;
+        let young = wish.max_age.is_none_or(|max_age| now.saturating_duration_since(sent) <= max_age);
+        young.then_some(sent)
+    }
+
     fn granted_now(&self, wish: &Wish) -> Option<Instant> {
-        let (grants, caller) = (self.grants.as_ref()?, self.sharing(wish)?);
-        covered(grants, &caller, grants.picture_name(wish.picture?), wish, Instant::now())
+        self.granted_since(wish, Instant::now())
     }
 
     /// The caller, if what upstream says to it may be remembered and used for this request.
@@ -219,13 +227,13 @@ impl Avatars {
 
     /// Asks for nobody else. What is not known to be under way is not told of news, so it is not kept.
     pub(super) async fn ask_alone(&self, errand: Errand<'_>) -> Result<Admission, AvatarError> {
-        self.spend(errand.request)?;
+        self.may_ask(errand.request)?;
         self.fetch(errand, &self.inquiry(&errand.request.wish, None, Arc::default())).await
     }
 
     /// Fetches a picture that nobody has, for all who wait.
     async fn fly(&self, errand: Errand<'_>, key: RecordKey, pilot: Pilot<'_>) -> Result<Admission, AvatarError> {
-        self.spend(errand.request)?;
+        self.may_ask(errand.request)?;
         let inquiry = self.inquiry(&errand.request.wish, Some((key, cache::Known::Nothing)), pilot.hearsay());
         let asked = async {
             let answer = self.ask(errand, None).await?;
@@ -292,7 +300,7 @@ impl Avatars {
 
     /// Asks upstream in this caller's name, on the condition that the picture is not the known one.
     async fn inquire(&self, errand: Errand<'_>, key: RecordKey, known: Known) -> Result<Admission, AvatarError> {
-        self.spend(errand.request)?;
+        self.may_ask(errand.request)?;
         self.hear_from(&errand.request.wish, &known.hearsay());
         let inquiry = self.inquiry(&errand.request.wish, Some((key, known.keeps())), known.hearsay());
         let asked = errand.within_time(async {
@@ -363,6 +371,7 @@ impl Avatars {
         self.telemetry.upstream_answered(UpstreamKind::Picture, answer.status, asked.elapsed());
         let wish = &errand.request.wish;
         self.heed(wish.caller.as_ref(), wish.picture, answer.status);
+        self.hold_back(wish.caller.as_ref(), &answer);
         Ok(answer)
     }
 
@@ -433,13 +442,6 @@ impl Avatars {
             grants.allow(caller, asked);
         }
     }
-}
-
-/// When upstream was asked for what lets `caller` see the picture of that name, if `wish` takes it that old.
-fn covered(grants: &Grants, caller: &Caller, name: PictureName, wish: &Wish, now: Instant) -> Option<Instant> {
-    let sent = grants.covers(caller, name, now)?;
-    let young = wish.max_age.is_none_or(|max_age| now.saturating_duration_since(sent) <= max_age);
-    young.then_some(sent)
 }
 
 /// Whether nothing newer than the record was heard of, by anybody or in this request.

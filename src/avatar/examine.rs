@@ -11,8 +11,8 @@ use crate::telemetry::Fault;
 use crate::upstream::headers::{picture_lifetime, picture_vary, validator};
 use crate::upstream::{Answer, AnswerBody, UpstreamError};
 use http::{HeaderMap, StatusCode, header};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 
 /// What an answer to a picture request turned out to be.
 pub(super) enum Examined {
@@ -90,7 +90,6 @@ fn granted(inquiry: &Inquiry, headers: HeaderMap, image: Arc<SourceImage>) -> Gr
         lifetime: picture_lifetime(&headers),
         vary: picture_vary(&headers),
         shortcuts: Shortcuts::default(),
-        granted_as: OnceLock::new(),
         replaced: AtomicBool::new(false),
     };
     let (record, upstream_bytes) = (Arc::new(record), image.bytes.len());

@@ -15,7 +15,7 @@ mod tests;
 
 pub use admission::Proof;
 
-use crate::allowance::{self, Allowances, Exhausted, Payer};
+use crate::allowance::{self, Allowances, Exhausted, Holds, Payer};
 use crate::cache::grants;
 use crate::cache::{Grants, Lookup, OnEviction, PixelCache, Record, Sources, Usage, Variants};
 use crate::caller::Caller;
@@ -32,6 +32,7 @@ use admission::{Admission, Errand, Granted, Need};
 use bytes::Bytes;
 use flights::Flights;
 use hearsay::Throttle;
+use http::StatusCode;
 use http::header::{self, HeaderMap};
 use render_pool::RenderPool;
 use rendering::Codecs;
@@ -161,6 +162,9 @@ pub enum AvatarError {
     /// This token or this address has asked for too much.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
+    /// Upstream has asked this caller for a pause, of which so much is left.
+    #[error("upstream asked for a pause, {0:?} of which are left")]
+    HeldBack(Duration),
 }
 
 /// Serves and forgets pictures. Built once, shared by every worker.
@@ -170,6 +174,7 @@ pub struct Avatars {
     grants: Option<Grants>,
     flights: Flights,
     allowances: Allowances,
+    holds: Holds,
     /// Whether upstream gave no answer when it was last asked.
     outage: AtomicBool,
     grants_end: Throttle,
@@ -194,15 +199,14 @@ pub struct CacheUsage {
 
 impl Avatars {
     /// Empty caches.
-    ///
-    /// # Errors
-    /// The system has no random numbers.
-    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Result<Self, getrandom::Error> {
-        Ok(Self {
+    #[must_use]
+    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Self {
+        Self {
             codecs: Codecs { decode: render::decode, render: render::render },
-            grants: settings.grants.map(Grants::new).transpose()?,
+            grants: settings.grants.map(Grants::new),
             flights: Flights::default(),
             allowances: Allowances::new(settings.allowances),
+            holds: Holds::default(),
             outage: AtomicBool::new(false),
             grants_end: Throttle::default(),
             pictures_end: Throttle::default(),
@@ -212,7 +216,7 @@ impl Avatars {
             pool: RenderPool::new(settings.render),
             settings,
             telemetry,
-        })
+        }
     }
 
     /// The picture as asked for, if the caller has a grant for it and all of it is in memory.
@@ -343,6 +347,27 @@ impl Avatars {
             return Err(AvatarError::Overloaded);
         }
         Ok(Some(granted.shown_as(PictureBody::StopGap(body), None)))
+    }
+
+    /// Draws on the budgets of a request for a question upstream, unless upstream has asked its caller for a pause: it would
+    /// only refuse, and perhaps take that for more of what it asked to stop.
+    fn may_ask(&self, request: &AvatarRequest) -> Result<(), AvatarError> {
+        let pause = request.wish.caller.and_then(|caller| self.holds.left(&caller, Instant::now()));
+        pause.map_or(Ok(()), |left| Err(AvatarError::HeldBack(left)))?;
+        self.spend(request)
+    }
+
+    /// Heeds an answer by which upstream asks the caller for a pause (RFC 6585 section 4). What is asked for in words of the
+    /// calendar is not heeded: Mattermost says it in seconds.
+    fn hold_back(&self, caller: Option<&Caller>, answer: &Answer) {
+        if answer.status != StatusCode::TOO_MANY_REQUESTS {
+            return;
+        }
+        let seconds =
+            answer.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        if let (Some(caller), Some(seconds)) = (caller, seconds) {
+            self.holds.hold(caller, Instant::now(), Duration::from_secs(seconds));
+        }
     }
 
     /// Draws on the budgets of a request for a question upstream or a render.

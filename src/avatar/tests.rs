@@ -44,6 +44,8 @@ fn mattermost() -> upstream::Settings {
         picture_timeout: Duration::from_secs(10),
         passthrough_timeout: Duration::from_secs(5),
         max_picture_requests: 8,
+        max_connections: 8,
+        roots: None,
     }
 }
 
@@ -65,7 +67,7 @@ impl Stage {
             limits: Limits::default(),
             max_source: 1 << 20,
         };
-        let mut avatars = Avatars::new(settings, telemetry.clone()).expect("random numbers");
+        let mut avatars = Avatars::new(settings, telemetry.clone());
         avatars.codecs = codecs;
         Self { upstream, avatars, telemetry }
     }

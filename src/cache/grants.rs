@@ -5,7 +5,8 @@
 //! only while every epoch that concerns it stands where it stood at that moment.
 
 use crate::caller::{Caller, PLACES};
-use crate::identity::{PictureId, PictureKind};
+use crate::identity::PictureId;
+use std::hash::{BuildHasher, RandomState};
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,7 +39,8 @@ pub struct Settings {
 /// What upstream said, by caller and picture.
 pub struct Grants {
     ttl: Duration,
-    key: [u8; 32],
+    /// `SipHash`, keyed by the system.
+    pictures: RandomState,
     started: Instant,
     /// Untouched pages of it cost nothing.
     table: Vec<AtomicU64>,
@@ -55,24 +57,6 @@ pub struct Grants {
 /// of 128 bits under keys that nobody outside has, so two pairs have one name no sooner than two random numbers are one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Name([u64; 2]);
-
-/// What a picture is called in the names of grants: a keyed hash of its kind and id. The site is in the caller's digest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PictureName([u64; 2]);
-
-impl Name {
-    fn of(caller: &Caller, picture: PictureName) -> Self {
-        let (caller, picture) = (words(caller.digest()), picture.0);
-        // Zero is what an empty place holds.
-        Self([caller[0] ^ picture[0], (caller[1] ^ picture[1]).max(1)])
-    }
-}
-
-/// The first two words of a hash.
-fn words(hash: &[u8]) -> [u64; 2] {
-    let word = |at: usize| u64::from_le_bytes(hash[at..at + 8].try_into().expect("eight bytes"));
-    [word(0), word(8)]
-}
 
 /// How things stood when a request was sent upstream: what its answer may prove later on.
 #[derive(Clone, Copy, Debug)]
@@ -100,17 +84,13 @@ pub struct AskedFor {
 
 impl Grants {
     /// An empty table.
-    ///
-    /// # Errors
-    /// The system has no random numbers.
-    pub fn new(settings: Settings) -> Result<Self, getrandom::Error> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)?;
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
         let grants = usize::try_from(settings.memory).unwrap_or(usize::MAX) / GRANT_BYTES;
         let sets = (grants / WAYS).max(1);
-        Ok(Self {
+        Self {
             ttl: settings.ttl,
-            key,
+            pictures: RandomState::new(),
             started: Instant::now(),
             table: bytemuck::allocation::zeroed_vec(sets * WAYS * WORDS),
             sets,
@@ -120,13 +100,13 @@ impl Grants {
             caller_refusals: bytemuck::allocation::zeroed_vec(PLACES),
             pair_refusals: bytemuck::allocation::zeroed_vec(REFUSALS),
             known: bytemuck::allocation::zeroed_vec(KNOWN),
-        })
+        }
     }
 
     /// When upstream was asked for what lets `caller` see `picture` now; `None` when it has to be asked.
     #[must_use]
-    pub fn covers(&self, caller: &Caller, picture: PictureName, now: Instant) -> Option<Instant> {
-        let name = Name::of(caller, picture);
+    pub fn covers(&self, caller: &Caller, picture: PictureId, now: Instant) -> Option<Instant> {
+        let name = self.name(caller, picture);
         let epochs = self.epochs(caller);
         let (set, _held) = self.set(name);
         let grant = set.chunks_exact(WORDS).find(|grant| is_named(grant, name))?;
@@ -230,22 +210,15 @@ impl Grants {
         caller.places().into_iter().map(own).sum::<u64>() + self.site_epoch.load(Ordering::Acquire)
     }
 
+    /// The site is in the caller's digest.
     fn name(&self, caller: &Caller, picture: PictureId) -> Name {
-        Name::of(caller, self.picture_name(picture))
-    }
-
-    /// What `picture` is called here.
-    #[must_use]
-    pub fn picture_name(&self, picture: PictureId) -> PictureName {
-        let mut bytes = [0; 27];
-        bytes[..26].copy_from_slice(picture.object.as_str().as_bytes());
-        bytes[26] = match picture.kind {
-            PictureKind::User => 0,
-            PictureKind::Default => 1,
-            PictureKind::Team => 2,
-            PictureKind::Emoji => 3,
+        let word = |n: u8| {
+            let at = 8 * usize::from(n);
+            let caller = caller.digest()[at..at + 8].try_into().expect("eight bytes");
+            u64::from_le_bytes(caller) ^ self.pictures.hash_one((n, picture.kind, picture.object))
         };
-        PictureName(words(blake3::keyed_hash(&self.key, &bytes).as_bytes()))
+        // Zero is what an empty place holds.
+        Name([word(0), word(1).max(1)])
     }
 
     fn set(&self, name: Name) -> (&[AtomicU64], MutexGuard<'_, ()>) {
@@ -318,7 +291,7 @@ fn load32(word: &AtomicU32) -> u32 {
 mod tests {
     use super::*;
     use crate::caller::{CallerKey, Credentials};
-    use crate::identity::{ObjectId, Site};
+    use crate::identity::{ObjectId, PictureKind, Site};
 
     const TTL: Duration = Duration::from_secs(30);
 
@@ -330,7 +303,7 @@ mod tests {
 
     impl Stage {
         fn new(memory: u64) -> Self {
-            let grants = Grants::new(Settings { ttl: TTL, memory }).expect("random numbers");
+            let grants = Grants::new(Settings { ttl: TTL, memory });
             let start = grants.started;
             Self { grants, key: CallerKey::draw().expect("random numbers"), start }
         }
@@ -345,7 +318,7 @@ mod tests {
         }
 
         fn sees(&self, caller: &Caller, n: u32, seconds: u64) -> bool {
-            self.grants.covers(caller, self.grants.picture_name(picture(n)), self.at(seconds)).is_some()
+            self.grants.covers(caller, picture(n), self.at(seconds)).is_some()
         }
 
         fn allow(&self, caller: &Caller, n: u32, seconds: u64) {
@@ -375,20 +348,14 @@ mod tests {
         let stage = Stage::new(1 << 20);
         let (alice, bob) = (stage.caller(&[cookie(1)]), stage.caller(&[cookie(2)]));
         stage.allow(&alice, 7, 10);
-        assert_eq!(
-            stage.grants.covers(&alice, stage.grants.picture_name(picture(7)), stage.at(20)),
-            Some(stage.at(10))
-        );
+        assert_eq!(stage.grants.covers(&alice, picture(7), stage.at(20)), Some(stage.at(10)));
         assert!(stage.sees(&alice, 7, 39) && !stage.sees(&alice, 7, 40));
         assert!(!stage.sees(&bob, 7, 10) && !stage.sees(&alice, 8, 10));
         let team = PictureId { kind: PictureKind::Team, ..picture(7) };
-        assert!(stage.grants.covers(&alice, stage.grants.picture_name(team), stage.at(10)).is_none());
+        assert!(stage.grants.covers(&alice, team, stage.at(10)).is_none());
         // An answer that arrives late proves no more than it did when it was asked for.
         stage.allow(&alice, 7, 5);
-        assert_eq!(
-            stage.grants.covers(&alice, stage.grants.picture_name(picture(7)), stage.at(20)),
-            Some(stage.at(10))
-        );
+        assert_eq!(stage.grants.covers(&alice, picture(7), stage.at(20)), Some(stage.at(10)));
         stage.allow(&alice, 7, 30);
         assert!(stage.sees(&alice, 7, 59));
     }
@@ -455,11 +422,7 @@ mod tests {
         let now = stage.start + MILLI * last;
         let held = |range: std::ops::Range<u32>| {
             let pairs = range.flat_map(|n| callers.iter().map(move |caller| (caller, n)));
-            pairs
-                .filter(|(caller, n)| {
-                    stage.grants.covers(caller, stage.grants.picture_name(picture(*n)), now).is_some()
-                })
-                .count()
+            pairs.filter(|(caller, n)| stage.grants.covers(caller, picture(*n), now).is_some()).count()
         };
         assert_eq!(stage.grants.table.len() * size_of::<u64>(), usize::try_from(memory).expect("few"));
         let all = held(0..last);

@@ -1,7 +1,6 @@
 //! Source images by content hash, and the map from picture to hash: the one thing that a POST forgets.
 
 use super::at_hand::AtHand;
-use super::grants::PictureName;
 use super::{OnEviction, Settings, Shortcuts, Usage, listener, weight};
 use crate::identity::PictureId;
 use crate::source::{ContentHash, SourceImage, SourceInfo, Validator};
@@ -12,7 +11,7 @@ use moka::ops::compute::{CompResult, Op};
 use std::hash::BuildHasher;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Generations are counted per slot and not per picture, so that their memory is bounded: a write to one picture makes
@@ -68,8 +67,6 @@ pub struct Record {
     pub version: Version,
     /// The way to its variants.
     pub shortcuts: Shortcuts,
-    /// What it is called in the names of grants, once somebody has asked.
-    pub granted_as: OnceLock<PictureName>,
     /// Whether another took its place.
     pub replaced: AtomicBool,
 }
@@ -453,7 +450,6 @@ mod tests {
             lifetime: Bytes::new(),
             vary: Bytes::new(),
             shortcuts: Shortcuts::default(),
-            granted_as: OnceLock::new(),
             replaced: AtomicBool::new(false),
         })
     }

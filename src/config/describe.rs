@@ -39,9 +39,9 @@ pub struct MemoryBound {
 }
 
 impl MemoryBound {
-    /// The program with its threads, what the allocator holds back, 6 MiB for the budgets of tokens and addresses, and
+    /// The program with its threads, what the allocator holds back, 7 MiB for the budgets of tokens and addresses, and
     /// 12 MiB by which grants are ended and records are at hand.
-    pub const BASE: ByteSize = ByteSize::mebibytes(42);
+    pub const BASE: ByteSize = ByteSize::mebibytes(43);
     /// Copies of the lists and events that are overheard while they pass.
     pub const OVERHEARD: ByteSize = ByteSize::mebibytes(80);
     /// A render holds the decoder's memory, the decoded picture and the encoder's copy of it.
@@ -107,11 +107,11 @@ mod tests {
         let mut config = Config::default();
         config.render.permits = 2;
         let bound = MemoryBound::of(&config);
-        assert_eq!(bound.total(), ByteSize::mebibytes(42 + 132 + 32 + 80 + 2 * 3 * 32 + 64 * 10));
+        assert_eq!(bound.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * 3 * 32 + 64 * 10));
         assert_eq!(
             bound.to_string(),
-            "memory at most: base 42MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x 3 x 32MiB + 64 picture \
-             requests x 10MiB = 1118MiB, and 10kB a connection"
+            "memory at most: base 43MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x 3 x 32MiB + 64 picture \
+             requests x 10MiB = 1119MiB, and 10kB a connection"
         );
     }
 }

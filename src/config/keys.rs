@@ -41,7 +41,7 @@ impl Key {
     /// The environment variable that sets it.
     #[must_use]
     pub fn variable(&self) -> String {
-        format!("{ENVIRONMENT_PREFIX}{}__{}", self.section, self.name).to_uppercase()
+        format!("{ENVIRONMENT_PREFIX}{}__{}", self.section.replace('.', "__"), self.name).to_uppercase()
     }
 
     /// Its value in `config`, as TOML.
@@ -59,14 +59,21 @@ impl Key {
     }
 }
 
-/// `key!(section.name, "what it expects", check)`: a value that reads as the field's type and passes `check`.
+/// `key!(section.name, "what it expects", check)`: a value that reads as the field's type and passes `check`. A section may
+/// be a part of another.
 macro_rules! key {
-    ($section:ident.$name:ident, $expects:expr) => {
-        key!($section.$name, $expects, |_| true)
+    ($section:ident.$name:ident, $($rest:tt)+) => {
+        key!(@ stringify!($section), $section, $name, $($rest)+)
     };
-    ($section:ident.$name:ident, $expects:expr, $check:expr) => {
+    ($section:ident.$part:ident.$name:ident, $($rest:tt)+) => {
+        key!(@ concat!(stringify!($section), ".", stringify!($part)), $section.$part, $name, $($rest)+)
+    };
+    (@ $path:expr, $($section:ident).+, $name:ident, $expects:expr) => {
+        key!(@ $path, $($section).+, $name, $expects, |_| true)
+    };
+    (@ $path:expr, $($section:ident).+, $name:ident, $expects:expr, $check:expr) => {
         Key {
-            section: stringify!($section),
+            section: $path,
             name: stringify!($name),
             expects: $expects,
             flag: None,
@@ -75,16 +82,17 @@ macro_rules! key {
                 if !($check)(&value) {
                     return Err(Invalid::Unexpected);
                 }
-                config.$section.$name = value;
+                config.$($section).+.$name = value;
                 Ok(())
             },
-            show: |config| config.$section.$name.show(),
+            show: |config| config.$($section).+.$name.show(),
         }
     };
 }
 
 const ADDRESS: &str = "an IP address with a port, such as 127.0.0.1:8066";
 const ADDRESS_OR_NONE: &str = "an IP address with a port, such as 127.0.0.1:9090, or nothing between the quotes";
+const FILE_OR_NONE: &str = "the name of a file in PEM, or nothing between the quotes";
 const TIME: &str = "a time above 0s and at most 1h, such as 500ms, 15s or 2m";
 const BUDGET: &str = "a size from 0 to 1024GiB, such as 64MiB";
 const RATE: &str = "0 (no limit), or at most 1000000 in a time from 1s to 1h, such as 600/60s";
@@ -97,21 +105,30 @@ pub static KEYS: &[Key] = &[
     key!(server.listen, ADDRESS).with_flag("--listen"),
     key!(server.base_path, "a path that begins with /, such as / or /chat"),
     key!(server.workers, THREADS, within(0..=1024)),
+    key!(
+        server.max_connections,
+        "a whole number from 0 (what the file limit allows) to 1000000",
+        within(0..=1_000_000)
+    ),
     key!(server.keep_alive, TIME, is_timeout),
     key!(server.head_timeout, TIME, is_timeout),
     key!(server.body_idle_timeout, TIME, is_timeout),
     key!(server.write_idle_timeout, TIME, is_timeout),
     key!(server.shutdown_timeout, TIME, is_timeout),
     key!(server.trusted_proxies, r#"a list of at most 256 networks, such as ["10.0.0.0/8", "::1"]"#, at_most(256)),
+    key!(server.tls.certificate, FILE_OR_NONE),
+    key!(server.tls.key, FILE_OR_NONE),
     key!(upstream.url, "http:// or https:// with a host and perhaps a port, such as http://127.0.0.1:8065")
         .with_flag("--upstream"),
     key!(upstream.host, "keep, or a host with perhaps a port, such as chat.example.org"),
+    key!(upstream.ca_file, "a file of certificates in PEM form, or nothing between the quotes"),
     key!(upstream.connect_timeout, TIME, is_timeout),
     key!(upstream.head_timeout, TIME, is_timeout),
     key!(upstream.idle_timeout, TIME, is_timeout),
     key!(upstream.picture_timeout, TIME, is_timeout),
     key!(upstream.passthrough_timeout, TIME, is_timeout),
     key!(upstream.max_picture_requests, "a whole number from 1 to 65536", within(1..=65_536)),
+    key!(upstream.max_connections, "a whole number from 1 to 1000000", within(1..=1_000_000)),
     key!(pictures.users, SWITCH),
     key!(pictures.defaults, SWITCH),
     key!(pictures.teams, SWITCH),
@@ -207,6 +224,14 @@ pub(super) fn conflicts(config: &Config, trusted: impl Fn(&[&str]) -> bool) -> V
             found.push(("upstream.url", a_loop(admin, "admin.listen")));
         }
     }
+    let tls = &config.server.tls;
+    if trusted(&["server.tls.certificate", "server.tls.key"]) && tls.certificate.is_some() != tls.key.is_some() {
+        let (given, missing) = match tls.key {
+            Some(_) => ("server.tls.key", "server.tls.certificate"),
+            None => ("server.tls.certificate", "server.tls.key"),
+        };
+        found.push((given, Problem::new(format!("{missing} is missing beside it; expected both or neither"))));
+    }
     if trusted(&["upstream.url", "server.listen"]) && config.upstream.url.is_listener(config.server.listen) {
         found.push(("upstream.url", a_loop(config.server.listen, "server.listen")));
     }
@@ -256,6 +281,8 @@ mod tests {
     #[test]
     fn a_variable_is_named_after_its_key() {
         let variables: Vec<_> = KEYS.iter().map(Key::variable).collect();
-        assert!(variables.contains(&"AVATAR_PROXY__CACHE__MAX_ENTRY".to_owned()), "{variables:?}");
+        for variable in ["AVATAR_PROXY__CACHE__MAX_ENTRY", "AVATAR_PROXY__SERVER__TLS__KEY"] {
+            assert!(variables.contains(&variable.to_owned()), "{variables:?}");
+        }
     }
 }

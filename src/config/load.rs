@@ -94,7 +94,7 @@ impl Loaded {
 
 /// The row of the key `section.name`.
 fn position(path: &str) -> Option<usize> {
-    let (section, name) = path.split_once('.')?;
+    let (section, name) = path.rsplit_once('.')?;
     KEYS.iter().position(|key| key.section == section && key.name == name)
 }
 
@@ -161,12 +161,19 @@ impl Draft {
                 self.problems.push(unknown_section_or_key(section.text).at(at(section.offset)));
                 continue;
             }
-            for (name, value) in in_file_order(entries) {
-                let path = format!("{}.{}", section.text, name.text);
-                match position(&path) {
-                    Some(row) => self.apply(row, at(name.offset), &Raw::of(value)),
-                    None => self.problems.push(unknown_key(&path).at(at(name.offset))),
+            self.apply_section(section.text, entries, &at);
+        }
+    }
+
+    fn apply_section(&mut self, section: &str, entries: &DeTable<'_>, at: &dyn Fn(usize) -> Origin) {
+        for (name, value) in in_file_order(entries) {
+            let path = format!("{section}.{}", name.text);
+            match (position(&path), value) {
+                (Some(row), _) => self.apply(row, at(name.offset), &Raw::of(value)),
+                (None, DeValue::Table(entries)) if KEYS.iter().any(|key| key.section == path) => {
+                    self.apply_section(&path, entries, at);
                 }
+                (None, _) => self.problems.push(unknown_key(&path).at(at(name.offset))),
             }
         }
     }
@@ -284,7 +291,7 @@ fn refusal(key: &Key, raw: &Raw, invalid: Invalid) -> Problem {
 
 /// A word at the top of the file: a section that does not exist, or a key outside of any.
 fn unknown_section_or_key(written: &str) -> Problem {
-    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
+    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).filter(|section| !section.contains('.')).collect();
     sections.dedup();
     let told = if sections.contains(&written) {
         format!("this is a section, written [{written}]")
@@ -300,7 +307,7 @@ fn unknown_section_or_key(written: &str) -> Problem {
 
 fn unknown_key(path: &str) -> Problem {
     let paths: Vec<_> = KEYS.iter().map(Key::path).collect();
-    let (section, name) = path.split_once('.').unwrap_or(("", path));
+    let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
     let elsewhere = || KEYS.iter().find(|key| key.name == name).map(Key::path);
     let told = match nearest(path, paths.iter().map(String::as_str)).map(str::to_owned).or_else(elsewhere) {
         Some(meant) => format!("unknown key; did you mean {meant}?"),

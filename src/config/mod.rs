@@ -20,9 +20,11 @@ pub use quantity::{ByteSize, Rate};
 pub use setting::UserAgentFormats;
 
 use crate::telemetry::{LogFormat, LogSettings};
+use crate::upstream::Roots;
 use crate::variant::Format;
 use ipnet::IpNet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
@@ -70,6 +72,9 @@ impl Config {
                 quantity::time_text(self.grants.ttl)
             ));
         }
+        if self.upstream.ca_file.is_some() && self.upstream.url.scheme() == Scheme::Http {
+            warnings.push("upstream.ca_file is for https, and upstream.url is http".to_owned());
+        }
         warnings
     }
 }
@@ -83,6 +88,8 @@ pub struct Server {
     pub base_path: BasePath,
     /// Threads that answer requests; 0 is one per core.
     pub workers: usize,
+    /// Client connections at once; 0 is what the file limit allows.
+    pub max_connections: usize,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// How long the head of a request may take.
@@ -95,6 +102,17 @@ pub struct Server {
     pub shutdown_timeout: Duration,
     /// The networks whose `X-Forwarded-*` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `[server.tls]`
+    pub tls: Tls,
+}
+
+/// The certificate shown to clients; without one they speak plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// The file of the certificate and those that vouch for it.
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key.
+    pub key: Option<PathBuf>,
 }
 
 impl Default for Server {
@@ -103,12 +121,14 @@ impl Default for Server {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8066)),
             base_path: BasePath::default(),
             workers: 0,
+            max_connections: 0,
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(60),
             write_idle_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
+            tls: Tls::default(),
         }
     }
 }
@@ -132,6 +152,10 @@ pub struct Upstream {
     pub passthrough_timeout: Duration,
     /// Picture requests at once.
     pub max_picture_requests: usize,
+    /// Connections at once for everything else.
+    pub max_connections: usize,
+    /// Root certificates beside those of the platform.
+    pub ca_file: Option<Roots>,
 }
 
 impl Default for Upstream {
@@ -145,6 +169,9 @@ impl Default for Upstream {
             picture_timeout: Duration::from_secs(20),
             passthrough_timeout: Duration::from_secs(300),
             max_picture_requests: 64,
+            // Linux has 28,232 ports for connections to one address.
+            max_connections: 16_384,
+            ca_file: None,
         }
     }
 }
@@ -328,5 +355,6 @@ mod tests {
         check(|config| config.grants.ttl = Duration::from_secs(300), None);
         check(|config| config.grants.ttl = Duration::from_secs(301), Some("grants.ttl is 301s: somebody"));
         check(|config| config.grants.ttl = Duration::from_secs(3600), Some("grants.ttl is 1h: somebody"));
+        check(|config| config.upstream.ca_file = Some(Roots::default()), Some("upstream.ca_file is for https"));
     }
 }

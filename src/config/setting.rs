@@ -3,12 +3,15 @@
 //! A scalar is read by its text, so `workers = 4`, `workers = "4"` and the environment's `4` are one thing.
 
 use super::address::{BasePath, UpstreamHost, UpstreamUrl};
+use super::problem::repeated;
 use super::raw::{Invalid, Raw};
 use crate::telemetry::LogFormat;
+use crate::upstream::Roots;
 use crate::variant::Format;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use tracing::level_filters::LevelFilter;
 
 /// A type that a key may have.
@@ -74,6 +77,31 @@ impl Setting for Option<SocketAddr> {
 
     fn show(&self) -> String {
         self.map_or_else(|| quoted(""), |address| address.show())
+    }
+}
+
+impl Setting for Option<PathBuf> {
+    fn read(raw: &Raw) -> Result<Self, Invalid> {
+        let text = raw.text()?;
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_deref().unwrap_or(Path::new("")).display())
+    }
+}
+
+impl Setting for Option<Roots> {
+    fn read(raw: &Raw) -> Result<Self, Invalid> {
+        let path = raw.text()?;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        Roots::read(Path::new(path)).map(Some).map_err(|error| Invalid::Because(format!("{}: {error}", repeated(path))))
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_ref().map_or(Path::new(""), Roots::path).display())
     }
 }
 

@@ -4,13 +4,35 @@
 //! actix has timers of its own, but none that watches every head, a body or a write, and two that each request pays for.
 //! They are switched off; each thread looks at its connections from time to time instead.
 
+mod certificate;
+mod files;
+mod gate;
 mod pulse;
 mod serve;
 mod stream;
 mod sweep;
 
+pub use certificate::{Certificate, CertificateError, CertificateFiles};
+pub use files::{connections_for, raise_file_limit};
+pub use gate::{Gate, HANDOVER};
 pub use pulse::{Body, Exchange, Limits, Pulse};
 pub use serve::{Settings, serve};
+
+use tokio::sync::watch;
+
+/// Why a connection is ended by us before there is a request to answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The head did not become whole in time.
+    #[error("the request did not become whole in time")]
+    SlowHead,
+    /// The head is too long, or has too many fields.
+    #[error("the head of the request is too long")]
+    LongHead,
+    /// What came is no HTTP.
+    #[error("this is no HTTP request")]
+    Malformed,
+}
 
 /// Where the process stands in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,10 +41,20 @@ pub enum Stage {
     Serving,
     /// It takes nothing new, and finishes what it has begun.
     Draining,
+    /// The time for that is over: tunnels say goodbye, and nothing else is waited for.
+    Closing,
 }
 
 impl Stage {
     fn drains(self) -> bool {
         self != Self::Serving
+    }
+
+    /// Waits until the time of everything is over.
+    pub async fn closing(stage: &mut watch::Receiver<Self>) {
+        if stage.wait_for(|stage| *stage == Self::Closing).await.is_err() {
+            // Whoever could tell is gone without a word, and this with it in a moment.
+            std::future::pending::<()>().await;
+        }
     }
 }

@@ -72,6 +72,10 @@ pub struct Pulse {
     heard: Cell<bool>,
     /// The client has to take something before more can be written.
     blocked: Cell<bool>,
+    /// What is written next is an answer of ours.
+    owes: Cell<bool>,
+    /// The end of the connection has been explained.
+    refused: Cell<bool>,
     /// Changes with each of these: what has the same turn for long has not moved.
     turn: Cell<u32>,
     /// What follows the head of a request.
@@ -93,6 +97,8 @@ impl Pulse {
             met: Cell::new(false),
             heard: Cell::new(false),
             blocked: Cell::new(false),
+            owes: Cell::new(false),
+            refused: Cell::new(false),
             turn: Cell::new(0),
             body: Cell::new(Body::Over),
             end_waits: Cell::new(false),
@@ -156,6 +162,27 @@ impl Pulse {
         }
     }
 
+    /// Whether what is written now belongs to an answer of ours.
+    pub(super) fn owes(&self) -> bool {
+        self.owes.get()
+    }
+
+    /// All that was there to be written is written.
+    pub(super) fn flushed(&self) {
+        self.owes.set(self.exchanges.get() > 0);
+    }
+
+    /// The end of the connection is explained now; whether it has not been before.
+    pub(super) fn refuse(&self) -> bool {
+        !self.refused.replace(true)
+    }
+
+    /// Whether the client has to take something before all is written that was to be.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
     /// Whom to wake when the connection is to end.
     pub(super) fn park(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -210,6 +237,7 @@ impl Exchange {
         on.exchanges.set(on.exchanges.get() + 1);
         on.met.set(true);
         on.heard.set(false);
+        on.owes.set(true);
         on.moved();
         Self(on.clone())
     }

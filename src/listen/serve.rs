@@ -1,19 +1,23 @@
 //! What a thread does with a client that connects: HTTP by actix, over a connection of ours.
 
-use super::Stage;
+use super::certificate::Certificate;
 use super::pulse::Limits;
 use super::stream::{Socket, Stream};
 use super::sweep::Connections;
+use super::{Refusal, Stage};
 use crate::telemetry::Telemetry;
+use actix_http::error::{DispatchError, ParseError};
 use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
+use bytes::Bytes;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 /// How long a client whose request was answered before it was read may go on sending it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -27,16 +31,26 @@ pub struct Settings {
     pub stage: watch::Receiver<Stage>,
     /// Counts the connections.
     pub telemetry: Arc<Telemetry>,
+    /// Shown to clients; without one they speak plain HTTP.
+    pub certificate: Option<Certificate>,
 }
 
-/// Serves each connection of a thread with `answer`, which makes the thread's own service when it is called.
-pub fn serve<A, F>(settings: &Settings, answer: A) -> impl ServiceFactory<TcpStream, Config = ()> + use<A, F>
+/// Serves each connection of a thread with `answer`, which is the thread's own. `refuse` counts what is no request, and
+/// makes the whole answer to it.
+pub fn serve<A, F, R>(
+    settings: &Settings,
+    answer: A,
+    refuse: R,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = Infallible, InitError = ()> + use<A, F, R>
 where
+    R: Fn(Refusal) -> Bytes + 'static,
     A: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = HttpResponse> + 'static,
 {
-    let Settings { limits, stage, telemetry } = settings.clone();
-    let connections = Connections::looked_after(limits, stage);
+    let Settings { limits, stage, telemetry, certificate } = settings.clone();
+    let acceptor = certificate.map(|certificate| TlsAcceptor::from(certificate.server()));
+    let refuse = Rc::new(refuse);
+    let connections = Connections::looked_after(limits, stage, refuse);
     let among = connections.clone();
     let http = HttpService::build()
         .keep_alive(KeepAlive::Os)
@@ -44,10 +58,13 @@ where
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Stream, data| _ = data.insert(stream.pulse().clone()))
         .finish(fn_service(move |request: Request| {
+            // actix says `Connection: upgrade` in every answer to a request that says so, and keeps no such connection;
+            // but only a 101 upgrades anything (RFC 9110 section 7.8).
+            let wants_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
             let (asked, among) = (answer(request), among.clone());
             async move {
                 let mut response = asked.await;
-                if among.drain() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if (among.drain() || wants_upgrade) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 Ok::<_, Infallible>(response)
@@ -55,18 +72,35 @@ where
         }));
     fn_factory(move || {
         let (http, connections, telemetry) = (http.new_service(()), connections.clone(), telemetry.clone());
+        let acceptor = acceptor.clone();
         async move {
             let http = Rc::new(http.await?);
-            Ok::<_, ()>(fn_service(move |tcp: TcpStream| {
-                let http = http.clone();
+            Ok(fn_service(move |tcp: TcpStream| {
+                let (http, acceptor, among) = (http.clone(), acceptor.clone(), connections.clone());
                 // A connection that cannot be set so is about to break anyway.
                 let _ = tcp.set_nodelay(true);
                 let socket = Socket::new(tcp, connections.admit(telemetry.connection()));
                 async move {
                     let peer = socket.peer();
-                    // How a connection ended is its client's affair.
-                    let _ = http.call((Stream::plain(socket), Protocol::Http1, peer)).await;
-                    Ok::<_, Infallible>(())
+                    let stream = match acceptor {
+                        None => Stream::plain(socket),
+                        Some(acceptor) => match Stream::encrypted(socket, &acceptor).await {
+                            Some(stream) => stream,
+                            None => return Ok(()),
+                        },
+                    };
+                    let pulse = stream.pulse().clone();
+                    let ended = http.call((stream, Protocol::Http1, peer)).await;
+                    if let Err(DispatchError::Parse(error)) = ended
+                        && pulse.refuse()
+                    {
+                        // actix has said it right behind an answer of ours, where it could not be put better.
+                        let _ = (among.refuse)(match error {
+                            ParseError::TooLarge => Refusal::LongHead,
+                            _ => Refusal::Malformed,
+                        });
+                    }
+                    Ok(())
                 }
             }))
         }

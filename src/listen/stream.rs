@@ -1,7 +1,9 @@
 //! A client's connection as actix reads and writes it: bytes pass, the pulse is told, and what is over ends.
 
+use super::Refusal;
 use super::pulse::{Over, Pulse, Silence};
 use super::sweep::Member;
+use bytes::{Buf, Bytes};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,9 +11,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// The socket, beneath whatever encrypts it: here it shows whether the client takes anything.
-#[derive(Debug)]
 pub(super) struct Socket {
     tcp: TcpStream,
     member: Member,
@@ -27,13 +30,9 @@ impl Socket {
         self.tcp.peer_addr().ok()
     }
 
-    fn pulse(&self) -> &Rc<Pulse> {
-        self.member.pulse()
-    }
-
     /// Tells the pulse how a write went.
     fn felt<T>(&self, write: Poll<io::Result<T>>, context: &Context<'_>) -> Poll<io::Result<T>> {
-        let pulse = self.pulse();
+        let pulse = self.member.pulse();
         match write {
             Poll::Pending if pulse.over() == Some(Over::Write) => return Poll::Ready(Err(timed_out())),
             Poll::Pending => {
@@ -58,7 +57,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
         if read.is_pending() {
-            self.pulse().park(context);
+            self.member.pulse().park(context);
         }
         read
     }
@@ -92,18 +91,70 @@ impl AsyncWrite for Socket {
     }
 }
 
+enum Transport {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
 /// What actix sees of a connection.
-#[derive(Debug)]
-pub(super) struct Stream(Socket);
+pub(super) struct Stream {
+    transport: Transport,
+    /// What we say in actix's place, as far as it has not gone out.
+    farewell: Option<Bytes>,
+}
 
 impl Stream {
     pub(super) fn plain(socket: Socket) -> Self {
-        Self(socket)
+        Self { transport: Transport::Plain(socket), farewell: None }
+    }
+
+    /// The connection once keys are agreed upon; `None` when that fails or takes too long.
+    pub(super) async fn encrypted(socket: Socket, acceptor: &TlsAcceptor) -> Option<Self> {
+        let pulse = socket.member.pulse().clone();
+        let mut handshake = std::pin::pin!(acceptor.accept(socket));
+        let agreed = std::future::poll_fn(|context| match pulse.over() {
+            Some(_) => Poll::Ready(None),
+            None => handshake.as_mut().poll(context).map(Result::ok),
+        });
+        let tls = agreed.await?;
+        Some(Self { transport: Transport::Tls(Box::new(tls)), farewell: None })
+    }
+
+    fn member(&self) -> &Member {
+        match &self.transport {
+            Transport::Plain(socket) => &socket.member,
+            Transport::Tls(tls) => &tls.get_ref().0.member,
+        }
     }
 
     /// What is known of the connection.
     pub(super) fn pulse(&self) -> &Rc<Pulse> {
-        self.0.pulse()
+        self.member().pulse()
+    }
+
+    /// What actix says to what is no request has an empty body, and nobody has counted it: ours has neither fault.
+    fn replaced(&self, bytes: &[u8]) -> Option<Bytes> {
+        if self.pulse().owes() {
+            return None;
+        }
+        let refusal = match bytes.strip_prefix(b"HTTP/1.")?.get(1..5)? {
+            b" 400" => Refusal::Malformed,
+            b" 431" => Refusal::LongHead,
+            _ => return None,
+        };
+        self.pulse().refuse().then(|| self.member().refuse(refusal))
+    }
+
+    /// Sends the rest of what we say in actix's place.
+    fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(farewell) = &mut self.farewell {
+            let written = ready!(self.transport.poll_write(context, farewell))?;
+            farewell.advance(written);
+            if written == 0 || farewell.is_empty() {
+                self.farewell = None;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// What actix is told when the client has said its last.
@@ -120,6 +171,22 @@ impl Stream {
     }
 }
 
+impl Transport {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
+            Self::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -128,13 +195,20 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let (before, room) = (buffer.filled().len(), buffer.remaining() > 0);
         let over = self.pulse().over();
-        match (Pin::new(&mut self.0).poll_read(context, buffer), over) {
+        match (self.transport.poll_read(context, buffer), over) {
             (_, Some(Over::Write)) => Poll::Ready(Err(timed_out())),
-            // To actix this is the client that hangs up.
-            (_, Some(Over::Head)) | (Poll::Pending, Some(Over::Idle)) => {
+            (_, Some(Over::Head)) => {
+                // To actix this is the client that hangs up, so what the client is told it is told here.
                 buffer.set_filled(before);
+                if self.pulse().refuse() {
+                    self.farewell = Some(self.member().refuse(Refusal::SlowHead));
+                    // A client that does not even take this is not waited for.
+                    let _ = self.poll_farewell(context);
+                    self.farewell = None;
+                }
                 Poll::Ready(Ok(()))
             }
+            (Poll::Pending, Some(Over::Idle)) => Poll::Ready(Ok(())),
             (read, over) => {
                 ready!(read)?;
                 if buffer.filled().len() > before {
@@ -154,26 +228,31 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        if self.farewell.is_none() {
+            self.farewell = self.replaced(bytes);
+        }
+        if self.farewell.is_some() {
+            ready!(self.poll_farewell(context))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.transport.poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        let flushed = match &mut self.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_flush(context),
+            Transport::Tls(tls) => Pin::new(tls).poll_flush(context),
+        };
+        if let Poll::Ready(Ok(())) = flushed {
+            self.pulse().flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        match &mut self.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_shutdown(context),
+            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        }
     }
 }

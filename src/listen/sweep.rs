@@ -1,8 +1,9 @@
 //! The connections of one thread, and the task that looks after them: one timer for all, instead of several for each.
 
-use super::Stage;
 use super::pulse::{Limits, Pulse};
+use super::{Refusal, Stage};
 use crate::telemetry::Counted;
+use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
@@ -16,17 +17,21 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(25), Duration::from_s
 /// How often while the process drains.
 const LOOK_WHEN_DRAINING: Duration = Duration::from_millis(50);
 
+/// Makes the answer to what is no request, and counts it.
+pub(super) type Refuse = Rc<dyn Fn(Refusal) -> Bytes>;
+
 /// The connections of one thread.
-#[derive(Debug)]
 pub(super) struct Connections {
     open: RefCell<Vec<Rc<Pulse>>>,
     drains: Cell<bool>,
+    pub(super) refuse: Refuse,
 }
 
 impl Connections {
     /// None yet; they are looked after until the result is dropped.
-    pub(super) fn looked_after(limits: Limits, stage: watch::Receiver<Stage>) -> Rc<Self> {
-        let connections = Rc::new(Self { open: RefCell::default(), drains: Cell::new(stage.borrow().drains()) });
+    pub(super) fn looked_after(limits: Limits, stage: watch::Receiver<Stage>, refuse: Refuse) -> Rc<Self> {
+        let drains = Cell::new(stage.borrow().drains());
+        let connections = Rc::new(Self { open: RefCell::default(), drains, refuse });
         actix_web::rt::spawn(look_after(Rc::downgrade(&connections), limits, stage));
         connections
     }
@@ -54,7 +59,6 @@ impl Connections {
 }
 
 /// A connection's place among those of its thread; counted and looked after until this is dropped.
-#[derive(Debug)]
 pub(super) struct Member {
     pulse: Rc<Pulse>,
     among: Rc<Connections>,
@@ -64,6 +68,11 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn pulse(&self) -> &Rc<Pulse> {
         &self.pulse
+    }
+
+    /// The answer to what is no request.
+    pub(super) fn refuse(&self, refusal: Refusal) -> Bytes {
+        (self.among.refuse)(refusal)
     }
 }
 
@@ -112,7 +121,11 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_is_not_looked_after_and_the_others_are() {
         let telemetry = Telemetry::new();
-        let connections = Rc::new(Connections { open: RefCell::default(), drains: Cell::new(false) });
+        let connections = Rc::new(Connections {
+            open: RefCell::default(),
+            drains: Cell::new(false),
+            refuse: Rc::new(|_| Bytes::new()),
+        });
         let mut members = (0..8).map(|_| Some(connections.admit(telemetry.connection()))).collect::<Vec<_>>();
         for leaving in [7, 0, 3, 6, 1, 5, 2, 4] {
             members[leaving] = None;

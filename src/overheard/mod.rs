@@ -6,6 +6,7 @@
 //! (`recordings`: `ev-upload`). What cannot be read teaches nothing. What cannot be read but may have been a change is
 //! [`News::Unclear`], so that it makes us forget too much and never too little.
 
+mod boundary;
 mod budget;
 mod endings;
 mod events;
@@ -17,6 +18,7 @@ mod objects;
 mod path;
 mod records;
 
+pub use boundary::Boundary;
 pub use budget::{ListenBudget, Reservation};
 pub use endings::Ending;
 pub use inflate::inflate;

@@ -208,6 +208,12 @@ words! {
         Method = "method",
         /// A header field is dangerous to forward.
         Header = "header",
+        /// The head of a request did not become whole in time.
+        SlowHead = "slow_head",
+        /// The head of a request is too long.
+        LongHead = "long_head",
+        /// What came is no HTTP.
+        Malformed = "malformed",
         /// Upstream could not be connected to.
         UpstreamUnreachable = "upstream_unreachable",
         /// Upstream took too long.
@@ -224,6 +230,8 @@ words! {
         Overloaded = "overloaded",
         /// The caller's budget, or the client address's, is spent.
         TooMany = "too_many",
+        /// Upstream has asked the caller for a pause.
+        HeldBack = "held_back",
         /// The request has been here before.
         Loop = "loop",
     }

@@ -9,11 +9,11 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::time::Duration;
+use tracing::field;
 use tracing::level_filters::LevelFilter;
-use tracing::{Subscriber, field};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Registry, reload};
 
 /// How much is logged, and in which form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,28 +65,47 @@ pub enum LogError {
 ///
 /// # Errors
 /// See [`LogError`].
-pub fn init_logs(settings: &LogSettings, telemetry: &Telemetry) -> Result<LogGuard, LogError> {
+pub fn init_logs(settings: &LogSettings, telemetry: &Telemetry) -> Result<(LogGuard, LogLevel), LogError> {
     let colours = io::stdout().is_terminal();
     let (writer, guard) = LogWriter::start(io::stdout(), telemetry.log_lines_dropped())?;
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer(settings, writer, colours)))?;
-    Ok(guard)
+    let (layer, level) = layer(settings, writer, colours);
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
+    Ok((guard, level))
 }
 
-fn layer<S>(settings: &LogSettings, writer: LogWriter, colours: bool) -> Box<dyn Layer<S> + Send + Sync>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
+/// The level of the log, to be changed while it runs.
+#[derive(Debug)]
+pub struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    /// From now on lines are written from this level on.
+    pub fn set(&self, level: LevelFilter) {
+        // It can only fail where there is no log any more.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
+fn filter(level: LevelFilter) -> Targets {
     // What HTTP libraries tell of below a warning may be header fields, hence credentials.
-    let filter = Targets::new()
-        .with_target(env!("CARGO_CRATE_NAME"), settings.level)
+    Targets::new()
+        .with_target(env!("CARGO_CRATE_NAME"), level)
         // It calls every client that breaks off or sends nonsense an error.
         .with_target("actix_http", LevelFilter::OFF)
-        .with_default(settings.level.min(LevelFilter::WARN));
+        .with_default(level.min(LevelFilter::WARN))
+}
+
+fn layer(
+    settings: &LogSettings,
+    writer: LogWriter,
+    colours: bool,
+) -> (Box<dyn Layer<Registry> + Send + Sync>, LogLevel) {
+    let (filter, handle) = reload::Layer::new(filter(settings.level));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
-    match settings.format {
+    let layer = match settings.format {
         LogFormat::Human => lines.with_ansi(colours).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
-    }
+    };
+    (layer, LogLevel(handle))
 }
 
 /// One request as the log tells of it. No field takes a path, a query or a header field of the client: what is not here
@@ -196,11 +215,12 @@ mod tests {
         }
     }
 
-    fn logged(settings: &LogSettings, say: impl FnOnce()) -> String {
+    fn logged(settings: &LogSettings, say: impl FnOnce(&LogLevel)) -> String {
         let kept = Kept::default();
         let (writer, guard) = LogWriter::start(kept.clone(), Telemetry::new().log_lines_dropped()).expect("a thread");
-        let subscriber = tracing_subscriber::registry().with(layer(settings, writer, false));
-        tracing::subscriber::with_default(subscriber, say);
+        let (layer, level) = layer(settings, writer, false);
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || say(&level));
         drop(guard);
         String::from_utf8(kept.0.lock().expect("no writer panics").clone()).expect("lines are text")
     }
@@ -233,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_request_is_one_line_of_json() {
-        let text = logged(&settings(LevelFilter::INFO, LogFormat::Json), a_request);
+        let text = logged(&settings(LevelFilter::INFO, LogFormat::Json), |_| a_request());
         assert_eq!(text.lines().count(), 1, "{text}");
         let mut line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         line.as_object_mut().expect("an object").remove("timestamp");
@@ -250,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_request_is_one_line_for_people() {
-        let text = logged(&settings(LevelFilter::INFO, LogFormat::Human), a_request);
+        let text = logged(&settings(LevelFilter::INFO, LogFormat::Human), |_| a_request());
         assert_eq!(text.lines().count(), 1, "{text}");
         for part in
             ["INFO request ", "http.route=\"default_picture\"", "http.status=200", "request.id=\"r1\\nfaked line\""]
@@ -261,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_picture_has_no_path() {
-        let text = logged(&settings(LevelFilter::INFO, LogFormat::Json), || {
+        let text = logged(&settings(LevelFilter::INFO, LogFormat::Json), |_| {
             log_request(&RequestLine {
                 proof: None,
                 method: &Method::from_bytes(b"SECRET").expect("a token"),
@@ -283,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_level_filters_and_libraries_never_tell_details() {
-        let say = || {
+        let say = |_: &LogLevel| {
             tracing::debug!("ours");
             tracing::debug!(target: "hyper", "Authorization: Bearer pencil");
             tracing::warn!(target: "hyper", "theirs");
@@ -294,5 +314,17 @@ mod tests {
         let text = logged(&settings(LevelFilter::WARN, LogFormat::Human), say);
         assert!(!text.contains("ours") && text.contains("theirs") && !text.contains("request"), "{text}");
         assert_eq!(logged(&settings(LevelFilter::OFF, LogFormat::Human), say), "");
+    }
+
+    #[test]
+    fn the_level_can_be_changed_while_the_log_is_written() {
+        let text = logged(&settings(LevelFilter::INFO, LogFormat::Human), |level| {
+            tracing::debug!("first");
+            level.set(LevelFilter::DEBUG);
+            tracing::debug!("second");
+            level.set(LevelFilter::OFF);
+            tracing::error!("third");
+        });
+        assert!(!text.contains("first") && text.contains("second") && !text.contains("third"), "{text}");
     }
 }

@@ -218,6 +218,12 @@ impl Telemetry {
         Counted::one_of(&self.connections)
     }
 
+    /// How many clients are connected.
+    #[must_use]
+    pub fn open_connections(&self) -> i64 {
+        self.connections.get()
+    }
+
     /// A request came in; it counts as in flight until [`Telemetry::request_ends`].
     pub fn request_begins(&self) {
         self.in_flight_requests.inc();

@@ -12,5 +12,5 @@ pub use labels::{
     StatusClass, UpstreamKind,
 };
 pub use log_writer::LogGuard;
-pub use logs::{LogError, LogFormat, LogSettings, RequestLine, init_logs, log_request};
+pub use logs::{LogError, LogFormat, LogLevel, LogSettings, RequestLine, init_logs, log_request};
 pub use metrics::{Answered, CacheLevel, CacheLevels, Counted, Telemetry};

@@ -2,14 +2,15 @@
 
 use super::UpstreamError;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How many chunks of a request body may wait for upstream: back-pressure, not buffering. actix hands over up to 128 KiB in
 /// one of them, and holds as much before and behind it.
@@ -31,7 +32,23 @@ enum Part {
 pub struct RequestBody {
     parts: Option<mpsc::Receiver<Part>>,
     remaining: Option<u64>,
-    progress: Arc<AtomicU64>,
+    progress: Progress,
+}
+
+/// How many chunks of a body upstream has taken so far; a body that is empty makes none.
+#[derive(Clone, Default)]
+pub(super) struct Progress(Option<Arc<AtomicU64>>);
+
+impl Progress {
+    pub(super) fn made(&self) -> u64 {
+        self.0.as_ref().map_or(0, |taken| taken.load(Ordering::Relaxed))
+    }
+
+    fn make(&self) {
+        if let Some(taken) = &self.0 {
+            taken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The end of a [`RequestBody`] that the client's side fills.
@@ -46,14 +63,15 @@ impl RequestBody {
     /// No body at all.
     #[must_use]
     pub fn empty() -> Self {
-        Self { parts: None, remaining: Some(0), progress: Arc::default() }
+        Self { parts: None, remaining: Some(0), progress: Progress::default() }
     }
 
     /// A body of `length` bytes where that is known, chunked where it is not.
     #[must_use]
     pub fn channel(length: Option<u64>) -> (BodySender, Self) {
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        (BodySender { parts: sender }, Self { parts: Some(receiver), remaining: length, progress: Arc::default() })
+        let progress = Progress(Some(Arc::default()));
+        (BodySender { parts: sender }, Self { parts: Some(receiver), remaining: length, progress })
     }
 
     /// How many bytes it has, where that is known.
@@ -61,8 +79,8 @@ impl RequestBody {
         self.remaining
     }
 
-    /// Counts the chunks that upstream has taken so far: a time-out for the answer starts anew with each.
-    pub(super) fn progress(&self) -> Arc<AtomicU64> {
+    /// What upstream takes of it: a time-out for the answer starts anew with each chunk.
+    pub(super) fn progress(&self) -> Progress {
         self.progress.clone()
     }
 }
@@ -88,9 +106,9 @@ impl http_body::Body for RequestBody {
         let Some(parts) = &mut self.parts else {
             return Poll::Ready(None);
         };
-        match std::task::ready!(parts.poll_recv(context)) {
+        match ready!(parts.poll_recv(context)) {
             Some(Part::Chunk(chunk)) => {
-                self.progress.fetch_add(1, Ordering::Relaxed);
+                self.progress.make();
                 if let Some(remaining) = &mut self.remaining {
                     *remaining = remaining.saturating_sub(chunk.len() as u64);
                 }
@@ -123,13 +141,98 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin + 'static,
     E: Into<UpstreamError>,
 {
-    Box::pin(stream::unfold(Some(chunks), move |state| async move {
-        let mut chunks = state?;
-        match tokio::time::timeout(idle, chunks.next()).await {
-            Ok(None) => None,
-            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
-            Ok(Some(Err(error))) => Some((Err(error.into()), None)),
-            Err(_) => Some((Err(UpstreamError::TimedOut), None)),
+    Box::pin(Watched { chunks: Some(chunks), idle, waits_since: None, clock: None })
+}
+
+struct Watched<S> {
+    chunks: Option<S>,
+    idle: Duration,
+    waits_since: Option<Instant>,
+    /// Wound when somebody has to wait for the first time, and not for each chunk: that would cost more than the chunk.
+    /// When it rings for a wait that is over, it is put to where the present one ends.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S, E> Stream for Watched<S>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: Into<UpstreamError>,
+{
+    type Item = Result<Bytes, UpstreamError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(chunks) = &mut self.chunks else { return Poll::Ready(None) };
+        let Poll::Ready(next) = chunks.poll_next_unpin(context) else {
+            ready!(self.poll_idle(context));
+            self.chunks = None;
+            return Poll::Ready(Some(Err(UpstreamError::TimedOut)));
+        };
+        self.waits_since = None;
+        if !matches!(next, Some(Ok(_))) {
+            self.chunks = None;
         }
-    }))
+        Poll::Ready(next.map(|chunk| chunk.map_err(Into::into)))
+    }
+}
+
+impl<S> Watched<S> {
+    /// Ready when the present wait has been too long.
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let end = *self.waits_since.get_or_insert_with(Instant::now) + self.idle;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        loop {
+            ready!(clock.as_mut().poll(context));
+            if clock.deadline() >= end {
+                return Poll::Ready(());
+            }
+            clock.as_mut().reset(end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use tokio::time::sleep;
+
+    const IDLE: Duration = Duration::from_millis(60);
+
+    const CHUNK: Result<Bytes, UpstreamError> = Ok(Bytes::from_static(b"chunk"));
+
+    #[tokio::test]
+    async fn a_slow_reader_is_no_fault_of_upstreams() {
+        let mut watched = with_idle_timeout(stream::iter([CHUNK, CHUNK, CHUNK]), IDLE);
+        for _ in 0..3 {
+            assert!(matches!(watched.next().await, Some(Ok(_))));
+            sleep(2 * IDLE).await;
+        }
+        assert!(watched.next().await.is_none());
+        assert!(watched.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_wait_is_too_long_from_its_own_beginning() {
+        let late = stream::once(async {
+            sleep(IDLE / 2).await;
+            CHUNK
+        });
+        let mut watched = with_idle_timeout(Box::pin(late.chain(stream::pending())), IDLE);
+        // Whether this one is in time is for the machine to say; a busy one may be late itself.
+        if matches!(watched.next().await, Some(Ok(_))) {
+            let begun = Instant::now();
+            assert!(matches!(watched.next().await, Some(Err(UpstreamError::TimedOut))));
+            assert!(begun.elapsed() >= IDLE, "{:?}: the clock of the wait before", begun.elapsed());
+        }
+        assert!(watched.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_error_is_the_last_word() {
+        let broken = Err(UpstreamError::Broken("so be it".to_owned()));
+        let mut watched = with_idle_timeout(stream::iter([CHUNK, broken, CHUNK]), IDLE);
+        assert!(matches!(watched.next().await, Some(Ok(_))));
+        assert!(matches!(watched.next().await, Some(Err(UpstreamError::Broken(_)))));
+        assert!(watched.next().await.is_none());
+    }
 }

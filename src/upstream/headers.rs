@@ -82,6 +82,29 @@ pub fn strip_response_hop_by_hop(headers: &mut HeaderMap) {
     strip_listed(headers);
 }
 
+/// Whether an answer says in one way, and in one that we understand, where it ends. hyper forgives what is checked here:
+/// of a length and chunks it believes the chunks and hands over both, and of other codings it knows the last alone.
+///
+/// # Errors
+/// It says so twice, or by a coding that would reach the client without its name (RFC 9112 section 6.3).
+pub fn check_answer_framing(headers: &HeaderMap) -> Result<(), FramedTwice> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None)
+            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(header::CONTENT_LENGTH) =>
+        {
+            Ok(())
+        }
+        _ => Err(FramedTwice),
+    }
+}
+
+/// An answer of which nobody can tell for certain where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its answer is framed twice, or in a way that nobody asked for")]
+pub struct FramedTwice;
+
 fn strip_listed(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
@@ -118,6 +141,8 @@ pub struct Origin {
     pub trusted: bool,
     /// The client: the address that a believed proxy added itself, which is the last, or the peer.
     pub client: IpAddr,
+    /// Whether the peer speaks HTTPS with us.
+    pub encrypted: bool,
 }
 
 /// Sets the forwarding fields: a trusted peer's are kept, and its lists are extended by the peer; anybody else's are
@@ -139,7 +164,8 @@ pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Opti
     let chain = if chain.is_empty() { peer } else { joined(&chain, peer.as_bytes()) };
     headers.insert(X_FORWARDED_FOR, chain);
     headers.entry(X_REAL_IP).or_insert(client);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    let scheme = if origin.encrypted { "https" } else { "http" };
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     if let Some(host) = client_host {
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
@@ -332,6 +358,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_framed_once() {
+        for (fields, once) in [
+            (&[][..], true),
+            (&[("content-length", "5")], true),
+            (&[("transfer-encoding", "chunked")], true),
+            (&[("transfer-encoding", "Chunked")], true),
+            (&[("transfer-encoding", "chunked"), ("content-length", "5")], false),
+            (&[("transfer-encoding", "gzip, chunked")], false),
+            (&[("transfer-encoding", "gzip")], false),
+            (&[("transfer-encoding", "")], false),
+            (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
+        ] {
+            assert_eq!(check_answer_framing(&map(fields)).is_ok(), once, "{fields:?}");
+        }
+    }
+
+    #[test]
     fn connection_may_not_name_a_credential() {
         for named in [
             "Authorization",
@@ -362,7 +405,7 @@ mod tests {
         let host = HeaderValue::from_static("chat.example");
 
         let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: false, client: peer }, Some(&host));
+        set_forwarding(&mut headers, Origin { peer, trusted: false, client: peer, encrypted: false }, Some(&host));
         assert_eq!(text(&headers, "x-forwarded-for"), ["192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-proto"), ["http"]);
         assert_eq!(text(&headers, "x-real-ip"), ["192.0.2.7"]);
@@ -370,7 +413,7 @@ mod tests {
         assert_eq!(headers.len(), 4, "{headers:?}");
 
         let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, Some(&host));
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, Some(&host));
         assert_eq!(text(&headers, "x-forwarded-for"), ["10.1.1.1, 192.0.2.7"]);
         assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
@@ -378,12 +421,12 @@ mod tests {
         assert_eq!(text(&headers, "x-forwarded-prefix"), ["/mm"]);
 
         let mut headers = map(&[("x-forwarded-for", "6.6.6.6, 10.1.1.1")]);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, None);
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, None);
         assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
 
         let peer = "2001:db8::1".parse().expect("address");
         let mut headers = map(&[("x-forwarded-for", ""), ("forwarded", "for=x"), ("forwarded", "for=y")]);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer }, None);
+        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, None);
         assert_eq!(text(&headers, "x-forwarded-for"), ["2001:db8::1"]);
         assert_eq!(text(&headers, "forwarded"), ["for=x, for=y, for=\"[2001:db8::1]\""]);
     }

@@ -196,8 +196,7 @@ pub(super) fn streamed(method: &Method, status: UpstreamStatus, headers: &Header
     response.map_body(|_, _| match body {
         AnswerBody::Complete(bytes) => BoxBody::new(bytes),
         AnswerBody::Partial(prefix, rest) => {
-            let prefix = stream::iter((!prefix.is_empty()).then_some(Ok(prefix)));
-            let chunks = prefix.chain(rest);
+            let chunks = if prefix.is_empty() { rest } else { Box::pin(stream::iter([Ok(prefix)]).chain(rest)) };
             match declared {
                 Some(len) => BoxBody::new(SizedStream::new(len, chunks)),
                 None => BoxBody::new(BodyStream::new(chunks)),

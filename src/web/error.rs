@@ -1,13 +1,17 @@
 //! The one table from errors to statuses, and our own answers in Mattermost's error shape.
 
 use crate::avatar::AvatarError;
+use crate::listen::Refusal;
 use crate::telemetry::Reason;
 use crate::upstream::UpstreamError;
 use crate::upstream::headers::{ConnectionNamesCredential, LoopDetected};
 use crate::variant::transform::QueryError;
+use actix_web::body::MessageBody;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder};
-use std::time::Duration;
+use bytes::Bytes;
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
 
 /// How long a client should wait before it asks an overloaded proxy again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -36,6 +40,9 @@ pub enum WebError {
     /// A WebSocket handshake that is none.
     #[error("a WebSocket handshake is a GET of HTTP/1.1 without a body, and its Connection names the upgrade")]
     Handshake,
+    /// What came is no request.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The request has been here before.
     #[error(transparent)]
     Loop(#[from] LoopDetected),
@@ -64,10 +71,22 @@ impl WebError {
             }
             Self::Field => (StatusCode::BAD_REQUEST, "avatar_proxy.header.name", Reason::Header),
             Self::Handshake => (StatusCode::BAD_REQUEST, "avatar_proxy.header.upgrade", Reason::Header),
+            Self::Refused(Refusal::SlowHead) => {
+                (StatusCode::REQUEST_TIMEOUT, "avatar_proxy.request.timeout", Reason::SlowHead)
+            }
+            Self::Refused(Refusal::LongHead) => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "avatar_proxy.request.head_too_large", Reason::LongHead)
+            }
+            Self::Refused(Refusal::Malformed) => {
+                (StatusCode::BAD_REQUEST, "avatar_proxy.request.malformed", Reason::Malformed)
+            }
             Self::Loop(LoopDetected) => (StatusCode::LOOP_DETECTED, "avatar_proxy.loop", Reason::Loop),
             Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, "avatar_proxy.only_if_cached", Reason::OnlyIfCached),
             Self::Avatar(AvatarError::Exhausted(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "avatar_proxy.too_many_requests", Reason::TooMany)
+            }
+            Self::Avatar(AvatarError::HeldBack(_)) => {
+                (StatusCode::TOO_MANY_REQUESTS, "avatar_proxy.held_back", Reason::HeldBack)
             }
             Self::Avatar(AvatarError::Overloaded) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "avatar_proxy.overloaded", Reason::Overloaded)
@@ -114,6 +133,7 @@ impl WebError {
             .insert_header(("X-Request-Id", request_id));
         let wait = match self {
             Self::Avatar(AvatarError::Exhausted(exhausted)) => Some(exhausted.retry_after),
+            Self::Avatar(AvatarError::HeldBack(left)) => Some(*left),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
         };
         if let Some(wait) = wait {
@@ -126,6 +146,23 @@ impl WebError {
         answer.body(body.to_string())
     }
 
+    /// [`WebError::answer`] as it goes over a connection that ends with it, for where there is no request to answer.
+    #[must_use]
+    pub fn bytes(&self, request_id: &str) -> Bytes {
+        let answer = self.answer(request_id);
+        let status = answer.status();
+        let mut text = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+        for (name, value) in answer.headers() {
+            let value = value.to_str().expect("the fields of our own errors are ASCII");
+            write!(text, "{name}: {value}\r\n").expect("a String takes every write");
+        }
+        let body = answer.into_body().try_into_bytes().expect("an error's body is in memory");
+        let date = header::HttpDate::from(SystemTime::now());
+        write!(text, "date: {date}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len())
+            .expect("a String takes every write");
+        [text.as_bytes(), &body].concat().into()
+    }
+
     /// What the client is told. What upstream's address is or how it failed is for the log alone.
     fn message(&self) -> String {
         match self {
@@ -135,11 +172,12 @@ impl WebError {
                 UpstreamError::Broken(_) => "Mattermost's answer broke off.".to_owned(),
                 UpstreamError::ClientAborted => "The request broke off.".to_owned(),
                 UpstreamError::ClientStalled => "The request did not become whole in time.".to_owned(),
-                UpstreamError::Overloaded => "Too many pictures are being asked for. Try again in a moment.".to_owned(),
+                UpstreamError::Overloaded => "Too many requests are under way. Try again in a moment.".to_owned(),
             },
             Self::Avatar(AvatarError::Exhausted(_)) => {
                 "too many pictures that are not in memory were asked for; try again later".to_owned()
             }
+            Self::Avatar(AvatarError::HeldBack(_)) => "Mattermost asks for a pause. Try again later.".to_owned(),
             other => other.to_string(),
         }
     }
@@ -154,7 +192,6 @@ fn delay_seconds(wait: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::allowance::{Exhausted, Whose};
-    use actix_web::body::MessageBody;
 
     fn field(answer: &HttpResponse, name: header::HeaderName) -> Option<&str> {
         answer.headers().get(name).map(|value| value.to_str().expect("ASCII"))

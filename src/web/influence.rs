@@ -91,7 +91,7 @@ pub(super) fn outcome(answer: &Result<Response<BodyStream>, UpstreamError>) -> C
         }
         Ok(status) if status.is_client_error() => ChangeOutcome::Refused,
         // It was never asked.
-        Err(UpstreamError::Unreachable(_)) => ChangeOutcome::Refused,
+        Err(UpstreamError::Unreachable(_) | UpstreamError::Overloaded) => ChangeOutcome::Refused,
         Ok(_) | Err(_) => ChangeOutcome::Unknown,
     }
 }

@@ -21,7 +21,7 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
-use crate::listen::{Exchange, Pulse};
+use crate::listen::{Exchange, Pulse, Refusal, Stage};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
@@ -33,6 +33,7 @@ use actix_web::HttpResponse;
 use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
 use ask::Ask;
+use bytes::Bytes;
 pub use error::WebError;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -41,12 +42,14 @@ pub use influence::Influence;
 use intake::Intake;
 use ipnet::IpNet;
 pub use learning::School;
+use request_id::RequestId;
 use route::{Route, Who};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What the front door needs to know.
 #[derive(Clone, Debug)]
@@ -72,6 +75,8 @@ pub struct Settings {
     pub server_timing: bool,
     /// One log line a request.
     pub log_requests: bool,
+    /// Whether clients speak HTTPS with us.
+    pub encrypted: bool,
     /// How long the body of a request may pause.
     pub body_idle_timeout: Duration,
 }
@@ -101,6 +106,8 @@ pub struct Front {
     pub listeners: Arc<ListenBudget>,
     /// The last site that was named.
     pub last_site: LastSite,
+    /// Where the process stands: tunnels have to know.
+    pub stage: watch::Receiver<Stage>,
 }
 
 impl Front {
@@ -236,6 +243,17 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
     }
 }
 
+/// Our own answer to what is no request, as it goes over the connection: counted, and logged once.
+#[must_use]
+pub fn refuse(telemetry: &Telemetry, refusal: Refusal) -> Bytes {
+    let error = WebError::Refused(refusal);
+    let (_, id, reason) = error.verdict();
+    let request_id = RequestId::next().spelt();
+    telemetry.refused(reason);
+    tracing::debug!(error.id = id, request.id = request_id.as_str(), %error, "request refused");
+    error.bytes(request_id.as_str())
+}
+
 /// Our own answer to a request that cannot be served: counted, and logged once.
 fn fail(front: &Front, error: &WebError, mut ledger: Ledger, route: &Route) -> HttpResponse {
     let (status, id, reason) = error.verdict();
@@ -350,5 +368,6 @@ fn origin_of(front: &Front, request: &Request) -> Origin {
         line.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
     };
     let client = trusted.then(named).flatten();
-    Origin { peer, trusted, client: client.map_or(peer, |client| client.to_canonical()) }
+    let client = client.map_or(peer, |client| client.to_canonical());
+    Origin { peer, trusted, client, encrypted: front.settings.encrypted }
 }

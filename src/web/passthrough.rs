@@ -27,8 +27,8 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -
         }
         _ => None,
     };
-    let outbound = Outbound { picture, ..Outbound::of(front, inbound, caller) };
     let attending = Attending::of(front, inbound, caller);
+    let outbound = Outbound { picture, ..Outbound::of(front, inbound, caller) };
     let mut answer = outbound.forward(front).await?;
     if let Some(attending) = attending {
         answer = attending.listen_to(front, answer);
@@ -67,10 +67,10 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    /// Takes the body out of `inbound`, a request of `caller`.
+    /// Takes the header and the body out of `inbound`, a request of `caller`.
     pub(super) fn of(front: &Front, inbound: &mut Inbound, caller: Option<Caller>) -> Self {
-        let mut headers = inbound.headers.clone();
-        headers.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+        let mut headers = std::mem::take(&mut inbound.headers);
+        headers.insert(header::HOST, front.upstream.host_for(headers.get(header::HOST)));
         let body = std::mem::replace(&mut inbound.body, ClientBody::None);
         Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body, caller, picture: None }
     }

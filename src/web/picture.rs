@@ -165,6 +165,7 @@ impl PictureAnswer<'_, '_> {
             fields.insert(actix_header::AGE, age(started.saturating_duration_since(sent).as_secs()));
         }
         fields.insert(actix_header::X_CONTENT_TYPE_OPTIONS, ActixValue::from_static("nosniff"));
+        keep_from_shared_caches(fields);
         fields.insert(actix_header::CONTENT_SECURITY_POLICY, ActixValue::from_static("default-src 'none'"));
         if self.front.settings.cache_status {
             fields.insert(actix_header::HeaderName::from_static("cache-status"), self.cache_status());
@@ -270,6 +271,14 @@ impl PictureAnswer<'_, '_> {
     }
 }
 
+/// What was allowed to one caller is for no cache of others. `private` says so to all that heed it; an outer nginx that was
+/// told to ignore `Cache-Control`, as the usual recipe for avatars tells it, and a CDN (RFC 9213) have words of their own.
+fn keep_from_shared_caches(fields: &mut actix_header::HeaderMap) {
+    static ACCEL_EXPIRES: actix_header::HeaderName = actix_header::HeaderName::from_static("x-accel-expires");
+    fields.insert(ACCEL_EXPIRES.clone(), ActixValue::from_static("0"));
+    fields.insert(actix_header::CDN_CACHE_CONTROL, ActixValue::from_static("no-store"));
+}
+
 /// A number of seconds. Grants are mostly young, and a digit or two need no memory of their own.
 fn age(seconds: u64) -> ActixValue {
     const DIGITS: &str = "0123456789\
@@ -325,9 +334,14 @@ fn relay(method: &Method, ask: &Ask<'_>, relayed: Relayed) -> HttpResponse {
         wire::to_client(&headers, response.headers_mut(), |name| {
             ![header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING].contains(name)
         });
+        keep_from_shared_caches(response.headers_mut());
         return response;
     }
-    streamed(method, status, &headers, body)
+    let mut response = streamed(method, status, &headers, body);
+    if shows_picture {
+        keep_from_shared_caches(response.headers_mut());
+    }
+    response
 }
 
 fn is_image(headers: &HeaderMap) -> bool {

@@ -5,7 +5,8 @@ use super::intake::Intake;
 use super::{ClientBody, Front, Inbound, WebError};
 use crate::avatar::Avatars;
 use crate::identity::{PictureId, PictureKind, Site};
-use crate::overheard::{Listener, News, is_event_socket};
+use crate::listen::{Pulse, Stage};
+use crate::overheard::{Boundary, Listener, News, is_event_socket};
 use crate::telemetry::{Heard, Outcome, Route, Telemetry};
 use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
@@ -14,14 +15,19 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::watch;
 
 /// How much of upstream's is read at once.
 const READ_BUFFER: usize = 16 << 10;
 /// How long what upstream said last, its close frame above all, may take to reach the client.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// A close frame with the status 1001, unmasked as a server's are (RFC 6455 sections 5.5.1 and 7.4.1).
+const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
 
 /// Asks upstream for the upgrade and, if it agrees, becomes a pipe. Not one byte of the client's goes before that.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
@@ -43,7 +49,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
             }
             let ears = Ears::for_tunnel(front, inbound, &head);
             headers::strip_response_hop_by_hop(&mut head);
-            Ok(switched(&head, intake, tunnel, ears))
+            Ok(switched(&head, intake, tunnel, ears, front.stage.clone()))
         }
         UpgradeAnswer::Declined(answer) => {
             front.avatars.heed(caller.as_ref(), None, answer.status());
@@ -68,12 +74,28 @@ fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
     answer.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
 }
 
-fn switched(head: &HeaderMap, intake: Intake, tunnel: Tunnel, ears: Option<Ears>) -> HttpResponse {
+fn switched(
+    head: &HeaderMap,
+    intake: Intake,
+    tunnel: Tunnel,
+    ears: Option<Ears>,
+    stage: watch::Receiver<Stage>,
+) -> HttpResponse {
     let (from_upstream, to_upstream) = tokio::io::split(tunnel);
+    let pulse = intake.pulse();
     actix_web::rt::spawn(client_to_upstream(intake, to_upstream));
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");
-    let mut response = response.streaming(upstream_to_client(from_upstream, ears));
+    let downstream = Downstream {
+        from_upstream,
+        buffer: BytesMut::new(),
+        ears,
+        stage,
+        boundary: Boundary::default(),
+        is_over: false,
+        pulse,
+    };
+    let mut response = response.streaming(downstream.into_stream());
     // actix takes what follows for content.
     response.headers_mut().remove(actix_web::http::header::CONTENT_TYPE);
     super::wire::to_client(head, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
@@ -90,25 +112,69 @@ async fn client_to_upstream(mut intake: Intake, mut to_upstream: WriteHalf<Tunne
     let _ = to_upstream.shutdown().await;
 }
 
-/// Upstream's bytes until it hangs up. Then the stream fails instead of ending: at an end actix would wait seconds for the
-/// client to hang up first, while the client waits to be told.
-fn upstream_to_client(
+/// Upstream's side of a tunnel on its way to the client.
+struct Downstream {
     from_upstream: ReadHalf<Tunnel>,
+    buffer: BytesMut,
     ears: Option<Ears>,
-) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::try_unfold((from_upstream, BytesMut::new(), ears), |(mut from_upstream, mut buffer, mut ears)| async move {
-        buffer.reserve(READ_BUFFER);
-        if from_upstream.read_buf(&mut buffer).await? == 0 {
+    stage: watch::Receiver<Stage>,
+    boundary: Boundary,
+    /// Nothing more is to be said.
+    is_over: bool,
+    /// The client's connection.
+    pulse: Option<Rc<Pulse>>,
+}
+
+impl Downstream {
+    /// Upstream's bytes until it hangs up or the process has to. Then the stream fails instead of ending: at an end actix
+    /// would wait seconds for the client to hang up first, while the client waits to be told.
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+        stream::try_unfold(self, |mut this| async move {
+            let Some(chunk) = this.next().await? else {
+                this.last_words().await;
+                return Err(std::io::ErrorKind::ConnectionAborted.into());
+            };
+            Ok(Some((chunk, this)))
+        })
+    }
+
+    /// A client that takes its time may do so, unless the process has none: whether it stands still is watched elsewhere.
+    async fn last_words(&self) {
+        loop {
             tokio::time::sleep(LAST_WORDS).await;
-            return Err(std::io::ErrorKind::ConnectionAborted.into());
+            let is_blocked = self.pulse.as_ref().is_some_and(|pulse| pulse.is_blocked());
+            if !is_blocked || *self.stage.borrow() == Stage::Closing {
+                return;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        let Self { from_upstream, buffer, ears, stage, boundary, is_over, .. } = self;
+        if *is_over {
+            return Ok(None);
+        }
+        buffer.reserve(READ_BUFFER);
+        let read = tokio::select! {
+            biased;
+            read = from_upstream.read_buf(buffer) => read?,
+            () = Stage::closing(stage) => {
+                *is_over = true;
+                // In the midst of a frame of upstream's it would be part of that.
+                return Ok(boundary.is_between_frames().then_some(Bytes::from_static(GOING_AWAY)));
+            }
+        };
+        if read == 0 {
+            return Ok(None);
         }
         let chunk = buffer.split().freeze();
-        if let Some(ears) = &mut ears {
+        boundary.pass(&chunk);
+        if let Some(ears) = ears {
             // Before the client hears of it: what it asks for next is to be the new picture.
             ears.hear(&chunk).await;
         }
-        Ok(Some((chunk, (from_upstream, buffer, ears))))
-    })
+        Ok(Some(chunk))
+    }
 }
 
 /// Overhears what upstream tells the client of a tunnel; the bytes are not touched.

@@ -2,7 +2,7 @@
 
 use super::WebError;
 use actix_web::http::header::{HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The client's fields, in their order, with repeats.
@@ -11,25 +11,37 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 /// A name that is no token (RFC 9110 section 5.1): actix's crate lets a quotation mark pass, which HTTP/2 could bring.
 pub(super) fn from_client(fields: &ActixHeaders) -> Result<HeaderMap, WebError> {
     let mut headers = HeaderMap::with_capacity(fields.len() + 8);
+    let mut text = OneText::for_all(fields.iter().map(|(_, value)| value.as_bytes()));
     for (name, value) in fields {
         let name = HeaderName::from_bytes(name.as_str().as_bytes()).map_err(|_| WebError::Field)?;
-        let value = HeaderValue::from_bytes(value.as_bytes()).expect("a field value in one is one in the other");
-        headers.append(name, value);
+        let value = HeaderValue::from_maybe_shared(text.copy(value.as_bytes()));
+        headers.append(name, value.expect("a field value in one is one in the other"));
     }
     Ok(headers)
 }
 
-/// Adds upstream's fields that `keeps` to an answer, in their order, with repeats.
-pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl Fn(&HeaderName) -> bool) {
-    for (name, value) in fields.iter().filter(|(name, _)| keeps(name)) {
-        let name = ActixName::from_bytes(name.as_str().as_bytes()).expect("a field name in one is one in the other");
-        into.append(name, to_actix(value));
+/// Copies of all values of a message in one allocation: most of them live and end together.
+struct OneText(BytesMut);
+
+impl OneText {
+    fn for_all<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self(BytesMut::with_capacity(values.map(<[u8]>::len).sum()))
+    }
+
+    fn copy(&mut self, value: &[u8]) -> Bytes {
+        self.0.extend_from_slice(value);
+        self.0.split().freeze()
     }
 }
 
-/// One value.
-pub(super) fn to_actix(value: &HeaderValue) -> ActixValue {
-    ActixValue::from_bytes(value.as_bytes()).expect("a field value in one is one in the other")
+/// Adds upstream's fields that `keeps` to an answer, in their order, with repeats.
+pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl Fn(&HeaderName) -> bool) {
+    let kept = || fields.iter().filter(|(name, _)| keeps(name));
+    let mut text = OneText::for_all(kept().map(|(_, value)| value.as_bytes()));
+    for (name, value) in kept() {
+        let name = ActixName::from_bytes(name.as_str().as_bytes()).expect("a field name in one is one in the other");
+        into.append(name, shared(text.copy(value.as_bytes())));
+    }
 }
 
 /// A value that is ours already: its bytes are shared, not copied.

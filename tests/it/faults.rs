@@ -218,6 +218,38 @@ async fn f20_a_strange_head_is_read_or_502() {
     ] {
         let upstream = Upstream::answering(strange).await;
         let proxy = Proxy::before(upstream.address);
-        assert_eq!(proxy.send(&Request::picture("size=32")).await.status, status);
+        for request in [Request::picture("size=32"), Request::get("/api/v4/posts")] {
+            assert_eq!(proxy.send(&request).await.status, status, "{request:?}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn f20_a_storm_of_interim_answers_ends_with_the_time_for_the_head() {
+    let upstream = Upstream::scripted(|_, _, mut stream| async move {
+        let storm = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100);
+        while stream.write_all(&storm).await.is_ok() {}
+    })
+    .await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        config.upstream.head_timeout = SHORT;
+        config.upstream.passthrough_timeout = SHORT;
+    });
+    for request in [Request::picture("size=32"), Request::get("/api/v4/posts")] {
+        check_error(&proxy.send(&request).await, 504, "avatar_proxy.upstream.timeout");
+    }
+}
+
+#[actix_web::test]
+async fn f20_repeated_fields_keep_their_order() {
+    let cookies = ["MMAUTHTOKEN=a; Path=/; HttpOnly", "MMUSERID=b; Path=/", "MMCSRF=c; Path=/", "MMAUTHTOKEN=d"];
+    let between = ["Vary", "Link", "X-Version-Id", "Warning"];
+    let fields: Vec<_> =
+        cookies.iter().zip(between).flat_map(|(it, name)| [("Set-Cookie", *it), (name, "1")]).collect();
+    let upstream = Upstream::answering(answer("401 Unauthorized", &fields, b"{}")).await;
+    let proxy = Proxy::before(upstream.address);
+    for request in [Request::picture("size=32"), Request::new("POST", "/api/v4/users/login").body("{}")] {
+        let answer = proxy.send(&request).await;
+        assert_eq!((answer.status, answer.all("set-cookie")), (401, cookies.to_vec()), "{request:?}");
     }
 }

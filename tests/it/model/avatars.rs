@@ -51,6 +51,8 @@ impl Stage {
             picture_timeout: REMEMBERED,
             passthrough_timeout: REMEMBERED,
             max_picture_requests: 64,
+            max_connections: 64,
+            roots: None,
         };
         let telemetry = Arc::new(Telemetry::new());
         let bytes = room.bytes();
@@ -65,7 +67,7 @@ impl Stage {
         Self {
             world,
             upstream: Upstream::new(&Gateway::new(settings).expect("plain http")).expect("clients"),
-            avatars: Avatars::new(settings_of_avatars, telemetry).expect("random numbers"),
+            avatars: Avatars::new(settings_of_avatars, telemetry),
             key: CallerKey::draw().expect("random numbers"),
             mistake,
             room,
@@ -186,7 +188,7 @@ impl Stage {
             transform: Transform::parse(query, &Sizes::default()).expect("understood").transform,
             offer: OfferKind::Original,
         };
-        let look = self.promises.look(session, user, TTL);
+        let mut look = self.promises.look(session, user, TTL);
         let served = if let Some(recalled) = self.avatars.recall(&wish, look.began).await {
             Served::Picture(recalled)
         } else {
@@ -194,6 +196,7 @@ impl Stage {
             self.avatars.serve(&self.upstream, &request).await.map_err(|error| error.to_string())?
         };
         let ended = Instant::now();
+        self.promises.look_is_over(&mut look, self.room);
         let mut seen = self.seen.get();
         match served {
             Served::Picture(picture) => {

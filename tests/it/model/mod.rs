@@ -349,6 +349,9 @@ struct Promises {
     rights_ended: Cell<Instant>,
     refused: RefCell<HashMap<Pair, Instant>>,
     at_least: RefCell<[usize; SUBJECTS]>,
+    /// When the looks under way began, and how long the longest took that are over.
+    under_way: RefCell<Vec<Instant>>,
+    longest: Cell<Duration>,
 }
 
 impl Promises {
@@ -358,6 +361,8 @@ impl Promises {
             rights_ended: Cell::new(Instant::now()),
             refused: RefCell::default(),
             at_least: RefCell::default(),
+            under_way: RefCell::default(),
+            longest: Cell::default(),
         }
     }
 
@@ -371,6 +376,7 @@ impl Promises {
         let began = Instant::now();
         let refused = self.refused.borrow().get(&(session, subject)).copied();
         let ended = self.rights_ended.get();
+        self.under_way.borrow_mut().push(began);
         let grants_since = began.checked_sub(ttl).expect("the machine is older");
         Look {
             session,
@@ -380,6 +386,18 @@ impl Promises {
             pictures_since: grants_since,
             not_before: refused.map_or(ended, |refused| refused.max(ended)),
             at_least: self.at_least.borrow()[subject],
+        }
+    }
+
+    /// A look that may use grants, where there is little room, may meet a picture that was replaced while another look
+    /// asked for it.
+    fn look_is_over(&self, look: &mut Look, room: Room) {
+        let mut under_way = self.under_way.borrow_mut();
+        let longest = under_way.iter().map(Instant::elapsed).max().unwrap_or_default().max(self.longest.get());
+        under_way.retain(|began| *began != look.began);
+        self.longest.set(self.longest.get().max(look.began.elapsed()));
+        if room == Room::Cramped && look.grants_since < look.began {
+            look.pictures_since = look.grants_since.checked_sub(longest).expect("the machine is older");
         }
     }
 

@@ -38,9 +38,6 @@ struct Stage {
     believed_ttl: Duration,
     promises: Promises,
     admins: Cell<usize>,
-    /// When the looks under way began, and how long the longest took that are over.
-    under_way: RefCell<[Option<Instant>; ACTORS]>,
-    longest: Cell<Duration>,
     /// Which picture each tag of ours stands for.
     tags: RefCell<HashMap<String, usize>>,
     seen: RefCell<Seen>,
@@ -69,7 +66,6 @@ struct Seen {
 
 /// Who acts, and the connections on which.
 struct Actor {
-    place: usize,
     dice: Dice,
     to_proxy: Connection,
     to_upstream: Connection,
@@ -99,8 +95,6 @@ impl Stage {
             believed_ttl,
             promises: Promises::new(),
             admins: Cell::default(),
-            under_way: RefCell::default(),
-            longest: Cell::default(),
             tags: RefCell::default(),
             seen: RefCell::default(),
         }
@@ -113,10 +107,9 @@ impl Stage {
     /// Lets the actors take so many steps in all; the first violation, if there is one.
     async fn run(&self, steps: usize, seed: u64) -> Result<(), String> {
         let steps = Steps::new(steps);
-        join_all((0..ACTORS).map(async |place| {
+        join_all((0..ACTORS).map(async |actor| {
             let mut actor = Actor {
-                place,
-                dice: Dice::seeded(seed + u64::try_from(place).expect("few")),
+                dice: Dice::seeded(seed + u64::try_from(actor).expect("few")),
                 to_proxy: Connection::to(self.proxy.address).await,
                 to_upstream: Connection::to(self.upstream).await,
             };
@@ -239,14 +232,8 @@ impl Stage {
         }
         let ttl = if must_ask || of_me { Duration::ZERO } else { self.believed_ttl };
         let mut look = self.promises.look(session, subject, ttl);
-        self.under_way.borrow_mut()[actor.place] = Some(look.began);
         let answer = actor.to_proxy.send(&self.as_seen_by_proxy(session, request)).await;
-        let longest = self.longest_so_far();
-        self.under_way.borrow_mut()[actor.place] = None;
-        self.longest.set(self.longest.get().max(look.began.elapsed()));
-        if self.room == Room::Cramped && !ttl.is_zero() {
-            look.pictures_since = look.grants_since.checked_sub(longest).expect("the machine is older");
-        }
+        self.promises.look_is_over(&mut look, self.room);
         let manner = Manner { of_me, conditional: condition.is_some(), only_head: method == "HEAD" };
         self.check(&look, &answer, manner).map_err(|why| {
             let Answer { status, headers, .. } = &answer;
@@ -258,11 +245,6 @@ impl Stage {
         seen.defaults += usize::from(subject >= USERS && answer.status == 200);
         seen.own += usize::from(of_me && answer.status == 200);
         Ok(())
-    }
-
-    fn longest_so_far(&self) -> Duration {
-        let under_way = self.under_way.borrow().iter().flatten().map(Instant::elapsed).max();
-        under_way.unwrap_or_default().max(self.longest.get())
     }
 
     /// What a client says that it has.
@@ -349,7 +331,7 @@ async fn nobody_is_shown_what_upstream_did_not_show_them(room: Room) {
     let stage = Stage::new(room, Mistake::None, TTL, TTL);
     let (began, steps) = (Instant::now(), steps(12_000) / 2);
     let ran = stage.run(steps, 4711).await;
-    let (seen, longest) = (stage.seen.take(), stage.longest.get());
+    let (seen, longest) = (stage.seen.take(), stage.promises.longest.get());
     println!("{room:?}, {steps} steps in {:?}, the longest {longest:?}: {seen:?}", began.elapsed());
     assert_eq!(ran, Ok(()));
     // Each kind of answer was there, or nothing has been shown.

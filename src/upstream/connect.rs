@@ -1,0 +1,290 @@
+//! How a connection to upstream comes about: to one of the addresses behind its name, with TLS where that is asked for, all
+//! of it within one time, and no more of them at once than are allowed.
+
+use super::{BuildError, Settings};
+use http::uri::{Scheme, Uri};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::dns::GaiResolver;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore, crypto};
+use rustls_platform_verifier::Verifier;
+use std::error::Error;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_service::Service;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// There are as many as are allowed.
+    #[error("too many connections")]
+    TooMany,
+    /// Not in time.
+    #[error("no connection within {0:?}")]
+    TimedOut(Duration),
+    /// Refused, no address, no trust, whatever.
+    #[error("{0}")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Makes connections, each of which counts until it ends, idle ones and tunnels too.
+pub(super) struct Connector<Resolver = GaiResolver>(Arc<Way<Resolver>>);
+
+struct Way<Resolver> {
+    dial: HttpsConnector<HttpConnector<Resolver>>,
+    timeout: Duration,
+    slots: Arc<Semaphore>,
+}
+
+/// The client makes several copies for each request, whether or not it connects: they are to cost nothing.
+impl<Resolver> Clone for Connector<Resolver> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl Connector {
+    /// Asks the system where a name leads.
+    pub(super) fn new(settings: &Settings, tls: ClientConfig, slots: Arc<Semaphore>) -> Self {
+        Self::resolving_by(GaiResolver::new(), settings, tls, slots)
+    }
+}
+
+impl<Resolver> Connector<Resolver> {
+    fn resolving_by(resolver: Resolver, settings: &Settings, tls: ClientConfig, slots: Arc<Semaphore>) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Shared out among the addresses of a name, so that one that swallows everything leaves time for the next.
+        tcp.set_connect_timeout(Some(settings.connect_timeout));
+        let dial = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        Self(Arc::new(Way { dial, timeout: settings.connect_timeout, slots }))
+    }
+}
+
+impl<Resolver> Service<Uri> for Connector<Resolver>
+where
+    HttpConnector<Resolver>:
+        Service<Uri, Response = TokioIo<TcpStream>, Error: Into<Box<dyn Error + Send + Sync>>, Future: Send + 'static>,
+    Resolver: Clone + Send + Sync + 'static,
+{
+    type Response = Link;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Link, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Way { dial, timeout, slots } = &*self.0;
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            return Box::pin(std::future::ready(Err(ConnectError::TooMany)));
+        };
+        let (mut dial, limit) = (dial.clone(), *timeout);
+        Box::pin(async move {
+            let dialled = async {
+                poll_fn(|context| dial.poll_ready(context)).await?;
+                dial.call(uri).await
+            };
+            // All of it: the name, each address, and the handshake of TLS.
+            let dialled = tokio::time::timeout(limit, dialled).await.map_err(|_| ConnectError::TimedOut(limit))?;
+            let stream = dialled.map_err(ConnectError::Failed)?;
+            Ok(Link { stream, worn: Worn::default(), _slot: slot })
+        })
+    }
+}
+
+/// A connection to upstream.
+pub(super) struct Link {
+    stream: MaybeHttpsStream<TokioIo<TcpStream>>,
+    worn: Worn,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Whether an answer has come over a connection before; shared by the connection and by what the client tells of it.
+#[derive(Clone, Default)]
+pub(super) struct Worn(Arc<AtomicBool>);
+
+impl Worn {
+    /// An answer has come.
+    pub(super) fn wear(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_worn(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        Connected::new().extra(self.worn.clone())
+    }
+}
+
+impl Read for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl Write for Link {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+}
+
+/// How upstream's certificate is judged: by the roots of the platform and those of `upstream.ca_file`, for the host of
+/// `upstream.url`, which is also what SNI names (RFC 6066 section 3).
+pub(super) fn tls(settings: &Settings) -> Result<ClientConfig, BuildError> {
+    let provider = Arc::new(crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BuildError(error.to_string()))?;
+    // A machine without certificates is no obstacle while upstream is plain `http`.
+    if settings.scheme != Scheme::HTTPS {
+        return Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+    }
+    let host = settings.authority.host().trim_matches(['[', ']']);
+    ServerName::try_from(host).map_err(|error| BuildError(format!("{host} is no name for TLS: {error}")))?;
+    let extra = settings.roots.iter().flat_map(|roots| roots.certificates().iter().cloned());
+    let verifier = Verifier::new_with_extra_roots(extra, provider).map_err(|error| BuildError(error.to_string()))?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper_util::client::legacy::connect::dns::Name;
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::vec::IntoIter;
+    use tokio::net::TcpListener;
+
+    /// A name that leads to these addresses.
+    #[derive(Clone)]
+    struct Leading(Vec<SocketAddr>);
+
+    impl Service<Name> for Leading {
+        type Response = IntoIter<SocketAddr>;
+        type Error = Infallible;
+        type Future = Ready<Result<IntoIter<SocketAddr>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Name) -> Self::Future {
+            ready(Ok(self.0.clone().into_iter()))
+        }
+    }
+
+    fn settings(scheme: Scheme, authority: &str, connect_timeout: Duration) -> Settings {
+        Settings {
+            scheme,
+            authority: authority.parse().expect("an authority"),
+            host: None,
+            connect_timeout,
+            head_timeout: connect_timeout,
+            idle_timeout: connect_timeout,
+            picture_timeout: connect_timeout,
+            passthrough_timeout: connect_timeout,
+            max_picture_requests: 1,
+            max_connections: 1,
+            roots: None,
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        (listener, address)
+    }
+
+    /// A port on which nobody listens.
+    async fn refusing() -> SocketAddr {
+        listener().await.1
+    }
+
+    /// Connects once to a name that leads to `addresses`.
+    async fn connect(addresses: Vec<SocketAddr>, limit: Duration) -> Result<Link, ConnectError> {
+        let settings = settings(Scheme::HTTP, "mattermost", limit);
+        let tls = tls(&settings).expect("no TLS to speak of");
+        let mut connector = Connector::resolving_by(Leading(addresses), &settings, tls, Arc::new(Semaphore::new(1)));
+        connector.call(Uri::from_static("http://mattermost/")).await
+    }
+
+    #[tokio::test]
+    async fn when_an_address_refuses_the_next_is_tried() {
+        let (_listener, listening) = listener().await;
+        let dead = [refusing().await, refusing().await];
+        assert!(connect(vec![dead[0], dead[1], listening], LONG).await.is_ok());
+        assert!(matches!(connect(dead.to_vec(), LONG).await, Err(ConnectError::Failed(_))));
+        assert!(matches!(connect(Vec::new(), LONG).await, Err(ConnectError::Failed(_))));
+    }
+
+    #[tokio::test]
+    async fn there_are_no_more_connections_than_allowed() {
+        let (_listener, listening) = listener().await;
+        let settings = settings(Scheme::HTTP, "mattermost", LONG);
+        let slots = Arc::new(Semaphore::new(2));
+        let tls = tls(&settings).expect("no TLS to speak of");
+        let mut connector = Connector::resolving_by(Leading(vec![listening]), &settings, tls, slots);
+        let mut connect = || connector.call(Uri::from_static("http://mattermost/"));
+
+        let (one, _other) = (connect().await, connect().await);
+        assert!(matches!(connect().await, Err(ConnectError::TooMany)));
+        drop(one);
+        assert!(connect().await.is_ok());
+    }
+
+    #[test]
+    fn a_host_that_tls_cannot_name_stops_the_start() {
+        for (host, fits) in
+            [("mattermost", true), ("127.0.0.1", true), ("[::1]:8065", true), ("a..b", false), ("-a", false)]
+        {
+            let built = tls(&settings(Scheme::HTTPS, host, LONG)).map(|_| ()).map_err(|error| error.to_string());
+            // A machine for tests may have no certificates, which is another matter.
+            let told = built.as_ref().is_err_and(|told| told.contains("is no name for TLS"));
+            assert_eq!(told, !fits, "{host}: {built:?}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The same requests straight to an upstream and through the proxy: what upstream sees and what the client gets are equal
+//! but for the differences in `rules`, byte for byte, and each of those is needed.
+
+mod cases;
+mod rules;
+
+use crate::client::PATIENCE;
+use crate::proxy::Proxy;
+use crate::recorder::{Recorder, Reply};
+use crate::wire::{Message, Wire};
+use cases::Case;
+use rules::{RULES, Rule};
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// What one request led to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Exchange {
+    /// What upstream was asked.
+    seen: Vec<Message>,
+    /// The answers before the answer.
+    interim: Vec<Message>,
+    answer: Message,
+}
+
+impl Exchange {
+    /// The target of the request, as upstream saw it.
+    fn target(&self) -> &str {
+        self.seen.first().map_or("", Message::second)
+    }
+}
+
+/// A case and both its exchanges.
+struct Pair {
+    case: Case,
+    straight: Exchange,
+    through: Exchange,
+}
+
+/// What is left of the difference when every rule but `without` was applied: nothing is as it must be.
+fn difference(pair: &Pair, without: Option<&Rule>) -> Option<String> {
+    let (mut straight, mut through) = (pair.straight.clone(), pair.through.clone());
+    for rule in RULES.iter().filter(|rule| without.is_none_or(|without| without.name != rule.name)) {
+        (rule.applies)(&pair.case, &mut straight, &mut through);
+    }
+    // What the client did is its own affair; what the proxy does has to be right.
+    straight.seen.iter_mut().chain([&mut straight.answer]).for_each(|message| message.faults.clear());
+    (straight != through).then(|| format!("{}\n  straight {straight:?}\n  through  {through:?}", pair.case.name))
+}
+
+/// Sends a case's request and reads what comes of it.
+async fn exchange(to: SocketAddr, upstream: &Recorder, case: &Case) -> Exchange {
+    let mut wire = Wire::to(to).await;
+    wire.send(&case.request).await;
+    let mut interim = Vec::new();
+    let answer = loop {
+        let answer = tokio::time::timeout(PATIENCE, wire.answer(&case.method)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("no answer in time: {}", case.name));
+        // Hanging up without a word is an answer too, and not a good one.
+        let Some(answer) = answer else { break Message::default() };
+        if !answer.start.contains(" 1") {
+            break answer;
+        }
+        wire.send(&case.later).await;
+        if answer.second() == "101" {
+            break Message { body: wire.bytes(case.later.len()).await, ..answer };
+        }
+        interim.push(answer);
+    };
+    Exchange { seen: upstream.take(), interim, answer }
+}
+
+/// Every case, straight and through the proxy.
+async fn pairs() -> Vec<Pair> {
+    let next = Rc::new(RefCell::new(Reply::next("")));
+    let says = next.clone();
+    let upstream = Recorder::answering(move |_| says.borrow().clone()).await;
+    let proxy = Proxy::with(upstream.address, |config| config.server.workers = 1);
+    let mut pairs = Vec::new();
+    for case in cases::all(upstream.address) {
+        next.replace(case.reply.clone());
+        let straight = exchange(upstream.address, &upstream, &case).await;
+        let through = exchange(proxy.address, &upstream, &case).await;
+        pairs.push(Pair { case, straight, through });
+    }
+    pairs
+}
+
+#[actix_web::test]
+async fn through_the_proxy_all_is_as_without_it_but_for_the_rules() {
+    let pairs = pairs().await;
+
+    let mut names = HashSet::new();
+    assert!(
+        pairs.iter().all(|pair| names.insert(&*pair.case.name)),
+        "two cases are one: {}",
+        pairs[names.len()].case.name
+    );
+    assert!(pairs.len() >= 300, "{} cases", pairs.len());
+    let differences = pairs.iter().filter_map(|pair| difference(pair, None)).collect::<Vec<_>>();
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+    for rule in RULES {
+        let needed = pairs.iter().any(|pair| difference(pair, Some(rule)).is_some());
+        assert!(needed, "nothing needs the rule about {}: {}", rule.name, rule.reason);
+    }
+}
