@@ -1,6 +1,7 @@
 //! How much memory the program takes: the peak of the real binary while ten times its cache budget passes through, as
 //! the kernel accounts for it (`VmHWM`). A plain program; Linux only.
 
+#[expect(dead_code, reason = "the bench of pass-through asks for more")]
 mod binary;
 #[expect(dead_code, reason = "the bench of requests asks for more")]
 mod client;

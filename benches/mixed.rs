@@ -2,7 +2,7 @@
 //! clients cause misses on the same core. The server has core 0, the load and the stand-in the other. Rounds are paired;
 //! latency counts from the moment a request was due, so a server that falls behind cannot hide it. Linux only.
 
-#[expect(dead_code, reason = "the bench of memory asks for more")]
+#[expect(dead_code, reason = "the benches of memory and pass-through ask for more")]
 mod binary;
 mod cores;
 

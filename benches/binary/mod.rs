@@ -1,8 +1,9 @@
 //! The real binary as a child process.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// Killed when dropped.
 pub(crate) struct Proxy {
@@ -13,8 +14,13 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// One worker and no log line a request; `settings` by the names of their environment variables without the prefix.
     pub(crate) fn start(upstream: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), upstream, settings)
+    }
+
+    /// [`Proxy::start`] on a given address.
+    pub(crate) fn start_at(listen: SocketAddr, upstream: &str, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_avatar-proxy"));
-        command.args(["--upstream", upstream, "--listen", "127.0.0.1:0"]);
+        command.args(["--upstream", upstream, "--listen", &listen.to_string()]);
         let usual =
             [("SERVER__WORKERS", "1"), ("ADMIN__LISTEN", ""), ("LOG__REQUESTS", "false"), ("LOG__FORMAT", "json")];
         for (name, value) in usual.iter().chain(settings) {
@@ -33,6 +39,12 @@ impl Proxy {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Lets it drain.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("it runs");
+        self.process.wait().expect("a child of ours")
     }
 }
 

@@ -15,14 +15,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 
-/// How much of upstream's is read at once.
-const READ_BUFFER: usize = 16 << 10;
+/// How much of upstream's is read at once: at least, since most tunnels are silent while they hold a buffer, and at most.
+const READS: RangeInclusive<usize> = 2 << 10..=16 << 10;
 /// How long what upstream said last, its close frame above all, may take to reach the client.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -88,7 +89,7 @@ fn switched(
     response.upgrade("websocket");
     let downstream = Downstream {
         from_upstream,
-        buffer: BytesMut::new(),
+        room: *READS.start(),
         ears,
         stage,
         boundary: Boundary::default(),
@@ -115,7 +116,8 @@ async fn client_to_upstream(mut intake: Intake, mut to_upstream: WriteHalf<Tunne
 /// Upstream's side of a tunnel on its way to the client.
 struct Downstream {
     from_upstream: ReadHalf<Tunnel>,
-    buffer: BytesMut,
+    /// How much of it is read at once.
+    room: usize,
     ears: Option<Ears>,
     stage: watch::Receiver<Stage>,
     boundary: Boundary,
@@ -150,14 +152,15 @@ impl Downstream {
     }
 
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
-        let Self { from_upstream, buffer, ears, stage, boundary, is_over, .. } = self;
+        let Self { from_upstream, room, ears, stage, boundary, is_over, .. } = self;
         if *is_over {
             return Ok(None);
         }
-        buffer.reserve(READ_BUFFER);
+        // Its own for each: a silent tunnel holds the least.
+        let mut buffer = BytesMut::with_capacity(*room);
         let read = tokio::select! {
             biased;
-            read = from_upstream.read_buf(buffer) => read?,
+            read = from_upstream.read_buf(&mut buffer) => read?,
             () = Stage::closing(stage) => {
                 *is_over = true;
                 // In the midst of a frame of upstream's it would be part of that.
@@ -167,7 +170,9 @@ impl Downstream {
         if read == 0 {
             return Ok(None);
         }
-        let chunk = buffer.split().freeze();
+        // What fills the buffer goes on; what does not is over for now.
+        *room = if read == *room { (2 * read).min(*READS.end()) } else { *READS.start() };
+        let chunk = buffer.freeze();
         boundary.pass(&chunk);
         if let Some(ears) = ears {
             // Before the client hears of it: what it asks for next is to be the new picture.

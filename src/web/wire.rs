@@ -2,8 +2,19 @@
 
 use super::WebError;
 use actix_web::http::header::{HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use std::cell::RefCell;
+use std::hash::BuildHasher;
+
+/// How many names are remembered each way, of up to so many bytes.
+const NAMES: usize = 256;
+const LONGEST: usize = 64;
+
+thread_local! {
+    static FROM_CLIENTS: RefCell<Names<HeaderName>> = const { RefCell::new(Names([const { None }; NAMES])) };
+    static TO_CLIENTS: RefCell<Names<ActixName>> = const { RefCell::new(Names([const { None }; NAMES])) };
+}
 
 /// The client's fields, in their order, with repeats.
 ///
@@ -11,37 +22,55 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 /// A name that is no token (RFC 9110 section 5.1): actix's crate lets a quotation mark pass, which HTTP/2 could bring.
 pub(super) fn from_client(fields: &ActixHeaders) -> Result<HeaderMap, WebError> {
     let mut headers = HeaderMap::with_capacity(fields.len() + 8);
-    let mut text = OneText::for_all(fields.iter().map(|(_, value)| value.as_bytes()));
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.as_str().as_bytes()).map_err(|_| WebError::Field)?;
-        let value = HeaderValue::from_maybe_shared(text.copy(value.as_bytes()));
-        headers.append(name, value.expect("a field value in one is one in the other"));
-    }
-    Ok(headers)
-}
-
-/// Copies of all values of a message in one allocation: most of them live and end together.
-struct OneText(BytesMut);
-
-impl OneText {
-    fn for_all<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
-        Self(BytesMut::with_capacity(values.map(<[u8]>::len).sum()))
-    }
-
-    fn copy(&mut self, value: &[u8]) -> Bytes {
-        self.0.extend_from_slice(value);
-        self.0.split().freeze()
-    }
+    let mut values = gathered(|| fields.iter().map(|(_, value)| value.as_bytes()));
+    FROM_CLIENTS.with_borrow_mut(|names| {
+        for (name, value) in fields {
+            let name = names.carry(name.as_str(), |name| HeaderName::from_bytes(name).ok()).ok_or(WebError::Field)?;
+            let value = HeaderValue::from_maybe_shared(values.split_to(value.len()));
+            headers.append(name, value.expect("a field value in one is one in the other"));
+        }
+        Ok(headers)
+    })
 }
 
 /// Adds upstream's fields that `keeps` to an answer, in their order, with repeats.
 pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl Fn(&HeaderName) -> bool) {
     let kept = || fields.iter().filter(|(name, _)| keeps(name));
-    let mut text = OneText::for_all(kept().map(|(_, value)| value.as_bytes()));
-    for (name, value) in kept() {
-        let name = ActixName::from_bytes(name.as_str().as_bytes()).expect("a field name in one is one in the other");
-        into.append(name, shared(text.copy(value.as_bytes())));
+    let mut values = gathered(|| kept().map(|(_, value)| value.as_bytes()));
+    TO_CLIENTS.with_borrow_mut(|names| {
+        for (name, value) in kept() {
+            let name = names.carry(name.as_str(), |name| ActixName::from_bytes(name).ok());
+            let name = name.expect("a field name in one is one in the other");
+            into.append(name, shared(values.split_to(value.len())));
+        }
+    });
+}
+
+/// Names as the other crate writes them, each in the place that its hash says, until another takes it. Clients and servers
+/// say the same few over and over, and to make one takes three times as long as to find it.
+struct Names<Name>([Option<Name>; NAMES]);
+
+impl<Name: AsRef<str> + Clone> Names<Name> {
+    fn carry(&mut self, name: &str, make: impl FnOnce(&[u8]) -> Option<Name>) -> Option<Name> {
+        let make = || make(name.as_bytes());
+        if name.len() > LONGEST {
+            return make();
+        }
+        let hash = foldhash::fast::FixedState::default().hash_one(name);
+        let place = &mut self.0[usize::try_from(hash % NAMES as u64).expect("below their number")];
+        match place {
+            Some(known) if known.as_ref() == name => Some(known.clone()),
+            _ => Some(place.insert(make()?).clone()),
+        }
     }
+}
+
+/// All of these in one piece of memory, of which each field's value is a part: one allocation instead of one each, and one
+/// less for each where the fields are copied.
+fn gathered<'a, Values: Iterator<Item = &'a [u8]>>(values: impl Fn() -> Values) -> Bytes {
+    let mut all = Vec::with_capacity(values().map(<[u8]>::len).sum());
+    values().for_each(|value| all.extend_from_slice(value));
+    all.into()
 }
 
 /// A value that is ours already: its bytes are shared, not copied.
@@ -52,6 +81,7 @@ pub(super) fn shared(bytes: Bytes) -> ActixValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// What one crate takes and the other does not would be a panic at whoever sends it.
     #[test]
@@ -77,6 +107,54 @@ mod tests {
         for status in 0..=0xffff {
             let (theirs, ours) = (actix_web::http::StatusCode::from_u16(status), http::StatusCode::from_u16(status));
             assert_eq!(theirs.is_ok(), ours.is_ok(), "{status}");
+        }
+    }
+
+    /// There and back: equal names in equal order, byte for byte.
+    fn check(fields: &[(&str, &[u8])]) {
+        let mut sent = ActixHeaders::new();
+        for (name, value) in fields {
+            let name = ActixName::from_bytes(name.as_bytes()).expect("a name");
+            sent.append(name, ActixValue::from_bytes(value).expect("a value"));
+        }
+        let carried = from_client(&sent).expect("tokens");
+        let mut back = ActixHeaders::new();
+        to_client(&carried, &mut back, |name| name != "dropped");
+        for (name, _) in fields {
+            let expected =
+                fields.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect::<Vec<_>>();
+            let there = carried.get_all(*name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+            assert_eq!(there, expected, "{name}");
+            let here = back.get_all(*name).map(ActixValue::as_bytes).collect::<Vec<_>>();
+            assert_eq!(here, if *name == "dropped" { Vec::new() } else { expected }, "{name}");
+        }
+        assert_eq!(carried.len(), fields.len());
+    }
+
+    #[test]
+    fn fields_cross_as_they_came() {
+        let long = "x".repeat(LONGEST + 1);
+        check(&[]);
+        check(&[
+            ("cookie", b"a=1"),
+            ("x-empty", b""),
+            ("cookie", b"b=2"),
+            ("dropped", b"y"),
+            ("x-latin", b"gr\xfc\xdfe"),
+        ]);
+        check(&[(&long, b"1"), (&long[1..], b"2"), ("host", b""), ("set-cookie", b"z"), ("set-cookie", b"")]);
+        for n in 0..2 * NAMES {
+            check(&[(&format!("x-{n}"), b"1"), ("x-1", b"2")]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_fields_cross_as_they_came(
+            fields in prop::collection::vec(("[a-z][a-z0-9-]{0,70}", prop::collection::vec(0x20_u8..0x7f, 0..40)), 0..60),
+        ) {
+            let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect::<Vec<_>>();
+            check(&fields);
         }
     }
 }
