@@ -5,7 +5,7 @@ use super::intake::Intake;
 use super::{ClientBody, Front, Inbound, WebError};
 use crate::avatar::Avatars;
 use crate::identity::{PictureId, PictureKind, Site};
-use crate::listen::Stage;
+use crate::listen::{Pulse, Stage};
 use crate::overheard::{Boundary, Listener, News, is_event_socket};
 use crate::telemetry::{Heard, Outcome, Route, Telemetry};
 use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError, headers};
@@ -16,6 +16,7 @@ use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -82,11 +83,19 @@ fn switched(
     stage: watch::Receiver<Stage>,
 ) -> HttpResponse {
     let (from_upstream, to_upstream) = tokio::io::split(tunnel);
+    let pulse = intake.pulse();
     actix_web::rt::spawn(client_to_upstream(intake, to_upstream));
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");
-    let downstream =
-        Downstream { from_upstream, room: *READS.start(), ears, stage, boundary: Boundary::default(), is_over: false };
+    let downstream = Downstream {
+        from_upstream,
+        room: *READS.start(),
+        ears,
+        stage,
+        boundary: Boundary::default(),
+        is_over: false,
+        pulse,
+    };
     let mut response = response.streaming(downstream.into_stream());
     // actix takes what follows for content.
     response.headers_mut().remove(actix_web::http::header::CONTENT_TYPE);
@@ -114,6 +123,8 @@ struct Downstream {
     boundary: Boundary,
     /// Nothing more is to be said.
     is_over: bool,
+    /// The client's connection.
+    pulse: Option<Rc<Pulse>>,
 }
 
 impl Downstream {
@@ -122,15 +133,26 @@ impl Downstream {
     fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
         stream::try_unfold(self, |mut this| async move {
             let Some(chunk) = this.next().await? else {
-                tokio::time::sleep(LAST_WORDS).await;
+                this.last_words().await;
                 return Err(std::io::ErrorKind::ConnectionAborted.into());
             };
             Ok(Some((chunk, this)))
         })
     }
 
+    /// A client that takes its time may do so, unless the process has none: whether it stands still is watched elsewhere.
+    async fn last_words(&self) {
+        loop {
+            tokio::time::sleep(LAST_WORDS).await;
+            let is_blocked = self.pulse.as_ref().is_some_and(|pulse| pulse.is_blocked());
+            if !is_blocked || *self.stage.borrow() == Stage::Closing {
+                return;
+            }
+        }
+    }
+
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
-        let Self { from_upstream, room, ears, stage, boundary, is_over } = self;
+        let Self { from_upstream, room, ears, stage, boundary, is_over, .. } = self;
         if *is_over {
             return Ok(None);
         }

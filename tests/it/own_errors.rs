@@ -3,12 +3,15 @@
 use crate::client::{ALICE, ALICES_TOKEN, BOB, BOBS_TOKEN, Request, read_answer};
 use crate::pictures::{photo, png};
 use crate::proxy::{Proxy, SHORT};
-use crate::upstream::{Upstream, drain, picture_answer, send_and_close};
+use crate::upstream::{Upstream, answer, drain, picture_answer, send_and_close};
 use avatar_proxy::config::{Config, Rate};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+
+/// Whoever has this is asked for a pause.
+const BUSY_TOKEN: &str = "busybusybusybusybusybusy00";
 
 /// An upstream for every way to fail: silent, breaking off, or showing a picture.
 async fn failing() -> Upstream {
@@ -20,6 +23,10 @@ async fn failing() -> Upstream {
                 let _ =
                     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n").await;
                 drain(&mut stream).await;
+            }
+            _ if seen.header("cookie").is_some_and(|cookie| cookie.contains(BUSY_TOKEN)) => {
+                let pause = answer("429 Too Many Requests", &[("Retry-After", "1000")], b"limit exceeded");
+                send_and_close(&mut stream, &pause).await;
             }
             _ => send_and_close(&mut stream, &picture_answer("1", &png(&photo(1)))).await,
         }
@@ -97,6 +104,10 @@ async fn every_error_of_ours_has_its_shape_and_is_counted_by_its_reason() {
         assert_eq!(proxy.send(&picture("")).await.status, 200);
     }
     check(&proxy, &picture(""), 429, "avatar_proxy.too_many_requests", "too_many").await;
+    // Upstream has asked for a pause.
+    let busy = Request::picture_of(BOB, "").cookie(BUSY_TOKEN);
+    assert_eq!(proxy.send(&busy).await.body, &b"limit exceeded"[..]);
+    check(&proxy, &busy, 429, "avatar_proxy.held_back", "held_back").await;
     // The hop that this proxy marks its requests with comes back.
     let hop = upstream.seen().pop().expect("asked").header("cdn-loop").expect("a mark").to_owned();
     check(&proxy, &Request::get("/x").header("CDN-Loop", &hop), 508, "avatar_proxy.loop", "loop").await;
@@ -122,12 +133,9 @@ async fn every_error_of_ours_has_its_shape_and_is_counted_by_its_reason() {
 
     upstream.refuse().await;
     check(&proxy, &Request::get("/x"), 502, "avatar_proxy.upstream.unreachable", "upstream_unreachable").await;
-    let mut counts = refusals(&proxy).await;
-    // What is no request at all, and pauses that upstream asks for, have tests of their own.
-    for elsewhere in ["malformed", "long_head", "slow_head", "held_back"] {
-        assert!(counts.remove(elsewhere).is_some(), "{elsewhere}");
-    }
-    assert!(counts.values().all(|count| *count > 0), "a reason without its request: {counts:?}");
+    // What becomes no request has no answer of this shape.
+    let never = refusals(&proxy).await.into_iter().filter(|(_, count)| *count == 0).map(|(reason, _)| reason);
+    assert_eq!(never.collect::<Vec<_>>(), ["long_head", "malformed", "slow_head"], "a reason without its request");
 }
 
 /// A name that upstream gave a request is passed on; where it gave none, none is made up.
@@ -135,7 +143,7 @@ async fn every_error_of_ours_has_its_shape_and_is_counted_by_its_reason() {
 async fn a_request_keeps_the_name_that_upstream_gave_it() {
     let upstream = Upstream::replying(|_, seen| {
         let fields = if seen.target() == "/named" { &[("X-Request-Id", "upstreams")][..] } else { &[] };
-        crate::upstream::answer("404 Not Found", fields, b"{}")
+        answer("404 Not Found", fields, b"{}")
     })
     .await;
     let proxy = Proxy::before(upstream.address);
