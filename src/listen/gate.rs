@@ -37,8 +37,10 @@ impl Gate {
         <S::Service as Service<TcpStream>>::Future: 'static,
     {
         let Self(listener) = self;
-        let (Ok(service), Ok(())) = (serve().new_service(()).await, listener.set_nonblocking(true)) else { return };
-        let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+        let (Ok(service), Ok(())) = (serve().new_service(()).await, listener.set_nonblocking(true)) else {
+            return let_go();
+        };
+        let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return let_go() };
         let take_in = async || {
             loop {
                 match listener.accept().await {

@@ -28,6 +28,9 @@ impl Limits {
 /// How long somebody who has just connected may take to ask for something while the process drains.
 const LATE_GUEST: Duration = Duration::from_secs(1);
 
+/// What may come behind a request while that is being answered, in bytes, before no more is read.
+const AHEAD_AT_MOST: usize = 32 << 10;
+
 /// How far what follows the head of a request is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Body {
@@ -82,6 +85,8 @@ pub struct Pulse {
     body: Cell<Body>,
     /// The client has said its last, and actix has not been told.
     end_waits: Cell<bool>,
+    /// What came during an exchange and belongs to none of its bodies, in bytes.
+    ahead: Cell<usize>,
     over: Cell<Option<Over>>,
     waker: RefCell<Option<Waker>>,
     /// The turn that was seen last, and since when.
@@ -102,6 +107,7 @@ impl Pulse {
             turn: Cell::new(0),
             body: Cell::new(Body::Over),
             end_waits: Cell::new(false),
+            ahead: Cell::new(0),
             over: Cell::new(None),
             waker: RefCell::default(),
             seen: Cell::new((0, at)),
@@ -113,10 +119,27 @@ impl Pulse {
         self.turn.set(self.turn.get().wrapping_add(1));
     }
 
-    /// The client sent something.
-    pub(super) fn heard(&self) {
-        if self.exchanges.get() == 0 && !self.heard.replace(true) && self.met.get() {
+    /// The client sent so many bytes.
+    pub(super) fn heard(&self, bytes: usize) {
+        if self.exchanges.get() > 0 {
+            if self.body.get() == Body::Over {
+                self.ahead.set(self.ahead.get() + bytes);
+            }
+        } else if !self.heard.replace(true) && self.met.get() {
             self.moved();
+        }
+    }
+
+    /// Whether the client has sent more behind a request that is being answered than anybody needs: actix would keep
+    /// whole heads of it, sixteen of them.
+    pub(super) fn is_far_ahead(&self) -> bool {
+        self.ahead.get() >= AHEAD_AT_MOST && self.exchanges.get() > 0 && self.body.get() == Body::Over
+    }
+
+    /// What the client sends is wanted again.
+    fn catches_up(&self) {
+        if self.ahead.replace(0) >= AHEAD_AT_MOST {
+            self.wake();
         }
     }
 
@@ -137,6 +160,9 @@ impl Pulse {
     /// How far the body of the request is, or what a tunnel's client says.
     pub fn body_is(&self, body: Body) {
         self.body.set(body);
+        if body != Body::Over {
+            self.catches_up();
+        }
         if body != Body::Passed && self.end_waits.replace(false) {
             self.wake();
         }
@@ -248,6 +274,7 @@ impl Drop for Exchange {
         let Self(pulse) = self;
         pulse.exchanges.set(pulse.exchanges.get() - 1);
         pulse.moved();
+        pulse.catches_up();
     }
 }
 
@@ -281,7 +308,7 @@ mod tests {
         for second in 0..400 {
             for (_, event) in history.iter().filter(|(at, _)| *at == second) {
                 match event {
-                    Hears => pulse.heard(),
+                    Hears => pulse.heard(1),
                     Begins => exchanges.push(Exchange::begin(&pulse)),
                     Ends => drop(exchanges.pop()),
                     Blocks => pulse.blocked(),
@@ -325,6 +352,31 @@ mod tests {
         // What is left to be written of an answer that is over.
         check(&[(1, Begins), (2, Blocks), (2, Ends)], NEVER, Some((63, Over::Write)));
         check(&[(1, Begins), (2, Blocks), (2, Ends), (9, Writes)], NEVER, Some((10 + 75, Over::Idle)));
+    }
+
+    #[test]
+    fn who_sends_more_than_is_wanted_waits() {
+        let pulse = Rc::new(Pulse::begun(Instant::now()));
+        pulse.heard(AHEAD_AT_MOST);
+        assert!(!pulse.is_far_ahead(), "it is a head, or many");
+        let first = Exchange::begin(&pulse);
+        pulse.heard(AHEAD_AT_MOST - 1);
+        assert!(!pulse.is_far_ahead());
+        pulse.heard(1);
+        assert!(pulse.is_far_ahead());
+        pulse.body_is(Body::Awaited);
+        assert!(!pulse.is_far_ahead(), "it is a body");
+        pulse.heard(AHEAD_AT_MOST);
+        pulse.body_is(Body::Over);
+        assert!(!pulse.is_far_ahead(), "it was a body");
+        pulse.heard(AHEAD_AT_MOST);
+        let second = Exchange::begin(&pulse);
+        drop(first);
+        assert!(!pulse.is_far_ahead(), "one more may be decoded");
+        pulse.heard(AHEAD_AT_MOST);
+        assert!(pulse.is_far_ahead());
+        drop(second);
+        assert!(!pulse.is_far_ahead());
     }
 
     #[test]

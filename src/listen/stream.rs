@@ -195,6 +195,10 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let (before, room) = (buffer.filled().len(), buffer.remaining() > 0);
         let over = self.pulse().over();
+        if over.is_none() && self.pulse().is_far_ahead() {
+            self.pulse().park(context);
+            return Poll::Pending;
+        }
         match (self.transport.poll_read(context, buffer), over) {
             (_, Some(Over::Write)) => Poll::Ready(Err(timed_out())),
             (_, Some(Over::Head)) => {
@@ -211,12 +215,13 @@ impl AsyncRead for Stream {
             (Poll::Pending, Some(Over::Idle)) => Poll::Ready(Ok(())),
             (read, over) => {
                 ready!(read)?;
-                if buffer.filled().len() > before {
+                let came = buffer.filled().len() - before;
+                if came > 0 {
                     if over.is_some() {
                         // Just in time.
                         self.pulse().lives_on();
                     }
-                    self.pulse().heard();
+                    self.pulse().heard(came);
                 } else if room {
                     return self.at_end(context);
                 }

@@ -11,7 +11,7 @@ use crate::telemetry::{Heard, Outcome, Route, Telemetry};
 use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
 use base64::Engine;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
@@ -20,7 +20,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 /// How much of upstream's is read at once: at least, since most tunnels are silent while they hold a buffer, and at most.
 const READS: RangeInclusive<usize> = 2 << 10..=16 << 10;
@@ -50,7 +51,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
             }
             let ears = Ears::for_tunnel(front, inbound, &head);
             headers::strip_response_hop_by_hop(&mut head);
-            Ok(switched(&head, intake, tunnel, ears, front.stage.clone()))
+            Ok(switched(&head, intake, tunnel, ears, front.stage.clone(), front.upstream.idle_timeout()))
         }
         UpgradeAnswer::Declined(answer) => {
             front.avatars.heed(caller.as_ref(), None, answer.status());
@@ -81,10 +82,18 @@ fn switched(
     tunnel: Tunnel,
     ears: Option<Ears>,
     stage: watch::Receiver<Stage>,
+    idle: Duration,
 ) -> HttpResponse {
     let (from_upstream, to_upstream) = tokio::io::split(tunnel);
     let pulse = intake.pulse();
-    actix_web::rt::spawn(client_to_upstream(intake, to_upstream));
+    let (stall, stalled) = oneshot::channel();
+    actix_web::rt::spawn(async move {
+        let ended = client_to_upstream(intake, to_upstream, idle).await;
+        // Of every other end upstream tells by itself, and may have something to say before it.
+        if ended.is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
+            let _ = stall.send(());
+        }
+    });
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");
     let downstream = Downstream {
@@ -94,6 +103,7 @@ fn switched(
         stage,
         boundary: Boundary::default(),
         is_over: false,
+        stalled,
         pulse,
     };
     let mut response = response.streaming(downstream.into_stream());
@@ -103,14 +113,25 @@ fn switched(
     response
 }
 
-async fn client_to_upstream(mut intake: Intake, mut to_upstream: WriteHalf<Tunnel>) {
-    while let Some(Ok(chunk)) = intake.next().await {
-        if to_upstream.write_all(&chunk).await.is_err() {
-            return;
+/// Hands over what the client says, as long as upstream takes some of it within `idle`: a tunnel may be silent, but what is
+/// said must be heard.
+async fn client_to_upstream(
+    mut intake: Intake,
+    mut to_upstream: WriteHalf<Tunnel>,
+    idle: Duration,
+) -> std::io::Result<()> {
+    while let Some(Ok(mut chunk)) = intake.next().await {
+        while !chunk.is_empty() {
+            match timeout(idle, to_upstream.write(&chunk)).await?? {
+                0 => return Err(std::io::ErrorKind::WriteZero.into()),
+                taken => chunk.advance(taken),
+            }
         }
+        // TLS may have taken it all and have sent a part.
+        timeout(idle, to_upstream.flush()).await??;
     }
     // The client is gone or has said its last: upstream hears of it either way, and if not it is gone itself.
-    let _ = to_upstream.shutdown().await;
+    timeout(idle, to_upstream.shutdown()).await?
 }
 
 /// Upstream's side of a tunnel on its way to the client.
@@ -123,6 +144,8 @@ struct Downstream {
     boundary: Boundary,
     /// Nothing more is to be said.
     is_over: bool,
+    /// Upstream takes no more of what the client says.
+    stalled: oneshot::Receiver<()>,
     /// The client's connection.
     pulse: Option<Rc<Pulse>>,
 }
@@ -152,7 +175,7 @@ impl Downstream {
     }
 
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
-        let Self { from_upstream, room, ears, stage, boundary, is_over, .. } = self;
+        let Self { from_upstream, room, ears, stage, boundary, is_over, stalled, .. } = self;
         if *is_over {
             return Ok(None);
         }
@@ -161,6 +184,7 @@ impl Downstream {
         let read = tokio::select! {
             biased;
             read = from_upstream.read_buf(&mut buffer) => read?,
+            Ok(()) = &mut *stalled, if !stalled.is_terminated() => return Ok(None),
             () = Stage::closing(stage) => {
                 *is_over = true;
                 // In the midst of a frame of upstream's it would be part of that.

@@ -2,7 +2,7 @@
 
 use crate::client::{PATIENCE, Request, read_answer};
 use crate::mattermost::{looks_at, town};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, SHORT};
 use crate::upstream::{Upstream, answer};
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
@@ -213,6 +213,25 @@ async fn f38_when_one_side_dies_the_other_hears_of_it() {
 }
 
 /// Whoever has said its last still hears the other's.
+/// Silence is no end, but what is said must be heard: else a client keeps what it has of us for as long as it likes.
+#[actix_web::test]
+async fn f38_when_upstream_hears_no_more_the_tunnel_ends() {
+    let upstream = agreeing(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let proxy = Proxy::with(upstream.address, |config| config.upstream.idle_timeout = SHORT);
+    let stream = tunnel(&proxy).await;
+    let (mut read, mut write) = stream.into_split();
+    let talk = vec![0x55; 64 << 10];
+    let talks = actix_web::rt::spawn(async move { while write.write_all(&talk).await.is_ok() {} });
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, read.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the tunnel is still there");
+    talks.await.expect("no panic");
+}
+
 #[actix_web::test]
 async fn f38_half_of_a_tunnel_may_end_first() {
     let upstream = agreeing(|mut stream| async move {
