@@ -1,11 +1,10 @@
 //! The way to upstream: TLS and whom it trusts, names, how many connections there are, and what happens to a request whose
 //! connection dies.
 
-use crate::client::{Answer, Connection, PATIENCE, Request, read_answer};
+use crate::client::{Answer, Connection, PATIENCE, Request};
 use crate::pictures::{photo, png};
 use crate::proxy::{Proxy, SHORT};
 use crate::upstream::{Upstream, answer, drain, picture_answer};
-use crate::websocket::{ACCEPT, handshake, switching};
 use avatar_proxy::config::{Config, UpstreamUrl};
 use avatar_proxy::upstream::Roots;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -128,48 +127,6 @@ async fn tls_trusts_nobody_else() {
         }
     }
     assert!(upstream.seen().is_empty());
-}
-
-/// What TLS has taken and the connection has not is sent when there is room, though nothing more is said.
-#[actix_web::test]
-async fn f38_what_is_said_through_tls_arrives_before_more_is_said() {
-    const SAID: usize = 1 << 20;
-    let authority = Authority::new();
-    let tls = authority.certify("localhost");
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4 << 10).expect("a small one");
-    socket.set_nonblocking(true).expect("a socket");
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-    socket.listen(8).expect("a listener");
-    let listener = TcpListener::from_std(socket.into()).expect("a listener");
-    let address = listener.local_addr().expect("bound");
-    let (tells, mut told) = mpsc::unbounded_channel();
-    actix_web::rt::spawn(async move {
-        let (stream, _) = listener.accept().await.expect("the proxy comes");
-        let mut stream = tls.accept(stream).await.expect("a handshake");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.expect("a head"));
-        }
-        stream.write_all(&switching(ACCEPT)).await.expect("taken");
-        stream.flush().await.expect("sent");
-        // Until the proxy can hand over no more.
-        tokio::time::sleep(SHORT).await;
-        let mut heard = vec![0; SAID];
-        stream.read_exact(&mut heard).await.expect("all of it");
-        tells.send(()).expect("the test waits");
-    });
-    let proxy = Proxy::with(address, |config| {
-        at(config, &format!("https://localhost:{}", address.port()));
-        config.upstream.ca_file = Some(Roots::read(&authority.file).expect("a root"));
-    });
-    let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
-    stream.write_all(&handshake().bytes("chat.example")).await.expect("taken");
-    assert_eq!(read_answer(&mut stream, "GET").await.status, 101);
-
-    stream.write_all(&vec![0x55; SAID]).await.expect("taken");
-
-    tokio::time::timeout(PATIENCE, told.recv()).await.expect("all of it was heard");
 }
 
 #[actix_web::test]
