@@ -26,6 +26,7 @@ pub(super) struct Ask<'a> {
     has_origin: bool,
     /// There is something about the connection, the body or the way here that only the long way deals with.
     takes_long_way: bool,
+    came_through_another: bool,
 }
 
 /// The directives of the request's `Cache-Control` that we heed (RFC 9111 section 5.2.1).
@@ -84,6 +85,9 @@ impl<'a> Ask<'a> {
                 "origin" => ask.has_origin = true,
                 "connection" => ask.takes_long_way |= !is_plain_connection(value),
                 "content-length" => ask.takes_long_way |= value != b"0",
+                "via" | "forwarded" | "x-real-ip" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" => {
+                    ask.came_through_another = true;
+                }
                 "transfer-encoding" | "upgrade" | "expect" | "cdn-loop" => ask.takes_long_way = true,
                 _ => ask.credentials.take(name, value),
             }
@@ -109,6 +113,12 @@ impl<'a> Ask<'a> {
     /// Whether upstream has to be asked though there may be a grant.
     pub(super) const fn must_ask(&self) -> bool {
         self.has_origin || self.directives.reload
+    }
+
+    /// Whether the request says that it came by way of another, who may keep what passes. On the long way it always does:
+    /// it has come by way of us.
+    pub(super) const fn came_through_another(&self) -> bool {
+        self.came_through_another
     }
 
     /// Whether upstream is not to be asked.

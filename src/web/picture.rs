@@ -165,7 +165,9 @@ impl PictureAnswer<'_, '_> {
             fields.insert(actix_header::AGE, age(started.saturating_duration_since(sent).as_secs()));
         }
         fields.insert(actix_header::X_CONTENT_TYPE_OPTIONS, ActixValue::from_static("nosniff"));
-        keep_from_shared_caches(fields);
+        if self.ask.came_through_another() {
+            keep_from_shared_caches(fields);
+        }
         fields.insert(actix_header::CONTENT_SECURITY_POLICY, ActixValue::from_static("default-src 'none'"));
         if self.front.settings.cache_status {
             fields.insert(actix_header::HeaderName::from_static("cache-status"), self.cache_status());

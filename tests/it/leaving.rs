@@ -141,9 +141,16 @@ async fn shared_caches_are_told_to_keep_no_picture() {
     };
     let told = (Some("0".to_owned()), Some("no-store".to_owned()));
     for query in ["size=32", "size=32", "format=original"] {
-        assert_eq!(seen(&proxy.send(&Request::picture(query)).await), told, "{query}");
+        for field in ["Via", "Forwarded", "X-Real-IP", "X-Forwarded-For"] {
+            let request = Request::picture(query).header(field, "192.0.2.1");
+            assert_eq!(seen(&proxy.send(&request).await), told, "{query} {field}");
+        }
     }
-    let again = proxy.send(&Request::picture("format=original").header("If-None-Match", "1")).await;
+    let again = Request::picture("format=original").header("If-None-Match", "1");
+    // From memory to a client that came by itself: nobody is between.
+    let direct = proxy.send(&again).await;
+    assert_eq!((direct.status, seen(&direct)), (304, (None, None)));
+    let again = proxy.send(&again.header("X-Forwarded-For", "192.0.2.1")).await;
     assert_eq!((again.status, seen(&again)), (304, told));
     // What passes through is none of our business.
     assert_eq!(seen(&proxy.send(&Request::get("/api/v4/posts")).await), (None, None));
