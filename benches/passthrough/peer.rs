@@ -40,7 +40,8 @@ impl Peers {
             id: nginx.process.id(),
             _process: Process::Nginx(nginx),
         });
-        let proxy = Proxy::start(&format!("http://{upstream}"), &[]);
+        // The file limit of this machine may stand for fewer, and whoever is one too many waits for another's end.
+        let proxy = Proxy::start(&format!("http://{upstream}"), &[("SERVER__MAX_CONNECTIONS", "12000")]);
         run_on(LOAD);
         let ours = Peer { address: proxy.address, id: proxy.id(), _process: Process::Proxy(proxy) };
         Self { nginx, ours }
