@@ -85,7 +85,7 @@ pub struct Pulse {
     body: Cell<Body>,
     /// The client has said its last, and actix has not been told.
     end_waits: Cell<bool>,
-    /// What came during an exchange and belongs to none of its bodies, in bytes.
+    /// What came during an exchange and belongs to none of its bodies, in bytes; nothing once one ends or a body is wanted.
     ahead: Cell<usize>,
     over: Cell<Option<Over>>,
     waker: RefCell<Option<Waker>>,
@@ -133,7 +133,7 @@ impl Pulse {
     /// Whether the client has sent more behind a request that is being answered than anybody needs: actix would keep
     /// whole heads of it, sixteen of them.
     pub(super) fn is_far_ahead(&self) -> bool {
-        self.ahead.get() >= AHEAD_AT_MOST && self.exchanges.get() > 0 && self.body.get() == Body::Over
+        self.ahead.get() >= AHEAD_AT_MOST
     }
 
     /// What the client sends is wanted again.

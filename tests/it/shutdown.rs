@@ -19,8 +19,8 @@ use tokio::task::spawn_blocking;
 /// The grace of a proxy that is in a hurry.
 const GRACE: Duration = Duration::from_millis(300);
 
-#[actix_web::test]
-async fn f50_what_is_in_flight_is_finished() {
+/// An upstream that shows a picture to one request each time it is told to.
+async fn showing_when_told() -> (Upstream, Arc<Notify>) {
     let release = Arc::new(Notify::new());
     let released = release.clone();
     let upstream = Upstream::scripted(move |_, _, mut stream| {
@@ -31,6 +31,12 @@ async fn f50_what_is_in_flight_is_finished() {
         }
     })
     .await;
+    (upstream, release)
+}
+
+#[actix_web::test]
+async fn f50_what_is_in_flight_is_finished() {
+    let (upstream, release) = showing_when_told().await;
     let mut proxy = Proxy::before(upstream.address);
     let address = proxy.address;
 
@@ -90,16 +96,7 @@ async fn f50_who_waits_for_nothing_holds_nothing_up() {
 
 #[actix_web::test]
 async fn f50_readiness_fails_while_the_rest_is_finished() {
-    let release = Arc::new(Notify::new());
-    let released = release.clone();
-    let upstream = Upstream::scripted(move |_, _, mut stream| {
-        let released = released.clone();
-        async move {
-            released.notified().await;
-            send_and_close(&mut stream, &picture_answer("1", &png(&photo(1)))).await;
-        }
-    })
-    .await;
+    let (upstream, release) = showing_when_told().await;
     let mut proxy = Proxy::before(upstream.address);
     let mut in_flight = TcpStream::connect(proxy.address).await.expect("the proxy listens");
     in_flight.write_all(&Request::picture("size=32").bytes("chat.example")).await.expect("taken");
