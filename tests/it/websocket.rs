@@ -351,18 +351,27 @@ mod long_frames {
         }
     }
 
+    /// Upstream agrees, and does as `script` says once it is told to.
+    async fn agreeing_when_told(script: impl AsyncFn(TcpStream) + 'static) -> (Upstream, Arc<Notify>) {
+        let tells = Arc::new(Notify::new());
+        let (told, script) = (tells.clone(), Rc::new(script));
+        let upstream = agreeing(move |stream| {
+            let (told, script) = (told.clone(), script.clone());
+            async move {
+                told.notified().await;
+                script(stream).await;
+            }
+        })
+        .await;
+        (upstream, tells)
+    }
+
     /// The client hangs up while the proxy holds what upstream has not taken.
     #[actix_web::test]
     async fn f38_what_the_client_said_before_its_end_arrives() {
-        let may_read = Arc::new(Notify::new());
-        let reader = may_read.clone();
-        let upstream = agreeing(move |mut stream| {
-            let may_read = reader.clone();
-            async move {
-                may_read.notified().await;
-                let got = rest(&mut stream).await.len();
-                let _ = stream.write_all(got.to_string().as_bytes()).await;
-            }
+        let (upstream, may_read) = agreeing_when_told(async |mut stream| {
+            let got = rest(&mut stream).await.len();
+            let _ = stream.write_all(got.to_string().as_bytes()).await;
         })
         .await;
         let proxy = Proxy::before(upstream.address);
@@ -438,15 +447,9 @@ mod long_frames {
 
     #[actix_web::test]
     async fn f38_a_frame_of_64_mebibytes_goes_up_through_a_narrow_pipe() {
-        let may_read = Arc::new(Notify::new());
-        let reader = may_read.clone();
-        let upstream = agreeing(move |mut stream| {
-            let may_read = reader.clone();
-            async move {
-                may_read.notified().await;
-                reads(&mut stream).await;
-                let _ = stream.write_all(b"all").await;
-            }
+        let (upstream, may_read) = agreeing_when_told(async |mut stream| {
+            reads(&mut stream).await;
+            let _ = stream.write_all(b"all").await;
         })
         .await;
         let proxy = Proxy::before(upstream.address);
