@@ -22,7 +22,8 @@
 //!   to the very same credentials about this picture, of which nothing newer was heard;
 //! - nothing else grants: no event, no presence, no answer that is not in the table of `overheard`;
 //! - no async in `render`, `variant`, `overheard`, `allowance`, `source`, `identity` and `caller`;
-//! - no error status is chosen outside `web::error`, no pixel work runs outside `avatar::render_pool`;
+//! - no error status is chosen outside `web::error`, no pixel work runs outside `avatar::render_pool` but what `avatar::improve` does
+//!   on its one thread while the pool has capacity to spare;
 //! - no credential is stored or logged;
 //! - no globals: each part is built once, outside actix's per-worker closure;
 //! - nothing is unbounded: bodies, pixels, queue, time, cache weight.

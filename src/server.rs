@@ -1,7 +1,7 @@
 //! Build every part once, bind, serve, drain.
 
 use crate::admin::{self, AdminState, NotReady, Readiness, ReadinessSettings};
-use crate::avatar::{self, Avatars};
+use crate::avatar::{self, Avatars, Improving};
 use crate::caller::CallerKey;
 use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::identity::PictureKind;
@@ -189,6 +189,7 @@ impl Bound {
     pub async fn serve(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> io::Result<()> {
         let Self { public, gate, admin, certificate, parts, readiness, lifecycle, config } = self;
         let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
+        let improving = Improving::begin(parts.avatars.clone())?;
         let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
         let settings = listen_settings(&config, &parts, certificate);
         let (telemetry, grace) = (parts.telemetry.clone(), config.server.shutdown_timeout);
@@ -211,6 +212,7 @@ impl Bound {
         tracing::info!("draining");
         readiness.drain();
         lifecycle.send_replace(Stage::Draining);
+        drop(improving);
         let drained = async {
             let deadline = Instant::now() + grace;
             handle.pause().await;
@@ -345,7 +347,12 @@ fn readiness(upstream: &Arc<Upstream>, base_path: &str) -> Readiness {
 fn cache_levels(avatars: &Avatars) -> CacheLevels {
     let usage = avatars.usage();
     let level = |usage: cache::Usage| CacheLevel { weight: usage.weight, entries: usage.entries };
-    CacheLevels { sources: level(usage.sources), variants: level(usage.variants), pixels: level(usage.pixels) }
+    CacheLevels {
+        sources: level(usage.sources),
+        variants: level(usage.variants),
+        pixels: level(usage.pixels),
+        waiting_for_improvement: avatars.waiting_for_improvement() as u64,
+    }
 }
 
 fn listen_settings(config: &Config, parts: &Parts, certificate: Option<Certificate>) -> listen::Settings {
@@ -401,6 +408,14 @@ fn avatar_settings(config: &Config) -> avatar::Settings {
             queue: render.queue,
             queue_timeout: render.queue_timeout,
         },
+        improve: config.improve.enabled.then(|| avatar::ImproveSettings {
+            after_hits: config.improve.after_hits,
+            cpu_share: config.improve.cpu_share.value(),
+            targets: render::Targets {
+                photo: config.pictures.target.value(),
+                flat: config.pictures.flat_target.value(),
+            },
+        }),
         limits: render::Limits {
             edge: limits.edge,
             pixels: limits.pixels,

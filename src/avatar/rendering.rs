@@ -3,7 +3,7 @@
 use super::Avatars;
 use super::render_pool::PoolError;
 use crate::cache::{Lookup, Rejection};
-use crate::render::{DecodeError, EncodeError, Limits, Pixels};
+use crate::render::{self, DecodeError, EncodeError, Limits, Pixels, Targets};
 use crate::source::{ContentHash, SourceImage};
 use crate::telemetry::{Fault, Stage};
 use crate::variant::{Recipe, Variant, VariantKey};
@@ -11,11 +11,17 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The two calls into `render`, so that a test can put codecs in their place that panic or never end.
+/// The calls into `render`, so that a test can put codecs in their place that panic or never end.
 #[derive(Clone, Copy)]
 pub(super) struct Codecs {
     pub(super) decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError>,
     pub(super) render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError>,
+    pub(super) improve:
+        fn(&Pixels, &Recipe, &Targets, usize, &dyn Fn() -> bool) -> Result<Option<Variant>, EncodeError>,
+}
+
+impl Codecs {
+    pub(super) const OURS: Self = Self { decode: render::decode, render: render::render, improve: render::improve };
 }
 
 /// Why a variant was not rendered.

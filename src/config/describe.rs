@@ -33,6 +33,8 @@ impl Loaded {
 pub struct MemoryBound {
     caches: [ByteSize; 4],
     permits: usize,
+    /// Improvers: one, or none.
+    improvers: usize,
     decoder_memory: ByteSize,
     bodies: usize,
     body: ByteSize,
@@ -56,6 +58,7 @@ impl MemoryBound {
         Self {
             caches: [config.cache.sources, config.cache.variants, config.cache.pixels, config.grants.memory],
             permits: if config.render.permits == 0 { cores } else { config.render.permits },
+            improvers: usize::from(config.improve.enabled),
             decoder_memory: config.limits.decoder_memory,
             bodies: config.upstream.max_picture_requests,
             body: config.limits.source,
@@ -67,8 +70,8 @@ impl MemoryBound {
     pub fn total(&self) -> ByteSize {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let caches = self.caches.iter().map(|cache| cache.bytes()).fold(0, u64::saturating_add);
-        let renders =
-            count(self.permits).saturating_mul(Self::COPIES_A_RENDER.saturating_mul(self.decoder_memory.bytes()));
+        let renders = count(self.permits + self.improvers)
+            .saturating_mul(Self::COPIES_A_RENDER.saturating_mul(self.decoder_memory.bytes()));
         let bodies = count(self.bodies).saturating_mul(self.body.bytes());
         ByteSize::new(
             [caches, Self::OVERHEARD.bytes(), renders, bodies]
@@ -83,11 +86,12 @@ impl fmt::Display for MemoryBound {
         let [sources, variants, pixels, grants] = self.caches;
         write!(
             f,
-            "memory at most: base {} + caches ({sources} + {variants} + {pixels} + {grants}) + overheard {} + {} render \
-             permits x {} x {} + {} picture requests x {} = {}, and {} a connection",
+            "memory at most: base {} + caches ({sources} + {variants} + {pixels} + {grants}) + overheard {} + ({} render \
+             permits + {} improver) x {} x {} + {} picture requests x {} = {}, and {} a connection",
             Self::BASE,
             Self::OVERHEARD,
             self.permits,
+            self.improvers,
             Self::COPIES_A_RENDER,
             self.decoder_memory,
             self.bodies,
@@ -107,11 +111,11 @@ mod tests {
         let mut config = Config::default();
         config.render.permits = 2;
         let bound = MemoryBound::of(&config);
-        assert_eq!(bound.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * 3 * 32 + 64 * 10));
+        assert_eq!(bound.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 3 * 3 * 32 + 64 * 10));
         assert_eq!(
             bound.to_string(),
-            "memory at most: base 43MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x 3 x 32MiB + 64 picture \
-             requests x 10MiB = 1119MiB, and 15kB a connection"
+            "memory at most: base 43MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + (2 render permits + 1 improver) x 3 x 32MiB + 64 picture \
+             requests x 10MiB = 1215MiB, and 15kB a connection"
         );
     }
 }

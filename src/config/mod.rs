@@ -16,7 +16,7 @@ pub use address::{BasePath, Scheme, UpstreamHost, UpstreamUrl};
 pub use describe::MemoryBound;
 pub use load::{FileSource, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
-pub use quantity::{ByteSize, Rate};
+pub use quantity::{ByteSize, Decimal, Rate};
 pub use setting::UserAgentFormats;
 
 use crate::telemetry::{LogFormat, LogSettings};
@@ -46,6 +46,8 @@ pub struct Config {
     pub grants: Grants,
     /// `[render]`
     pub render: Render,
+    /// `[improve]`
+    pub improve: Improve,
     /// `[limits]`
     pub limits: Limits,
     /// `[headers]`
@@ -194,6 +196,10 @@ pub struct Pictures {
     pub formats: Vec<Format>,
     /// The formats that a client is known to show by the beginning of its `User-Agent`.
     pub user_agents: Vec<UserAgentFormats>,
+    /// How alike an encoding has to look, by SSIMULACRA2: photographs and drawings.
+    pub target: Decimal,
+    /// The same for letters and other flat pictures.
+    pub flat_target: Decimal,
 }
 
 impl Default for Pictures {
@@ -209,6 +215,8 @@ impl Default for Pictures {
                 prefix: "Mattermost Mobile/".to_owned(),
                 formats: vec![Format::Webp],
             }],
+            target: Decimal::whole(80),
+            flat_target: Decimal::whole(90),
         }
     }
 }
@@ -270,6 +278,23 @@ pub struct Render {
 impl Default for Render {
     fn default() -> Self {
         Self { permits: 0, queue: 256, queue_timeout: Duration::from_secs(2) }
+    }
+}
+
+/// Better encodings in idle time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Improve {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// How often a picture is asked for again before it is encoded anew.
+    pub after_hits: u32,
+    /// The share of one core that may be spent.
+    pub cpu_share: Decimal,
+}
+
+impl Default for Improve {
+    fn default() -> Self {
+        Self { enabled: true, after_hits: 2, cpu_share: Decimal::hundredths(25) }
     }
 }
 

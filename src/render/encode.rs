@@ -97,6 +97,7 @@ mod tests {
     use crate::render::{Limits, Pixels, decode, render};
     use crate::variant::{Encoded, Geometry, Variant};
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     const PHOTO: &[u8] = include_bytes!("../../benches/pictures/photo-ski-chelsea.png");
     const DRAWING: &[u8] = include_bytes!("../../benches/pictures/illu-dice-lorelei.png");
@@ -114,9 +115,9 @@ mod tests {
         decode(file, &Limits::default()).expect("decodes")
     }
 
-    fn encoded(file: &[u8], recipe: &Recipe) -> Encoded {
+    fn encoded(file: &[u8], recipe: &Recipe) -> Arc<Encoded> {
         match render(&pixels(file), recipe, file.len()).expect("encodes") {
-            Variant::Encoded(encoded) => Encoded::clone(&encoded),
+            Variant::Encoded(encoded) => encoded,
             Variant::SourceIsBest => panic!("the source may not serve"),
         }
     }

@@ -106,3 +106,26 @@ pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Va
     }
     Ok(Variant::Encoded(Arc::new(Encoded::new(bytes, format))))
 }
+
+/// How alike an encoding has to look to what it encodes, by SSIMULACRA2.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Targets {
+    /// Photographs and drawings.
+    pub photo: f64,
+    /// Letters and other flat pictures.
+    pub flat: f64,
+}
+
+/// Shim until the search is merged.
+pub fn improve(
+    pixels: &Pixels,
+    recipe: &Recipe,
+    _targets: &Targets,
+    source_len: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Variant>, EncodeError> {
+    if !go_on() {
+        return Ok(None);
+    }
+    render(pixels, recipe, source_len).map(Some)
+}

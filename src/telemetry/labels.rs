@@ -188,6 +188,22 @@ words! {
 }
 
 words! {
+    /// What came of the attempt to improve a variant.
+    Improvement {
+        /// A better encoding took its place.
+        Replaced = "replaced",
+        /// It is the best already.
+        Kept = "kept",
+        /// What it was made of is no longer in memory.
+        SourceGone = "source_gone",
+        /// It was no longer in memory when the better one was found.
+        VariantGone = "variant_gone",
+        /// A codec refused.
+        Failed = "failed",
+    }
+}
+
+words! {
     /// What upstream was asked for.
     UpstreamKind {
         /// A picture, by us.

@@ -11,6 +11,7 @@ pub mod validators;
 use crate::source::ContentHash;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// A format that we encode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -128,7 +129,7 @@ pub enum Variant {
 }
 
 /// An encoded picture.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Encoded {
     /// The file.
     pub bytes: Bytes,
@@ -137,7 +138,17 @@ pub struct Encoded {
     /// Its strong entity tag, quotes included: it names the bytes, so equal tags are equal bytes on every replica and
     /// after every restart (RFC 9110 section 8.8.3).
     pub etag: Bytes,
+    /// How often it was asked for again.
+    pub popularity: Popularity,
 }
+
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.bytes, self.format) == (&other.bytes, other.format)
+    }
+}
+
+impl Eq for Encoded {}
 
 impl Encoded {
     /// Names the bytes of `file`.
@@ -149,6 +160,37 @@ impl Encoded {
         file.extend_from_slice(name.as_bytes());
         let mut bytes = Bytes::from(file);
         let etag = bytes.split_off(len);
-        Self { bytes, format, etag }
+        Self { bytes, format, etag, popularity: Popularity::default() }
+    }
+}
+
+/// How often a variant was asked for again, as long as that is of interest.
+#[derive(Debug, Default)]
+pub struct Popularity {
+    times: AtomicU32,
+    is_settled: AtomicBool,
+}
+
+impl Popularity {
+    /// It was asked for once more; how often by now, unless nobody wants to know. Two at once may count as one: a hit is to
+    /// cost next to nothing, and the number is never shown.
+    pub fn once_more(&self) -> Option<u32> {
+        if self.is_settled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let times = self.times().saturating_add(1);
+        self.times.store(times, Ordering::Relaxed);
+        Some(times)
+    }
+
+    /// How often it was asked for again.
+    #[must_use]
+    pub fn times(&self) -> u32 {
+        self.times.load(Ordering::Relaxed)
+    }
+
+    /// It stays as it is: counting ends.
+    pub fn settle(&self) {
+        self.is_settled.store(true, Ordering::Relaxed);
     }
 }
