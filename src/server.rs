@@ -449,6 +449,7 @@ fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
             formats: pictures.formats.clone(),
             user_agents: pictures.user_agents.iter().map(|row| (row.prefix.clone(), row.formats.clone())).collect(),
         },
+        client_hints: pictures.client_hints,
         learn: config.grants.learn,
         listen: config.grants.listen,
         cache_status: config.headers.cache_status,

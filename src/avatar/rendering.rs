@@ -11,13 +11,15 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// [`render::improve`].
+type Improve = fn(&Pixels, &Recipe, &Targets, usize, &dyn Fn() -> bool) -> Result<Option<Variant>, EncodeError>;
+
 /// The calls into `render`, so that a test can put codecs in their place that panic or never end.
 #[derive(Clone, Copy)]
 pub(super) struct Codecs {
     pub(super) decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError>,
     pub(super) render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError>,
-    pub(super) improve:
-        fn(&Pixels, &Recipe, &Targets, usize, &dyn Fn() -> bool) -> Result<Option<Variant>, EncodeError>,
+    pub(super) improve: Improve,
 }
 
 impl Codecs {

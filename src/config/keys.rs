@@ -141,6 +141,7 @@ pub static KEYS: &[Key] = &[
         r#"a table of at most 32 prefixes and their formats, such as { "Mattermost Mobile/" = ["webp"] }"#,
         are_user_agents
     ),
+    key!(pictures.client_hints, SWITCH),
     key!(pictures.target, SCORE, within(Decimal::whole(0)..=Decimal::whole(100))),
     key!(pictures.flat_target, SCORE, within(Decimal::whole(0)..=Decimal::whole(100))),
     key!(cache.sources, BUDGET, bytes_within(0..=1 << 40)),

@@ -196,6 +196,8 @@ pub struct Pictures {
     pub formats: Vec<Format>,
     /// The formats that a client is known to show by the beginning of its `User-Agent`.
     pub user_agents: Vec<UserAgentFormats>,
+    /// Whether what clients say of their screens and their lines is heeded.
+    pub client_hints: bool,
     /// How alike an encoding has to look, by SSIMULACRA2: photographs and drawings.
     pub target: Decimal,
     /// The same for letters and other flat pictures.
@@ -215,6 +217,7 @@ impl Default for Pictures {
                 prefix: "Mattermost Mobile/".to_owned(),
                 formats: vec![Format::Webp],
             }],
+            client_hints: false,
             target: Decimal::whole(80),
             flat_target: Decimal::whole(90),
         }

@@ -117,6 +117,9 @@ pub struct Targets {
 }
 
 /// Shim until the search is merged.
+///
+/// # Errors
+/// Those of [`render`].
 pub fn improve(
     pixels: &Pixels,
     recipe: &Recipe,

@@ -1,5 +1,6 @@
 //! Variants: what a source image may be turned into, and the key that names the result. Sync and pure.
 
+pub mod hints;
 pub mod negotiation;
 mod parameters;
 pub mod query;

@@ -3,6 +3,7 @@
 pub use super::parameters::{PARAMETERS, Parameter, Setting, Values};
 pub use super::sizes::{Sizes, SizesError};
 
+use super::hints::Hints;
 use super::query::pairs;
 
 /// The longest raw query that is looked at, in bytes. Upstream refuses a target over 2048 bytes itself
@@ -128,6 +129,14 @@ impl Transform {
     /// When a value of ours cannot be understood, contradicts another, or the query exceeds [`LONGEST_QUERY`] or
     /// [`MOST_PAIRS`].
     pub fn parse(raw: &str, sizes: &Sizes) -> Result<Parsed, QueryError> {
+        Self::parse_hinted(raw, sizes, &Hints::default())
+    }
+
+    /// [`Transform::parse`], where what the query does not say is taken from `hints`.
+    ///
+    /// # Errors
+    /// Those of [`Transform::parse`].
+    pub fn parse_hinted(raw: &str, sizes: &Sizes, hints: &Hints) -> Result<Parsed, QueryError> {
         if raw.len() > LONGEST_QUERY {
             return Err(QueryError::TooLong);
         }
@@ -144,7 +153,7 @@ impl Transform {
                 stamp = newer(stamp, plain_decimal(&pair.value()));
             }
         }
-        Ok(Parsed { transform: asked.resolve(sizes), stamp })
+        Ok(Parsed { transform: asked.resolve(sizes, hints), stamp })
     }
 
     /// Whether nothing was asked of the pixels, the format or the encoding: every stock client. What cannot matter by
@@ -196,8 +205,9 @@ impl Asked {
         agrees.then_some(()).ok_or(QueryError::Repeated { parameter })
     }
 
-    fn resolve(&self, sizes: &Sizes) -> Transform {
-        let dpr = self.dpr.unwrap_or(1000);
+    fn resolve(&self, sizes: &Sizes, hints: &Hints) -> Transform {
+        let dpr = self.dpr.or(hints.ratio()).unwrap_or(1000);
+        let quality = self.quality.or(hints.quality());
         let pixels = |css: u32| sizes.round_up((css * dpr).div_ceil(1000));
         let fit = self.fit.unwrap_or_default();
         let edges = match (self.width.map(pixels), self.height.map(pixels), self.size.map(pixels)) {
@@ -205,12 +215,13 @@ impl Asked {
             (Some(width), None, _) => Edges::Width(width),
             (None, Some(height), _) => Edges::Height(height),
             (None, None, Some(edge)) => Edges::Box { width: edge, height: edge, fit },
-            (None, None, None) => Edges::Source,
+            // Pixels already, and not of CSS.
+            (None, None, None) => hints.width().map_or(Edges::Source, |width| Edges::Width(sizes.round_up(width))),
         };
         Transform {
             edges,
             format: self.format.unwrap_or_default(),
-            quality: self.quality.map(|quality| u8::try_from(quality).expect("the table ends quality at 100")),
+            quality: quality.map(|quality| u8::try_from(quality).expect("the table ends quality at 100")),
             animated: self.animated,
             background: self.background.unwrap_or(WHITE),
         }
@@ -287,6 +298,29 @@ pub(super) mod tests {
     fn check_refused(query: &str, id: &str, message: &str) {
         let error = Transform::parse(query, &Sizes::default()).expect_err(query);
         assert_eq!((error.id(), error.to_string().as_str()), (id, message), "{query}");
+    }
+
+    #[test]
+    fn hints_fill_in_what_the_query_leaves_open() {
+        for (fields, query, same) in [
+            (&[("dpr", "2")][..], "size=32", "size=64"),
+            (&[("dpr", "2")], "size=32&dpr=1", "size=32"),
+            (&[("dpr", "2")], "", ""),
+            (&[("width", "60")], "", "width=64"),
+            (&[("width", "60"), ("dpr", "2")], "", "width=64"),
+            (&[("width", "60")], "size=24", "size=24"),
+            (&[("width", "60")], "height=24", "height=24"),
+            (&[("save-data", "on")], "size=24", "size=24&quality=70"),
+            (&[("save-data", "on"), ("dpr", "3")], "size=24&q=90", "size=24&quality=90"),
+            (&[("save-data", "on"), ("dpr", "3")], "size=24&dpr=2", "size=48&quality=70"),
+        ] {
+            let mut hints = Hints::default();
+            for (name, value) in fields {
+                hints.take(name, value.as_bytes());
+            }
+            let hinted = Transform::parse_hinted(query, &Sizes::default(), &hints).expect("understood").transform;
+            assert_eq!(hinted, transform(same), "{fields:?} {query}");
+        }
     }
 
     #[test]

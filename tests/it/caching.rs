@@ -52,6 +52,35 @@ async fn the_format_is_negotiated_and_vary_says_so() {
 }
 
 #[actix_web::test]
+async fn client_hints_are_heeded_where_they_are_switched_on_and_vary_says_so() {
+    const HINTS: &str = "Sec-CH-DPR, DPR, Sec-CH-Width, Width, Save-Data";
+    let upstream = photo_upstream().await;
+    let (off, on) =
+        (Proxy::before(upstream.address), Proxy::with(upstream.address, |config| config.pictures.client_hints = true));
+    let plain = Request::picture("size=16").accept(WEBP);
+    let twice = off.send(&Request::picture("size=32").accept(WEBP)).await;
+    let once = off.send(&plain).await;
+    assert_ne!(once.body, twice.body);
+    for (field, value, like) in
+        [("Sec-CH-DPR", "2", &twice), ("DPR", "1.75", &twice), ("DPR", "inf", &once), ("Sec-CH-Width", "32", &once)]
+    {
+        let request = plain.clone().header(field, value);
+        let (ignored, heeded) = (off.send(&request).await, on.send(&request).await);
+        assert_eq!((&ignored.body, ignored.header("vary")), (&once.body, Some("Accept")), "{field}: {value}");
+        assert_eq!(heeded.body, like.body, "{field}: {value}");
+        assert_eq!(heeded.header("vary"), Some(&*format!("Accept, {HINTS}")), "{field}: {value}");
+        let again = on.send(&request.header("If-None-Match", etag(&heeded))).await;
+        assert_eq!((again.status, again.header("vary")), (304, heeded.header("vary")), "{field}: {value}");
+    }
+    let named = on.send(&Request::picture("size=16&format=webp").header("DPR", "1")).await;
+    assert_eq!(named.header("vary"), Some(HINTS));
+    let width = on.send(&Request::picture("").accept(WEBP).header("Sec-CH-Width", "30")).await;
+    assert_eq!(width.body, twice.body);
+    let saving = on.send(&Request::picture("size=32").accept(WEBP).header("Save-Data", "on")).await;
+    assert!(saving.body.len() < twice.body.len());
+}
+
+#[actix_web::test]
 async fn vary_is_merged_with_upstreams() {
     for (upstreams, merged) in [
         (&[("Vary", "Origin")][..], "Origin, Accept"),
