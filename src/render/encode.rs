@@ -4,20 +4,23 @@
 //! encoding, which is several times smaller than a lossy one and keeps the edges clean. A photograph has almost as many
 //! colours as pixels and takes exactly one lossy encoding.
 
-mod colours;
-mod jpeg;
-mod palette;
-mod png;
+pub(super) mod colours;
+pub(super) mod jpeg;
+pub(super) mod kmeans;
+pub(super) mod palette;
+pub(super) mod png;
 mod quantise;
-mod webp;
+pub(super) mod webp;
 
-use super::EncodeError;
+use super::{EncodeError, Limits};
 use super::raster::Raster;
 use crate::variant::{Format, Offer, Recipe};
 use colours::Content;
+use jpeg::Planes;
 use palette::Indexed;
+use webp::Lossy;
 
-/// Above this many pixels a palette is not looked for: it costs far more time there than a lossy encoding.
+/// Above this many pixels a palette is not looked for, and quality 100 is not without loss in WebP: either costs far more time there than a lossy encoding.
 const PALETTE_PIXELS: usize = 1 << 18;
 
 /// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes.
@@ -35,7 +38,7 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
         Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp(raster, content, quality)?)),
         Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Only(Format::Jpeg) => {
-            Ok((Format::Jpeg, jpeg::encode(&raster.flattened(recipe.background), content, quality)?))
+            Ok((Format::Jpeg, jpeg(&raster.flattened(recipe.background), content, quality)?))
         }
         Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Basic => basic(raster, content, quality),
@@ -43,16 +46,19 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
 }
 
 fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
+    if quality == Some(100) && raster.len() <= PALETTE_PIXELS {
+        return webp::lossless(raster);
+    }
     let indexed = if content == Content::Photo { None } else { indexed(raster, content, quality) };
     let Some(indexed) = indexed else {
-        return webp::lossy(raster, content, quality);
+        return webp::lossy(raster, &Lossy::usual(raster, content, quality));
     };
     let lossless = webp::lossless(&indexed.raster())?;
     if content == Content::Letter || lossless.len() <= FEW_BYTES_AN_EDGE * raster.len().isqrt() {
         return Ok(lossless);
     }
     // So many bytes are no longer those of flat areas, so the colour planes need no care either.
-    let lossy = webp::lossy(raster, Content::Photo, quality)?;
+    let lossy = webp::lossy(raster, &Lossy::usual(raster, Content::Photo, quality))?;
     Ok(if lossy.len() < lossless.len() { lossy } else { lossless })
 }
 
@@ -63,18 +69,32 @@ fn png(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>
     }
 }
 
+fn jpeg(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
+    let planes = if content == Content::Photo { Planes::Halved } else { Planes::Whole };
+    jpeg::encode(raster, planes, quality.unwrap_or_else(|| jpeg::usual_quality(raster.len())))
+}
+
 fn basic(raster: &Raster, content: Content, quality: Option<u8>) -> Result<(Format, Vec<u8>), EncodeError> {
     let worth_trying = content != Content::Photo || raster.len() <= PALETTE_BEATS_JPEG_PIXELS;
     let indexed = if worth_trying { indexed(raster, content, quality) } else { None };
     let Some(indexed) = indexed else {
-        return Ok((Format::Jpeg, jpeg::encode(raster, content, quality)?));
+        return Ok((Format::Jpeg, jpeg(raster, content, quality)?));
     };
     let png = png::indexed(&indexed)?;
     if content == Content::Letter {
         return Ok((Format::Png, png));
     }
-    let jpeg = jpeg::encode(raster, content, quality)?;
+    let jpeg = jpeg(raster, content, quality)?;
     Ok(if jpeg.len() < png.len() { (Format::Jpeg, jpeg) } else { (Format::Png, png) })
+}
+
+/// What is seen of `file`, which was made of `raster`.
+pub(super) fn seen(format: Format, file: &[u8], raster: &Raster) -> Result<Raster, EncodeError> {
+    if format == Format::Webp {
+        return webp::decode(file, raster);
+    }
+    let decoded = super::decode(file, &Limits::default());
+    decoded.map(|pixels| pixels.raster).map_err(|error| EncodeError(error.to_string()))
 }
 
 fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Indexed> {

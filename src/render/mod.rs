@@ -4,12 +4,17 @@ mod decode;
 mod encode;
 mod raster;
 mod resize;
+mod score;
+mod search;
 
 use crate::source::SourceInfo;
-use crate::variant::{Encoded, Geometry, Recipe, Variant};
+use crate::variant::{Encoded, Format, Geometry, Recipe, Variant};
+use encode::colours::Content;
 use raster::Raster;
+use search::{Made, Try};
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a picture may cost before it is relayed as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +31,66 @@ impl Default for Limits {
     fn default() -> Self {
         Self { edge: 4096, pixels: 8_000_000, decoder_memory: 32 << 20 }
     }
+}
+
+/// The score that an encoding must reach, on the scale of SSIMULACRA2: 100 is the same, at 90 hardly anybody can tell,
+/// at 80 nobody would mind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Targets {
+    /// For photographs and drawings.
+    pub photo: f64,
+    /// For letters and icons, whose flat areas show everything.
+    pub flat: f64,
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self { photo: 80.0, flat: 90.0 }
+    }
+}
+
+impl Targets {
+    /// What is asked of a picture: an asked quality is the target itself, and 10 more for flat pictures. 100 asks for
+    /// the very pixels.
+    fn of(&self, content: Content, quality: Option<u8>) -> f64 {
+        match (content, quality.map(f64::from)) {
+            (Content::Letter, None) => self.flat,
+            (Content::Letter, Some(quality)) => (quality + 10.0).min(100.0),
+            (_, None) => self.photo,
+            (_, Some(quality)) => quality,
+        }
+    }
+}
+
+/// An encoding that was tried, for people to compare.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// How it was made, in words.
+    pub name: String,
+    /// Its format.
+    pub format: Format,
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Its score; `None` where that was of no interest: it is longer than something that reaches the target, or the
+    /// picture is too large.
+    pub score: Option<f64>,
+    /// How long it took to encode and to score.
+    pub took: Duration,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is the first answer, sent until the improvement is there.
+    First,
+    /// It is the improvement.
+    Improved,
+    /// The first answer, of which there is no improvement.
+    FirstAndLast,
+    /// It is not sent.
+    Passed,
 }
 
 /// Why bytes did not become pixels.
@@ -101,10 +166,57 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
 /// When the encoder refuses.
 pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
     let (format, bytes) = encode::encode(&resized.raster, recipe)?;
-    if recipe.source_may_serve && bytes.len() >= source_len {
-        return Ok(Variant::SourceIsBest);
+    Ok(variant(format, bytes, recipe, source_len))
+}
+
+/// The better answer, for some hundred times the work of [`encode`]: the smallest candidate that reaches the target, or
+/// the source when that is smaller and may serve. `None` when `go_on`, which is asked between candidates, said no. A
+/// picture of which more than 2^16 pixels would be compared (see `score`) keeps its first answer.
+///
+/// # Errors
+/// When an encoder refuses.
+pub fn improve(
+    resized: &Pixels,
+    recipe: &Recipe,
+    targets: &Targets,
+    source_len: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Variant>, EncodeError> {
+    let tries = search::search(&resized.raster, recipe, targets, go_on)?;
+    Ok(tries.map(|mut tries| {
+        let best = tries.all.swap_remove(tries.best);
+        variant(best.format, best.file, recipe, source_len)
+    }))
+}
+
+/// Everything that [`improve`] tries, in its order.
+///
+/// # Errors
+/// When an encoder refuses.
+pub fn candidates(resized: &Pixels, recipe: &Recipe, targets: &Targets) -> Result<Vec<Candidate>, EncodeError> {
+    let tries = search::search(&resized.raster, recipe, targets, &|| true)?.expect("nobody cancels");
+    let best = tries.best;
+    let candidate = |(place, tried): (usize, Try)| Candidate {
+        name: tried.made.describe(),
+        format: tried.format,
+        bytes: tried.file,
+        score: tried.score,
+        took: tried.took,
+        fate: match (tried.made == Made::First, place == best) {
+            (true, true) => Fate::FirstAndLast,
+            (true, false) => Fate::First,
+            (false, true) => Fate::Improved,
+            (false, false) => Fate::Passed,
+        },
+    };
+    Ok(tries.all.into_iter().enumerate().map(candidate).collect())
+}
+
+fn variant(format: Format, file: Vec<u8>, recipe: &Recipe, source_len: usize) -> Variant {
+    if recipe.source_may_serve && file.len() >= source_len {
+        return Variant::SourceIsBest;
     }
-    Ok(Variant::Encoded(Arc::new(Encoded::new(bytes, format))))
+    Variant::Encoded(Arc::new(Encoded::new(file, format)))
 }
 
 /// How alike an encoding has to look to what it encodes, by SSIMULACRA2.

@@ -5,7 +5,7 @@ use super::colours::Content;
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
 use libwebp_sys::{
-    WebPConfig, WebPConfigLosslessPreset, WebPEncode, WebPMemoryWrite, WebPMemoryWriter, WebPMemoryWriterClear,
+    WebPConfig, WebPConfigLosslessPreset, WebPDecodeRGBAInto, WebPDecodeRGBInto, WebPEncode, WebPMemoryWrite, WebPMemoryWriter, WebPMemoryWriterClear,
     WebPMemoryWriterInit, WebPPicture, WebPPictureFree, WebPPictureImportRGB, WebPPictureImportRGBA,
 };
 use std::ffi::c_int;
@@ -27,29 +27,76 @@ const TINY_PIXELS: usize = 32 * 32;
 /// The level above which libwebp's lossless encoder takes several times longer and saves nothing.
 const LOSSLESS_LEVEL: c_int = 6;
 
-/// Encodes with loss, with the alpha channel as it is.
-pub(super) fn lossy(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
-    let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
-    let small = raster.len() <= SMALL_PIXELS;
-    let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
-    let usual = if small && padded { PADDED_QUALITY } else { QUALITY };
-    config.quality = quality.map_or(usual, f32::from);
-    config.method = 4;
-    if small {
-        // One segment: the header that tells segments apart is a tenth of a small file.
-        config.segments = 1;
-        config.sns_strength = 0;
+/// The settings of a lossy encoding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::render) struct Lossy {
+    /// 0 to 100.
+    pub(in crate::render) quality: f32,
+    /// 0 to 6: how hard to try.
+    pub(in crate::render) method: c_int,
+    /// 1 to 4 kinds of areas with a quantiser of their own. The header that tells them apart is a tenth of a small file.
+    pub(in crate::render) segments: c_int,
+    /// 0 to 100: how far their quantisers may lie apart.
+    pub(in crate::render) sns_strength: c_int,
+    /// Whether the colour planes are halved with an eye to what will be seen.
+    pub(in crate::render) sharp_yuv: bool,
+    /// 0 to 100, 100 keeping alpha as it is.
+    pub(in crate::render) alpha_quality: c_int,
+    /// 0 to 100: how much the edges of blocks are smoothed.
+    pub(in crate::render) filter_strength: c_int,
+    /// 0 to 7: how much of that is spared where there is detail.
+    pub(in crate::render) filter_sharpness: c_int,
+}
+
+impl Lossy {
+    /// All effort for a picture as a whole, the smallest for tiny ones.
+    pub(in crate::render) const PLAIN: Self = Self {
+        quality: QUALITY,
+        method: 6,
+        segments: 1,
+        sns_strength: 0,
+        sharp_yuv: false,
+        alpha_quality: 100,
+        filter_strength: 60,
+        filter_sharpness: 0,
+    };
+
+    /// What suits a picture without a look at the outcome, and takes little time.
+    pub(super) fn usual(raster: &Raster, content: Content, quality: Option<u8>) -> Self {
+        let small = raster.len() <= SMALL_PIXELS;
+        let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
+        let usual = if small && padded { PADDED_QUALITY } else { QUALITY };
         // Method 5 quantises with an eye to the bits spent, for a seventh more time; without padding the other settings
         // save enough on the tiniest. Method 6 would take twice as long, and with alpha a hundred times.
-        config.method = if raster.len() <= TINY_PIXELS && !padded { 4 } else { 5 };
+        let frugal = small && (raster.len() > TINY_PIXELS || padded);
+        Self {
+            quality: quality.map_or(usual, f32::from),
+            method: if frugal { 5 } else { 4 },
+            segments: if small { 1 } else { 4 },
+            sns_strength: if small { 0 } else { 50 },
+            // Halved colour planes blur the edges of flat areas.
+            sharp_yuv: content != Content::Photo,
+            ..Self::PLAIN
+        }
     }
-    // Halved colour planes blur the edges of flat areas; this way of halving them looks at what the eye will see.
-    config.use_sharp_yuv = c_int::from(content != Content::Photo);
+}
+
+/// Encodes with loss.
+pub(in crate::render) fn lossy(raster: &Raster, settings: &Lossy) -> Result<Vec<u8>, EncodeError> {
+    let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
+    config.quality = settings.quality;
+    config.method = settings.method;
+    config.segments = settings.segments;
+    config.sns_strength = settings.sns_strength;
+    config.use_sharp_yuv = c_int::from(settings.sharp_yuv);
+    config.alpha_quality = settings.alpha_quality;
+    config.filter_strength = settings.filter_strength;
+    config.filter_sharpness = settings.filter_sharpness;
     encode(raster, &config)
 }
 
 /// Encodes the pixels as they are. Few colours are found and kept as a palette.
-pub(super) fn lossless(raster: &Raster) -> Result<Vec<u8>, EncodeError> {
+pub(in crate::render) fn lossless(raster: &Raster) -> Result<Vec<u8>, EncodeError> {
     let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
     // SAFETY: `config` is initialised and outlives the call.
     if unsafe { WebPConfigLosslessPreset(&raw mut config, LOSSLESS_LEVEL) } == 0 {
@@ -69,6 +116,19 @@ fn encode(raster: &Raster, config: &WebPConfig) -> Result<Vec<u8>, EncodeError> 
         return Err(refused(&format!("{:?}", picture.0.error_code)));
     }
     Ok(file.bytes().to_vec())
+}
+
+/// Decodes a file of ours as browsers do, which use libwebp too: `alike` is the raster that it was made of.
+pub(in crate::render) fn decode(file: &[u8], alike: &Raster) -> Result<Raster, EncodeError> {
+    let mut samples = vec![0; alike.samples.len()];
+    let stride = c_int::try_from(samples.len() / alike.height as usize).map_err(|_| refused("a row over 2^31 bytes"))?;
+    let into = match alike.layout {
+        Layout::Rgb => WebPDecodeRGBInto,
+        Layout::Rgba => WebPDecodeRGBAInto,
+    };
+    // SAFETY: both slices are announced with their lengths, and libwebp refuses a picture that does not fit.
+    let decoded = unsafe { into(file.as_ptr(), file.len(), samples.as_mut_ptr(), samples.len(), stride) };
+    if decoded.is_null() { Err(refused("does not decode again")) } else { Ok(Raster { samples, ..*alike }) }
 }
 
 fn refused(why: &str) -> EncodeError {
