@@ -23,7 +23,18 @@ pub(super) struct Codecs {
 }
 
 impl Codecs {
-    pub(super) const OURS: Self = Self { decode: render::decode, render: render::render, improve: render::improve };
+    pub(super) const OURS: Self = Self { decode: render::decode, render: render::render, improve: resize_and_improve };
+}
+
+/// [`render::improve`] of a picture at the size that it is to have.
+fn resize_and_improve(
+    pixels: &Pixels,
+    recipe: &Recipe,
+    targets: &Targets,
+    source_len: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Variant>, EncodeError> {
+    render::improve(render::resize(pixels, recipe.geometry)?.as_ref(), recipe, targets, source_len, go_on)
 }
 
 /// Why a variant was not rendered.

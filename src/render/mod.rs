@@ -218,29 +218,3 @@ fn variant(format: Format, file: Vec<u8>, recipe: &Recipe, source_len: usize) ->
     }
     Variant::Encoded(Arc::new(Encoded::new(file, format)))
 }
-
-/// How alike an encoding has to look to what it encodes, by SSIMULACRA2.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Targets {
-    /// Photographs and drawings.
-    pub photo: f64,
-    /// Letters and other flat pictures.
-    pub flat: f64,
-}
-
-/// Shim until the search is merged.
-///
-/// # Errors
-/// Those of [`render`].
-pub fn improve(
-    pixels: &Pixels,
-    recipe: &Recipe,
-    _targets: &Targets,
-    source_len: usize,
-    go_on: &dyn Fn() -> bool,
-) -> Result<Option<Variant>, EncodeError> {
-    if !go_on() {
-        return Ok(None);
-    }
-    render(pixels, recipe, source_len).map(Some)
-}
