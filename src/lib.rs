@@ -14,6 +14,7 @@
 //! - [`variant`]: what a request may ask for; sync and pure;
 //! - [`overheard`]: what passes through and tells of pictures and permissions; sync and pure;
 //! - [`source`], [`identity`], [`caller`]: the nouns everybody shares;
+//! - [`explain`]: what would be made of one picture, for people;
 //! - [`demo`]: an embedded stand-in Mattermost, a server of its own that imports none of the rooms.
 //!
 //! The important rules are absences:
@@ -36,6 +37,7 @@ pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod explain;
 pub mod identity;
 pub mod listen;
 pub mod overheard;

@@ -365,7 +365,7 @@ fn listen_settings(config: &Config, parts: &Parts, certificate: Option<Certifica
     listen::Settings { limits, stage: parts.stage.clone(), telemetry: parts.telemetry.clone(), certificate }
 }
 
-fn upstream_settings(config: &Config) -> upstream::Settings {
+pub(crate) fn upstream_settings(config: &Config) -> upstream::Settings {
     let settings = &config.upstream;
     upstream::Settings {
         scheme: match settings.url.scheme() {

@@ -12,8 +12,8 @@ pub(super) mod png;
 mod quantise;
 pub(super) mod webp;
 
-use super::{EncodeError, Limits};
 use super::raster::Raster;
+use super::{EncodeError, Limits};
 use crate::variant::{Format, Offer, Recipe};
 use colours::Content;
 use jpeg::Planes;
@@ -37,9 +37,7 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
         // PNG has nothing to add: its palette pictures are always the larger ones.
         Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp(raster, content, quality)?)),
         Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
-        Offer::Only(Format::Jpeg) => {
-            Ok((Format::Jpeg, jpeg(&raster.flattened(recipe.background), content, quality)?))
-        }
+        Offer::Only(Format::Jpeg) => Ok((Format::Jpeg, jpeg(&raster.flattened(recipe.background), content, quality)?)),
         Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Basic => basic(raster, content, quality),
     }

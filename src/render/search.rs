@@ -288,7 +288,9 @@ impl Search<'_> {
     }
 
     fn step(&mut self, family: Family, step: usize) -> Result<Verdict, Stop> {
-        self.attempt(Made::By(family, step), |raster, counted| Ok((family.format(), family.encode(raster, counted, step)?)))
+        self.attempt(Made::By(family, step), |raster, counted| {
+            Ok((family.format(), family.encode(raster, counted, step)?))
+        })
     }
 
     fn attempt(
@@ -314,7 +316,9 @@ impl Search<'_> {
         };
         let found = score.unwrap_or(f64::NEG_INFINITY);
         let asked = match made {
-            Made::By(family, _) if family.is_palette() && self.content != Content::Letter => self.target + PALETTE_MARGIN,
+            Made::By(family, _) if family.is_palette() && self.content != Content::Letter => {
+                self.target + PALETTE_MARGIN
+            }
             _ => self.target,
         };
         let passes = found >= asked.min(100.0) || made == Made::Exact;
@@ -345,7 +349,9 @@ fn between(family: &Family, fine: Option<(usize, Verdict)>, coarse: Option<(usiz
     match (fine, coarse) {
         (None, None) => None,
         (Some((fine, verdict)), None) => Some(fine + ahead(verdict).round().clamp(1.0, 64.0) as usize),
-        (None, Some((coarse, by))) => (coarse > 0).then(|| coarse.saturating_sub((by / score_slope).round().clamp(1.0, 64.0) as usize)),
+        (None, Some((coarse, by))) => {
+            (coarse > 0).then(|| coarse.saturating_sub((by / score_slope).round().clamp(1.0, 64.0) as usize))
+        }
         (Some((fine, verdict)), Some((coarse, by))) => {
             let (low, high) = (fine + 1, coarse.checked_sub(1)?);
             let share = match verdict {

@@ -5,8 +5,9 @@ use super::colours::Content;
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
 use libwebp_sys::{
-    WebPConfig, WebPConfigLosslessPreset, WebPDecodeRGBAInto, WebPDecodeRGBInto, WebPEncode, WebPMemoryWrite, WebPMemoryWriter, WebPMemoryWriterClear,
-    WebPMemoryWriterInit, WebPPicture, WebPPictureFree, WebPPictureImportRGB, WebPPictureImportRGBA,
+    WebPConfig, WebPConfigLosslessPreset, WebPDecodeRGBAInto, WebPDecodeRGBInto, WebPEncode, WebPMemoryWrite,
+    WebPMemoryWriter, WebPMemoryWriterClear, WebPMemoryWriterInit, WebPPicture, WebPPictureFree, WebPPictureImportRGB,
+    WebPPictureImportRGBA,
 };
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -121,7 +122,8 @@ fn encode(raster: &Raster, config: &WebPConfig) -> Result<Vec<u8>, EncodeError> 
 /// Decodes a file of ours as browsers do, which use libwebp too: `alike` is the raster that it was made of.
 pub(in crate::render) fn decode(file: &[u8], alike: &Raster) -> Result<Raster, EncodeError> {
     let mut samples = vec![0; alike.samples.len()];
-    let stride = c_int::try_from(samples.len() / alike.height as usize).map_err(|_| refused("a row over 2^31 bytes"))?;
+    let stride =
+        c_int::try_from(samples.len() / alike.height as usize).map_err(|_| refused("a row over 2^31 bytes"))?;
     let into = match alike.layout {
         Layout::Rgb => WebPDecodeRGBInto,
         Layout::Rgba => WebPDecodeRGBAInto,
