@@ -26,6 +26,9 @@ const PALETTE_PIXELS: usize = 1 << 18;
 /// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes.
 const PALETTE_BEATS_JPEG_PIXELS: usize = 40 * 40;
 
+/// Up to this many pixels the blends at the edges of a letter take fewer colours.
+const TINY_LETTER_PIXELS: usize = 32 * 32;
+
 /// What a lossy encoding of a drawing hardly undercuts, in bytes for each pixel along its edge: it is not tried then.
 const FEW_BYTES_AN_EDGE: usize = 16;
 
@@ -96,17 +99,22 @@ pub(super) fn seen(format: Format, file: &[u8], raster: &Raster) -> Result<Raste
 }
 
 fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Indexed> {
-    (raster.len() <= PALETTE_PIXELS).then(|| palette::reduce(raster, tolerance(content, quality))).flatten()
+    (raster.len() <= PALETTE_PIXELS).then(|| palette::reduce(raster, tolerance(raster, content, quality))).flatten()
 }
 
-/// How far a palette may be off: the mean of squared distances in RGBA. The default keeps a gradient from falling into
-/// bands that are seen; the noise of a photograph hides more. An asked quality of 100 takes exact colours only.
-fn tolerance(content: Content, quality: Option<u8>) -> f64 {
-    let drawing = quality.map_or(16.0, |quality| f64::from(100 - quality).powi(2) / 25.0);
-    match content {
-        Content::Letter | Content::Drawing => drawing,
-        Content::Photo => drawing * 4.0,
-    }
+/// How far a palette may be off: the mean of squared distances in RGBA. Flat areas show everything; the detail of
+/// a drawing hides much, and more the smaller it is; likewise the noise of a photograph. An asked quality of 100 takes
+/// exact colours only.
+fn tolerance(raster: &Raster, content: Content, quality: Option<u8>) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "an edge is far below 2^52 pixels")]
+    let edge = raster.len().isqrt() as f64;
+    let usual = match content {
+        Content::Letter if raster.len() <= TINY_LETTER_PIXELS => 24.0,
+        Content::Letter => 20.0,
+        Content::Drawing => (9600.0 / edge).min(160.0),
+        Content::Photo => 64.0,
+    };
+    usual * quality.map_or(1.0, |quality| (f64::from(100 - quality) / 20.0).powi(2))
 }
 
 #[cfg(test)]

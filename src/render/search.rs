@@ -65,7 +65,7 @@ pub(super) struct Try {
     pub(super) made: Made,
     pub(super) format: Format,
     pub(super) file: Vec<u8>,
-    /// `None`: longer than something that passes, so nobody looked.
+    /// `None` when nobody looked: it is longer than something that passes, or the picture is too large.
     pub(super) score: Option<f64>,
     /// For encoding and scoring.
     pub(super) took: Duration,
@@ -105,7 +105,7 @@ impl From<EncodeError> for Stop {
     }
 }
 
-/// Searches for `raster` as `recipe` asks, beginning with the `first` answer; `None` when `go_on` said no. A picture that
+/// Searches for `raster` as `recipe` asks, beginning with the first answer; `None` when `go_on` said no. A picture that
 /// is too large to be judged keeps its first answer.
 ///
 /// # Errors
@@ -118,16 +118,13 @@ pub(super) fn search(
 ) -> Result<Option<Tries>, EncodeError> {
     let flattened = (recipe.offer == Offer::Only(Format::Jpeg)).then(|| raster.flattened(recipe.background));
     let raster = flattened.as_ref().unwrap_or(raster);
-    let content = Content::of(raster);
-    let mut search = Search {
-        raster,
-        content,
-        target: targets.of(content, recipe.quality),
-        judge: Judge::of(raster),
-        counted: Counted::of(raster),
-        tries: Tries { all: Vec::new(), best: 0, passes: false },
-        go_on,
+    let tries = Tries { all: Vec::new(), best: 0, passes: false };
+    let Some(judge) = Judge::of(raster) else {
+        return Ok(Some(tries.unjudged(raster, recipe)?));
     };
+    let content = Content::of(raster);
+    let (target, counted) = (targets.of(content, recipe.quality), Counted::of(raster));
+    let mut search = Search { raster, content, target, judge, counted, tries, go_on };
     match search.run(recipe) {
         Ok(()) => Ok(Some(search.tries)),
         Err(Stop::Cancelled) => Ok(None),
@@ -135,11 +132,24 @@ pub(super) fn search(
     }
 }
 
+impl Tries {
+    fn best(&self) -> &Try {
+        &self.all[self.best]
+    }
+
+    fn unjudged(mut self, raster: &Raster, recipe: &Recipe) -> Result<Self, EncodeError> {
+        let started = Instant::now();
+        let (format, file) = encode::encode(raster, recipe)?;
+        self.all.push(Try { made: Made::First, format, file, score: None, took: started.elapsed() });
+        Ok(self)
+    }
+}
+
 struct Search<'a> {
     raster: &'a Raster,
     content: Content,
     target: f64,
-    judge: Option<Judge>,
+    judge: Judge,
     counted: Counted,
     tries: Tries,
     go_on: &'a dyn Fn() -> bool,
@@ -156,38 +166,40 @@ enum Verdict {
 impl Search<'_> {
     fn run(&mut self, recipe: &Recipe) -> Result<(), Stop> {
         self.attempt(Made::First, |raster, _| encode::encode(raster, recipe))?;
-        if self.judge.is_none() {
+        match recipe.offer {
+            Offer::Webp | Offer::Only(Format::Webp) => self.best_of(Family::WebpPalette, Self::lossy)?,
+            Offer::Basic if !self.raster.has_alpha() => self.best_of(Family::PngPalette, Self::jpeg)?,
+            Offer::Basic | Offer::Only(Format::Png) => self.palettes(Family::PngPalette)?,
+            // Nothing is without loss in JPEG: the most alike will have to do.
+            Offer::Only(Format::Jpeg) => return self.jpeg(),
+        }
+        if self.tries.passes {
             return Ok(());
         }
-        match recipe.offer {
-            Offer::Webp | Offer::Only(Format::Webp) => self.webp()?,
-            Offer::Only(Format::Png) => self.png()?,
-            Offer::Only(Format::Jpeg) => self.jpeg()?,
-            Offer::Basic if self.raster.has_alpha() => self.png()?,
-            Offer::Basic => {
-                if self.target < LOSSLESS_TARGET {
-                    self.jpeg()?;
-                }
-                self.png()?;
-            }
-        }
+        self.attempt(Made::Exact, |raster, _| match recipe.offer {
+            Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp::lossless(raster)?)),
+            _ => Ok((Format::Png, png::exact(raster)?)),
+        })?;
         Ok(())
     }
 
-    fn webp(&mut self) -> Result<(), Stop> {
+    /// Palettes and lossy encodings, first what probably wins.
+    fn best_of(
+        &mut self,
+        palette: fn(Emphasis) -> Family,
+        lossy: fn(&mut Self) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
         if self.content != Content::Photo {
-            self.palettes(Family::WebpPalette)?;
+            self.palettes(palette)?;
         }
-        let edge = self.raster.len().isqrt();
-        let flat = self.content == Content::Letter && self.passed_within(FEW_BYTES_AN_EDGE * edge);
+        let flat = self.content == Content::Letter
+            && self.tries.passes
+            && self.tries.best().file.len() <= FEW_BYTES_AN_EDGE * self.raster.len().isqrt();
         if !flat && self.target < LOSSLESS_TARGET {
-            self.lossy()?;
+            lossy(self)?;
         }
         if self.content == Content::Photo {
-            self.palettes(Family::WebpPalette)?;
-        }
-        if !self.tries.passes {
-            self.attempt(Made::Exact, |raster, _| Ok((Format::Webp, webp::lossless(raster)?)))?;
+            self.palettes(palette)?;
         }
         Ok(())
     }
@@ -216,19 +228,11 @@ impl Search<'_> {
     /// One step coarser than the best so far, with other filters at the edges of blocks: what hardly failed may pass.
     fn nudge(&mut self) -> Result<(), Stop> {
         for (sharpness, strength) in [(7, 60), (3, 60), (0, 0), (0, 25)] {
-            let Made::By(Family::Lossy(settings), step) = self.tries.all[self.tries.best].made else {
+            let Made::By(Family::Lossy(settings), step) = self.tries.best().made else {
                 break;
             };
             let other = Lossy { filter_sharpness: sharpness, filter_strength: strength, ..settings };
             self.descend(Family::Lossy(other), step + 1, 1)?;
-        }
-        Ok(())
-    }
-
-    fn png(&mut self) -> Result<(), Stop> {
-        self.palettes(Family::PngPalette)?;
-        if !self.tries.passes {
-            self.attempt(Made::Exact, |raster, _| Ok((Format::Png, png::exact(raster)?)))?;
         }
         Ok(())
     }
@@ -255,10 +259,6 @@ impl Search<'_> {
             tries = MORE_TRIES;
         }
         Ok(())
-    }
-
-    fn passed_within(&self, bytes: usize) -> bool {
-        self.tries.passes && self.tries.all[self.tries.best].file.len() <= bytes
     }
 
     /// Looks for the coarsest step of `family` that passes, by at most `tries`, and gives where it looked last.
@@ -310,24 +310,20 @@ impl Search<'_> {
             self.tries.all.push(Try { made, format, file, score: None, took: started.elapsed() });
             return Ok(Verdict::TooLong(ratio));
         }
-        let score = match &self.judge {
-            Some(judge) => Some(judge.score(&encode::seen(format, &file, self.raster)?)),
-            None => None,
-        };
-        let found = score.unwrap_or(f64::NEG_INFINITY);
+        let score = self.judge.score(&encode::seen(format, &file, self.raster)?);
         let asked = match made {
             Made::By(family, _) if family.is_palette() && self.content != Content::Letter => {
                 self.target + PALETTE_MARGIN
             }
             _ => self.target,
         };
-        let passes = found >= asked.min(100.0) || made == Made::Exact;
-        if passes || !self.tries.passes && best.is_none_or(|best| best.score < score) {
+        let passes = score >= asked.min(100.0) || made == Made::Exact;
+        if passes || !self.tries.passes && best.is_none_or(|best| best.score < Some(score)) {
             self.tries.best = self.tries.all.len();
             self.tries.passes = passes;
         }
-        self.tries.all.push(Try { made, format, file, score, took: started.elapsed() });
-        Ok(if passes { Verdict::Passed(found - asked) } else { Verdict::Failed(asked - found) })
+        self.tries.all.push(Try { made, format, file, score: Some(score), took: started.elapsed() });
+        Ok(if passes { Verdict::Passed(score - asked) } else { Verdict::Failed(asked - score) })
     }
 }
 
@@ -363,3 +359,6 @@ fn between(family: &Family, fine: Option<(usize, Verdict)>, coarse: Option<(usiz
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,7 +94,8 @@ pub struct Recipe {
     pub geometry: Geometry,
     /// The formats to choose from.
     pub offer: Offer,
-    /// The encoder's quality, 5 to 100 in steps of 5; `None` leaves it to the configured target.
+    /// The score that is aimed at on the scale of SSIMULACRA2, 5 to 100 in steps of 5; `None` leaves it to the configured
+    /// target.
     pub quality: Option<u8>,
     /// What transparency is flattened on where the format has none. White unless that matters and was asked for.
     pub background: [u8; 3],

@@ -8,13 +8,13 @@ use super::quantise::Colour;
 /// What counts how much. Whole pictures differ in what suits them, so that several are worth a try.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::render) struct Emphasis {
-    /// A factor for each channel; alpha's own is that of `alpha`.
+    /// A factor for each colour channel.
     pub(in crate::render) channels: [f64; 3],
     /// Whether the weight of a colour grows slower than the number of its pixels, with the power 3/4.
     pub(in crate::render) rare: bool,
-    /// How much farther, as a squared distance, a colour may be than the nearest one for a pixel to take it from a
-    /// pixel beside it: runs compress.
-    pub(in crate::render) sticky: f64,
+    /// How much farther than the nearest colour another may be, for a pixel to take it from a pixel beside it: runs
+    /// compress. First the factor between their squared distances, then what is added to it.
+    pub(in crate::render) sticky: (f64, f64),
 }
 
 /// A colour in the space where distances are measured: each channel times its factor and alpha.
@@ -22,10 +22,12 @@ pub(super) type Point = [f64; 4];
 
 impl Emphasis {
     /// Those that are the best of some pictures.
-    pub(in crate::render) const ALL: [Self; 3] = [
-        Self { channels: SEEN, rare: true, sticky: 80.0 },
-        Self { channels: [1.0; 3], rare: false, sticky: 40.0 },
-        Self { channels: SEEN, rare: false, sticky: 80.0 },
+    pub(in crate::render) const ALL: [Self; 5] = [
+        Self { channels: SEEN, rare: true, sticky: (1.0, 80.0) },
+        Self { channels: [1.0; 3], rare: false, sticky: (1.0, 40.0) },
+        Self { channels: SEEN, rare: true, sticky: (1.5, 120.0) },
+        Self { channels: [1.0; 3], rare: false, sticky: (2.0, 40.0) },
+        Self { channels: SEEN, rare: false, sticky: (3.0, 160.0) },
     ];
 
     /// The place of a colour.
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const EVEN: Emphasis = Emphasis { channels: [1.0; 3], rare: false, sticky: 0.0 };
+    const EVEN: Emphasis = Emphasis { channels: [1.0; 3], rare: false, sticky: (1.0, 0.0) };
 
     #[test]
     fn as_many_colours_as_there_are_stay_as_they_are() {

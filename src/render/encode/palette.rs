@@ -86,7 +86,8 @@ impl Counted {
                 i.checked_sub(width - 1).filter(|_| column + 1 < width),
                 i.checked_sub(width + 1).filter(|_| column > 0),
             ];
-            let mut best = (distance(point, &places[usual]) + emphasis.sticky, usual);
+            let (factor, more) = emphasis.sticky;
+            let mut best = (distance(point, &places[usual]) * factor + more, usual);
             for place in beside.into_iter().flatten().map(|beside| taken[beside]) {
                 let apart = distance(point, &places[place]);
                 if apart < best.0 {
