@@ -437,7 +437,7 @@ fn evictions(telemetry: &Arc<Telemetry>, cache: CacheName) -> OnEviction {
 /// Whether a client to whom `offer` may be made shows a source of this format as it is.
 const fn shows(offer: OfferKind, source: SourceFormat) -> bool {
     !matches!(source, SourceFormat::Webp)
-        || matches!(offer, OfferKind::Webp | OfferKind::Original | OfferKind::Only(Format::Webp))
+        || matches!(offer, OfferKind::Avif | OfferKind::Webp | OfferKind::Original | OfferKind::Only(Format::Webp))
 }
 
 impl Relayed {

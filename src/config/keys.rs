@@ -99,7 +99,7 @@ const RATE: &str = "0 (no limit), or at most 1000000 in a time from 1s to 1h, su
 const SCORE: &str = "a number from 0 to 100";
 const SWITCH: &str = "true or false";
 const THREADS: &str = "a whole number from 0 (one per core) to 1024";
-const FORMATS: &str = r#"a list of formats to negotiate, of which there is "webp""#;
+const FORMATS: &str = r#"a list of formats to negotiate, of which there are "avif" and "webp""#;
 
 /// Every key, in the order of `config.toml`.
 pub static KEYS: &[Key] = &[

@@ -212,7 +212,7 @@ impl Default for Pictures {
             teams: true,
             emoji: true,
             sizes: vec![16, 20, 24, 32, 40, 48, 64, 72, 96, 128, 192, 256],
-            formats: vec![Format::Webp],
+            formats: vec![Format::Avif, Format::Webp],
             user_agents: vec![UserAgentFormats {
                 prefix: "Mattermost Mobile/".to_owned(),
                 formats: vec![Format::Webp],

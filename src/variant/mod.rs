@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 /// A format that we encode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Format {
+    /// AVIF, lossy.
+    Avif,
     /// WebP, lossy or lossless, whichever suits the picture.
     Webp,
     /// PNG.
@@ -30,6 +32,7 @@ impl Format {
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {
+            Self::Avif => "image/avif",
             Self::Webp => "image/webp",
             Self::Png => "image/png",
             Self::Jpeg => "image/jpeg",
@@ -40,6 +43,7 @@ impl Format {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Avif => "avif",
             Self::Webp => "webp",
             Self::Png => "png",
             Self::Jpeg => "jpeg",
@@ -51,6 +55,9 @@ impl Format {
 /// reduced to a few values before any key is made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Offer {
+    /// The client named AVIF and WebP, and the picture is of a kind and size that AVIF suits: AVIF, WebP, PNG or the
+    /// source, whichever is smallest.
+    Avif,
     /// The client named WebP: WebP, PNG or the source, whichever is smallest.
     Webp,
     /// The client named nothing that helps: PNG, JPEG (only without alpha) or the source, whichever is smallest.

@@ -6,6 +6,11 @@ use super::transform::{Edges, Fit, Transform, WHITE};
 use super::{Format, Geometry, Offer, Plan, Recipe};
 use crate::source::{SourceFormat, SourceInfo};
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
+
+/// The pixels at which a picture may be smaller as AVIF, within a time that can be spent: below, its headers outweigh what
+/// it saves; above, one takes seconds. Nor does it pay with alpha, which takes a second picture.
+const AVIF_PAYS: RangeInclusive<u64> = 96 * 96..=256 * 256;
 
 impl Transform {
     /// What to send of `source` to a client to which `offer` may be made.
@@ -18,7 +23,9 @@ impl Transform {
         let stilled = source.animated && self.animated == Some(false);
         let untouched = match offer {
             OfferKind::Original => geometry == Geometry::Keep && self.quality.is_none() && !stilled,
-            OfferKind::Webp | OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Only(_) => {
+            // With `format=avif` where none may be made it is another offer, and nothing was asked.
+            OfferKind::Only(_) => false,
+            OfferKind::Avif | OfferKind::Webp | OfferKind::Basic | OfferKind::Alone(_) => {
                 source.animated && self.is_identity()
             }
         };
@@ -26,13 +33,15 @@ impl Transform {
     }
 
     fn recipe(&self, geometry: Geometry, kind: OfferKind, source: &SourceInfo) -> Recipe {
+        let transparent = source.has_alpha || matches!(geometry, Geometry::Pad { .. });
         let offer = match kind {
-            OfferKind::Webp => Offer::Webp,
+            OfferKind::Avif if !transparent && AVIF_PAYS.contains(&pixels(geometry, source)) => Offer::Avif,
+            OfferKind::Only(Format::Avif) if pixels(geometry, source) > *AVIF_PAYS.end() => Offer::Webp,
+            OfferKind::Avif | OfferKind::Webp => Offer::Webp,
             OfferKind::Basic => Offer::Basic,
             OfferKind::Only(format) | OfferKind::Alone(format) => Offer::Only(format),
             OfferKind::Original => Offer::Only(own_format(source.format)),
         };
-        let transparent = source.has_alpha || matches!(geometry, Geometry::Pad { .. });
         let flattened = transparent && offer == Offer::Only(Format::Jpeg);
         Recipe {
             geometry,
@@ -42,6 +51,17 @@ impl Transform {
             source_may_serve: shows_the_source(kind, source) && keeps_aspect(geometry, source),
         }
     }
+}
+
+/// The pixels of `geometry`.
+fn pixels(geometry: Geometry, source: &SourceInfo) -> u64 {
+    let (width, height) = match geometry {
+        Geometry::Keep => (source.width, source.height),
+        Geometry::Scale { width, height } | Geometry::Crop { width, height } | Geometry::Pad { width, height } => {
+            (width, height)
+        }
+    };
+    u64::from(width) * u64::from(height)
 }
 
 /// The format that stands for the source's own; nobody needs a GIF of one frame.
@@ -57,7 +77,7 @@ const fn own_format(format: SourceFormat) -> Format {
 /// kept to.
 fn shows_the_source(kind: OfferKind, source: &SourceInfo) -> bool {
     let known = match kind {
-        OfferKind::Webp | OfferKind::Original => true,
+        OfferKind::Avif | OfferKind::Webp | OfferKind::Original => true,
         OfferKind::Basic | OfferKind::Alone(_) => source.format != SourceFormat::Webp,
         OfferKind::Only(format) => source.format != SourceFormat::Gif && own_format(source.format) == format,
     };
@@ -252,7 +272,10 @@ mod tests {
         for query in ["animated=false", "size=128", "animated=true&size=32", "q=80"] {
             assert!(!recipe(query, OfferKind::Webp, MOVING).source_may_serve, "{query}");
         }
-        assert_eq!(recipe("f=png", OfferKind::Only(Format::Png), MOVING).geometry, Keep);
+        for (query, format) in [("f=png", Format::Png), ("f=avif", Format::Avif)] {
+            let stilled = recipe(query, OfferKind::Only(format), MOVING);
+            assert_eq!((stilled.geometry, stilled.offer), (Keep, Offer::Only(format)), "{query}");
+        }
         assert_eq!(transform("f=original").plan(OfferKind::Original, &MOVING), Plan::Untouched);
         let stilled = recipe("f=original&animated=0", OfferKind::Original, MOVING);
         assert_eq!((stilled.geometry, stilled.offer), (Keep, Offer::Only(Format::Png)));
@@ -295,9 +318,42 @@ mod tests {
             ("", OfferKind::Alone(Format::Jpeg), webp, false),
             ("f=png", OfferKind::Only(Format::Png), STILL, true),
             ("f=webp", OfferKind::Only(Format::Webp), STILL, false),
+            ("f=avif", OfferKind::Only(Format::Avif), STILL, false),
+            ("", OfferKind::Avif, webp, true),
             ("f=png", OfferKind::Only(Format::Png), SourceInfo { format: SourceFormat::Gif, ..STILL }, false),
         ] {
             assert_eq!(recipe(query, offer, source).source_may_serve, may_serve, "{query} {offer:?} {source:?}");
+        }
+    }
+
+    #[test]
+    fn avif_is_for_opaque_pictures_of_some_size() {
+        let source = SourceInfo { width: 300, height: 300, ..STILL };
+        let alpha = SourceInfo { has_alpha: true, ..source };
+        let wide = SourceInfo { width: 1000, height: 50, ..STILL };
+        let avif = OfferKind::Only(Format::Avif);
+        for (query, kind, source, offer) in [
+            ("size=96", OfferKind::Avif, source, Offer::Avif),
+            ("size=256", OfferKind::Avif, source, Offer::Avif),
+            ("", OfferKind::Avif, STILL, Offer::Avif),
+            ("", OfferKind::Avif, wide, Offer::Avif),
+            ("size=72", OfferKind::Avif, source, Offer::Webp),
+            ("w=96&h=72", OfferKind::Avif, source, Offer::Webp),
+            ("", OfferKind::Avif, source, Offer::Webp),
+            ("size=128", OfferKind::Avif, alpha, Offer::Webp),
+            ("size=128&fit=contain", OfferKind::Avif, SourceInfo { height: 200, ..source }, Offer::Webp),
+            ("size=128", OfferKind::Webp, source, Offer::Webp),
+            // Who asked for it gets it, unless it would take seconds.
+            ("size=16&format=avif", avif, source, Offer::Only(Format::Avif)),
+            ("size=128&format=avif", avif, alpha, Offer::Only(Format::Avif)),
+            ("format=avif", avif, source, Offer::Webp),
+        ] {
+            let key = recipe(query, kind, source);
+            assert_eq!(key.offer, offer, "{query} {kind:?} {source:?}");
+            // Nothing is stored twice: what becomes WebP is what a client without AVIF gets.
+            if (kind, offer) == (OfferKind::Avif, Offer::Webp) {
+                assert_eq!(key, recipe(query, OfferKind::Webp, source), "{query}");
+            }
         }
     }
 

@@ -71,7 +71,7 @@ pub enum RequestedFormat {
     /// Negotiated by `Accept`.
     #[default]
     Auto,
-    /// AVIF, which is not made yet: negotiated like `Auto`.
+    /// AVIF; where none may be made, negotiated like `Auto`.
     Avif,
     /// WebP.
     Webp,
@@ -157,7 +157,7 @@ impl Transform {
     }
 
     /// Whether nothing was asked of the pixels, the format or the encoding: every stock client. What cannot matter by
-    /// itself (`dpr`, `fit`, `background`, `animated=true`) asks nothing.
+    /// itself (`dpr`, `fit`, `background`, `animated=true`) asks nothing, and nor does AVIF where none may be made.
     #[must_use]
     pub fn is_identity(&self) -> bool {
         self.edges == Edges::Source
