@@ -40,7 +40,7 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
     match recipe.offer {
         // PNG has nothing to add: its palette pictures are always the larger ones. AVIF takes longer than somebody who waits would like; it is found when the variant is improved.
         Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp(raster, content, quality)?)),
-        Offer::Only(Format::Avif) => Ok((Format::Avif, avif(raster, quality)?)),
+        Offer::Only(Format::Avif) => Ok((Format::Avif, avif(raster, quality)?.file)),
         Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Only(Format::Jpeg) => Ok((Format::Jpeg, jpeg(&raster.flattened(recipe.background), content, quality)?)),
         Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, quality)?)),
@@ -48,9 +48,18 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
     }
 }
 
-fn avif(raster: &Raster, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
-    let quality = quality.map_or(avif::USUAL_QUALITY, f32::from);
-    Ok(avif::encode(raster, quality, avif::Effort::Quick)?.file)
+/// [`encode`]; gives also what it will look like, where that is known by the way.
+pub(super) fn first(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8>, Option<Raster>), EncodeError> {
+    if recipe.offer == Offer::Only(Format::Avif) {
+        let avif::Encoding { file, shown } = avif(raster, recipe.quality)?;
+        return Ok((Format::Avif, file, Some(shown)));
+    }
+    encode(raster, recipe).map(|(format, file)| (format, file, None))
+}
+
+fn avif(raster: &Raster, quality: Option<u8>) -> Result<avif::Encoding, EncodeError> {
+    let quality = quality.map_or(avif::USUAL_QUALITY, |quality| f32::from(quality.clamp(1, 100)));
+    avif::encode(raster, quality, avif::Effort::Quick)
 }
 
 fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {

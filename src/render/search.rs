@@ -8,6 +8,7 @@
 
 mod family;
 
+use super::encode::avif::Effort;
 use super::encode::colours::Content;
 use super::encode::jpeg::Planes;
 use super::encode::kmeans::Emphasis;
@@ -47,6 +48,10 @@ const FEW_BYTES_AN_EDGE: usize = 6;
 
 /// The quantiser that comes to 80 on most photographs.
 const USUAL_QUANTISER: usize = 22;
+
+/// The step of AVIF that comes to 80 on most photographs, and how often the care that costs most is taken.
+const USUAL_AVIF: usize = 20;
+const AVIF_TRIES: usize = 3;
 
 /// Tries in the first family of a kind, and in each that follows.
 const FIRST_TRIES: usize = 8;
@@ -165,9 +170,15 @@ enum Verdict {
 
 impl Search<'_> {
     fn run(&mut self, recipe: &Recipe) -> Result<(), Stop> {
-        self.attempt(Made::First, |raster, _| encode::encode(raster, recipe))?;
+        self.attempt(Made::First, |raster, _| encode::first(raster, recipe))?;
         match recipe.offer {
             Offer::Webp | Offer::Only(Format::Webp) => self.best_of(Family::WebpPalette, Self::lossy)?,
+            Offer::Avif => {
+                self.best_of(Family::WebpPalette, Self::lossy)?;
+                self.avif()?;
+            }
+            // Nothing is without loss here either.
+            Offer::Only(Format::Avif) => return self.avif(),
             Offer::Basic if !self.raster.has_alpha() => self.best_of(Family::PngPalette, Self::jpeg)?,
             Offer::Basic | Offer::Only(Format::Png) => self.palettes(Family::PngPalette)?,
             // Nothing is without loss in JPEG: the most alike will have to do.
@@ -177,8 +188,8 @@ impl Search<'_> {
             return Ok(());
         }
         self.attempt(Made::Exact, |raster, _| match recipe.offer {
-            Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp::lossless(raster)?)),
-            _ => Ok((Format::Png, png::exact(raster)?)),
+            Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp::lossless(raster)?, None)),
+            _ => Ok((Format::Png, png::exact(raster)?, None)),
         })?;
         Ok(())
     }
@@ -237,6 +248,19 @@ impl Search<'_> {
         Ok(())
     }
 
+    /// AVIF, quickly at first, and with all care where that may be the smallest.
+    fn avif(&mut self) -> Result<(), Stop> {
+        let before = self.tries.all.len();
+        let step = self.descend(Family::Avif(Effort::Quick), USUAL_AVIF, FIRST_TRIES)?;
+        let best = self.tries.best().file.len();
+        let quick = self.tries.all[before..].iter().map(|tried| tried.file.len()).min().unwrap_or(best);
+        // That is what care may win; where the best is of AVIF already, it always may.
+        if quick <= best + best / 8 {
+            self.descend(Family::Avif(Effort::Thorough), step, AVIF_TRIES)?;
+        }
+        Ok(())
+    }
+
     fn jpeg(&mut self) -> Result<(), Stop> {
         let step = self.descend(Family::Jpeg(Planes::Halved), 20, FIRST_TRIES)?;
         self.descend(Family::Jpeg(Planes::Whole), step, MORE_TRIES)?;
@@ -289,20 +313,21 @@ impl Search<'_> {
 
     fn step(&mut self, family: Family, step: usize) -> Result<Verdict, Stop> {
         self.attempt(Made::By(family, step), |raster, counted| {
-            Ok((family.format(), family.encode(raster, counted, step)?))
+            let (file, seen) = family.encode(raster, counted, step)?;
+            Ok((family.format(), file, seen))
         })
     }
 
     fn attempt(
         &mut self,
         made: Made,
-        encode: impl FnOnce(&Raster, &Counted) -> Result<(Format, Vec<u8>), EncodeError>,
+        encode: impl FnOnce(&Raster, &Counted) -> Result<(Format, Vec<u8>, Option<Raster>), EncodeError>,
     ) -> Result<Verdict, Stop> {
         if !(self.go_on)() {
             return Err(Stop::Cancelled);
         }
         let started = Instant::now();
-        let (format, file) = encode(self.raster, &self.counted)?;
+        let (format, file, seen) = encode(self.raster, &self.counted)?;
         let best = self.tries.all.get(self.tries.best);
         #[expect(clippy::cast_precision_loss, reason = "files are far below 2^52 bytes")]
         let ratio = best.map_or(0.0, |best| file.len() as f64 / best.file.len() as f64);
@@ -310,7 +335,8 @@ impl Search<'_> {
             self.tries.all.push(Try { made, format, file, score: None, took: started.elapsed() });
             return Ok(Verdict::TooLong(ratio));
         }
-        let score = self.judge.score(&encode::seen(format, &file, self.raster)?);
+        let seen = seen.map_or_else(|| encode::seen(format, &file, self.raster), Ok)?;
+        let score = self.judge.score(&seen);
         let asked = match made {
             Made::By(family, _) if family.is_palette() && self.content != Content::Letter => {
                 self.target + PALETTE_MARGIN

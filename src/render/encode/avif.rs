@@ -14,23 +14,22 @@ pub(super) const USUAL_QUALITY: f32 = 80.0;
 
 /// How much work is spent on the fewest bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Effort {
+pub(in crate::render) enum Effort {
     /// As little as pays: three milliseconds for each thousand pixels.
     Quick,
     /// A twelfth fewer bytes for eight times the work.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the search for the fewest bytes asks for it"))]
     Thorough,
 }
 
 /// A file, and what a decoder will make of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Encoding {
-    pub(super) file: Vec<u8>,
-    pub(super) shown: Raster,
+pub(in crate::render) struct Encoding {
+    pub(in crate::render) file: Vec<u8>,
+    pub(in crate::render) shown: Raster,
 }
 
 /// Encodes with loss; `quality` is 1 to 100. An alpha channel becomes a picture of its own.
-pub(super) fn encode(raster: &Raster, quality: f32, effort: Effort) -> Result<Encoding, EncodeError> {
+pub(in crate::render) fn encode(raster: &Raster, quality: f32, effort: Effort) -> Result<Encoding, EncodeError> {
     let still =
         Still { width: raster.width as usize, height: raster.height as usize, quantizer: quantizer(quality), effort };
     let (colour, planes) = still.encode(&colour_planes(raster))?;

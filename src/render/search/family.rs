@@ -1,6 +1,7 @@
 //! Families of encodings: each differs in one number, a step from fine to coarse.
 
 use crate::render::EncodeError;
+use crate::render::encode::avif::{self, Effort};
 use crate::render::encode::jpeg::{self, Planes};
 use crate::render::encode::palette::Counted;
 use crate::render::encode::webp::{self, Lossy};
@@ -19,6 +20,8 @@ pub(in crate::render) enum Family {
     PngPalette(Emphasis),
     /// JPEG; a step is a quality, 100 down to 1.
     Jpeg(Planes),
+    /// AVIF; likewise.
+    Avif(Effort),
 }
 
 /// How many colours are tried.
@@ -33,6 +36,7 @@ impl Family {
             Self::Lossy(_) | Self::WebpPalette(_) => Format::Webp,
             Self::PngPalette(_) => Format::Png,
             Self::Jpeg(_) => Format::Jpeg,
+            Self::Avif(_) => Format::Avif,
         }
     }
 
@@ -45,7 +49,7 @@ impl Family {
         match self {
             Self::Lossy(settings) => QUANTISERS * steps_a_quantiser(settings) - 1,
             Self::WebpPalette(_) | Self::PngPalette(_) => COLOURS.len() - 1,
-            Self::Jpeg(_) => 99,
+            Self::Jpeg(_) | Self::Avif(_) => 99,
         }
     }
 
@@ -59,17 +63,28 @@ impl Family {
             }
             Self::WebpPalette(_) | Self::PngPalette(_) => (1.2, 0.06),
             Self::Jpeg(_) => (0.8, 0.025),
+            Self::Avif(_) => (0.7, 0.025),
         }
     }
 
-    /// Encodes `raster`, whose colours are `counted`.
-    pub(super) fn encode(&self, raster: &Raster, counted: &Counted, step: usize) -> Result<Vec<u8>, EncodeError> {
-        match self {
+    /// Encodes `raster`, whose colours are `counted`; gives also what it will look like, where that is known by the way.
+    pub(super) fn encode(
+        &self,
+        raster: &Raster,
+        counted: &Counted,
+        step: usize,
+    ) -> Result<(Vec<u8>, Option<Raster>), EncodeError> {
+        let file = match self {
             Self::Lossy(settings) => webp::lossy(raster, &Lossy { quality: quality(settings, step), ..*settings }),
             Self::WebpPalette(emphasis) => webp::lossless(&counted.reduce(raster, COLOURS[step], emphasis).raster()),
             Self::PngPalette(emphasis) => png::indexed(&counted.reduce(raster, COLOURS[step], emphasis)),
-            Self::Jpeg(planes) => jpeg::encode(raster, *planes, jpeg_quality(step)),
-        }
+            Self::Jpeg(planes) => jpeg::encode(raster, *planes, percent(step)),
+            Self::Avif(effort) => {
+                let avif::Encoding { file, shown } = avif::encode(raster, percent(step).into(), *effort)?;
+                return Ok((file, Some(shown)));
+            }
+        };
+        Ok((file?, None))
     }
 
     /// In words, for people.
@@ -81,8 +96,10 @@ impl Family {
                 format!("quality {quality:.1}, {segments} segments, shaping {}{sharp}", settings.sns_strength)
             }
             Self::WebpPalette(_) | Self::PngPalette(_) => format!("{} colours", COLOURS[step]),
-            Self::Jpeg(Planes::Halved) => format!("quality {}, 4:2:0", jpeg_quality(step)),
-            Self::Jpeg(Planes::Whole) => format!("quality {}, 4:4:4", jpeg_quality(step)),
+            Self::Jpeg(Planes::Halved) => format!("quality {}, 4:2:0", percent(step)),
+            Self::Jpeg(Planes::Whole) => format!("quality {}, 4:4:4", percent(step)),
+            Self::Avif(Effort::Quick) => format!("quality {}, quick", percent(step)),
+            Self::Avif(Effort::Thorough) => format!("quality {}, thorough", percent(step)),
         }
     }
 
@@ -110,7 +127,8 @@ fn quality(settings: &Lossy, step: usize) -> f32 {
     100.0 * if linear < 0.5 { linear * 1.5 } else { f32::midpoint(linear, 1.0) }
 }
 
-fn jpeg_quality(step: usize) -> u8 {
+/// A quality of 100 down to 1.
+fn percent(step: usize) -> u8 {
     100 - u8::try_from(step).unwrap_or(99).min(99)
 }
 
@@ -127,7 +145,7 @@ mod tests {
             assert!(qualities.is_sorted_by(|fine, coarse| fine >= coarse) && qualities[0] > 98.0, "{qualities:?}");
             assert!(qualities.last().is_some_and(|last| (0.0..1.0).contains(last)), "{qualities:?}");
         }
-        assert_eq!((jpeg_quality(0), jpeg_quality(99)), (100, 1));
+        assert_eq!((percent(0), percent(99)), (100, 1));
         assert_eq!(COLOURS[Family::step_of_colours(24)], 25);
         assert_eq!((Family::step_of_colours(255), COLOURS[Family::step_of_colours(1)]), (0, 2));
     }
