@@ -12,6 +12,9 @@ use rav1e::prelude::{
 /// What brings photographs to 80 on the scale of SSIMULACRA2, in the median.
 pub(super) const USUAL_QUALITY: f32 = 80.0;
 
+/// The unit with which rav1e begins a picture (AV1 specification, section 5.6).
+const TEMPORAL_DELIMITER: [u8; 2] = [0x12, 0];
+
 /// How much work is spent on the fewest bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::render) enum Effort {
@@ -84,6 +87,10 @@ impl Still {
                 Err(EncoderStatus::LimitReached) => break,
                 Err(status) => return Err(refused(status)),
             }
+        }
+        // A file needs no delimiter between moments (AV1 in ISOBMFF, section 2.4).
+        if data.starts_with(&TEMPORAL_DELIMITER) {
+            data.drain(..TEMPORAL_DELIMITER.len());
         }
         let seen = seen.ok_or_else(|| refused("no picture came out"))?;
         let mut decoded = std::array::from_fn(|_| vec![0; self.width * self.height]);
@@ -230,6 +237,8 @@ mod tests {
             let outer = boxes(&file);
             assert_eq!(outer.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [b"ftyp", b"meta", b"mdat"]);
             assert!(content(&outer, b"ftyp").starts_with(b"avif"));
+            // The AV1 data begin with a sequence header.
+            assert_eq!(content(&outer, b"mdat")[0] >> 3 & 15, 1);
             let meta = boxes(&content(&outer, b"meta")[4..]);
             let properties = boxes(content(&boxes(content(&meta, b"iprp")), b"ipco"));
             assert_eq!(content(&properties, b"ispe"), [0, 0, 0, 0, 0, 0, 0, 40, 0, 0, 0, 23]);
