@@ -15,7 +15,7 @@ mod sweep;
 pub use certificate::{Certificate, CertificateError, CertificateFiles};
 pub use files::{connections_for, raise_file_limit};
 pub use gate::{Gate, HANDOVER};
-pub use pulse::{Body, Exchange, Limits, Pulse};
+pub use pulse::{Body, Exchange, Limits, Pulse, Ticket};
 pub use serve::{Settings, serve};
 
 use tokio::sync::watch;

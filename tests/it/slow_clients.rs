@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// What every limit of these tests is, but those that a test is not about.
 const LIMIT: Duration = Duration::from_millis(300);
@@ -231,6 +231,31 @@ async fn f30_who_takes_little_gets_it_all() {
         let read = stream.read(&mut buffer).await.expect("the connection is there");
         assert!(read > 0, "it ended after {all}");
         all += read;
+    }
+}
+
+/// The kernel would take megabytes ahead, and have room again only when a third of them is gone.
+#[actix_web::test]
+async fn f30_who_reads_slowly_and_steadily_is_not_left() {
+    let (upstream, _) = endless().await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        patient(config);
+        config.server.write_idle_timeout = 3 * LIMIT;
+    });
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(8 << 10).expect("a socket");
+    let mut stream = socket.connect(proxy.address).await.expect("the proxy listens");
+    stream.write_all(&Request::get("/api/v4/files/1").bytes("chat.example")).await.expect("taken");
+    let (started, mut buffer) = (Instant::now(), vec![0; 8 << 10]);
+    while started.elapsed() < 12 * LIMIT {
+        tokio::time::sleep(LIMIT / 10).await;
+        assert!(stream.read(&mut buffer).await.expect("the connection is there") > 0);
+    }
+
+    // It stands still from now on.
+    while proxy.metric("avatar_proxy_connections").await > 0 {
+        assert!(started.elapsed() < PATIENCE, "the connection is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
