@@ -399,8 +399,11 @@ mod tests {
         Ends,
         Blocks,
         Writes,
+        BeginsBody,
+        Takes,
+        SaysLast,
     }
-    use Event::{Begins, Blocks, Ends, Hears, Writes};
+    use Event::{Begins, BeginsBody, Blocks, Ends, Hears, SaysLast, Takes, Writes};
 
     /// That a connection with this history, each event in the second of its number, is over by a look at that second, and
     /// not by one before. There is a look at the end of each second.
@@ -412,7 +415,10 @@ mod tests {
             for (_, event) in history.iter().filter(|(at, _)| *at == second) {
                 match event {
                     Hears => pulse.heard(1),
-                    Begins => exchanges.push(Exchange::begin(&pulse)),
+                    Begins => exchanges.push(Exchange::begin(&pulse, Body::Over)),
+                    BeginsBody => exchanges.push(Exchange::begin(&pulse, Body::Left)),
+                    Takes => Ticket::of(pulse.clone()).body_is(Body::Over),
+                    SaysLast => pulse.says_last(),
                     Ends => drop(exchanges.pop()),
                     Blocks => pulse.blocked(),
                     Writes => pulse.wrote(),
@@ -462,18 +468,19 @@ mod tests {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
         pulse.heard(AHEAD_AT_MOST);
         assert!(!pulse.is_far_ahead(), "it is a head, or many");
-        let first = Exchange::begin(&pulse);
+        let first = Exchange::begin(&pulse, Body::Over);
         pulse.heard(AHEAD_AT_MOST - 1);
         assert!(!pulse.is_far_ahead());
         pulse.heard(1);
         assert!(pulse.is_far_ahead());
-        pulse.body_is(Body::Awaited);
+        let ticket = Ticket::of(pulse.clone());
+        ticket.body_is(Body::Awaited);
         assert!(!pulse.is_far_ahead(), "it is a body");
         pulse.heard(AHEAD_AT_MOST);
-        pulse.body_is(Body::Over);
+        ticket.body_is(Body::Over);
         assert!(!pulse.is_far_ahead(), "it was a body");
         pulse.heard(AHEAD_AT_MOST);
-        let second = Exchange::begin(&pulse);
+        let second = Exchange::begin(&pulse, Body::Over);
         drop(first);
         assert!(!pulse.is_far_ahead(), "one more may be decoded");
         pulse.heard(AHEAD_AT_MOST);
@@ -486,16 +493,69 @@ mod tests {
     fn a_last_word_is_told_when_all_before_it_was_taken() {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
         assert_eq!(pulse.silence(), Silence::Heard, "nothing was asked");
-        let exchange = Exchange::begin(&pulse);
+        let exchange = Exchange::begin(&pulse, Body::Left);
         assert_eq!(pulse.silence(), Silence::Gone, "it is no more there for the answer");
-        for (body, silence) in
-            [(Body::Passed, Silence::Early), (Body::Awaited, Silence::Heard), (Body::Over, Silence::Gone)]
-        {
-            pulse.body_is(body);
+        let ticket = Ticket::of(pulse.clone());
+        for (body, silence) in [
+            (Body::Passed, Silence::Early),
+            (Body::Awaited, Silence::Heard),
+            (Body::Left, Silence::Gone),
+            (Body::Over, Silence::Gone),
+        ] {
+            ticket.body_is(body);
             assert_eq!(pulse.silence(), silence, "{body:?}");
         }
         drop(exchange);
         assert_eq!(pulse.silence(), Silence::Heard);
+    }
+
+    #[test]
+    fn a_body_tells_of_itself_and_of_no_other() {
+        let pulse = Rc::new(Pulse::begun(Instant::now()));
+        let first = Exchange::begin(&pulse, Body::Left);
+        let of_first = Ticket::of(pulse.clone());
+        of_first.body_is(Body::Passed);
+        drop(first);
+        let _second = Exchange::begin(&pulse, Body::Left);
+        let of_second = Ticket::of(pulse.clone());
+        of_second.body_is(Body::Awaited);
+        for body in [Body::Over, Body::Left, Body::Passed] {
+            of_first.body_is(body);
+            assert_eq!(pulse.body.get(), Body::Awaited);
+        }
+        drop(of_first);
+        assert_eq!(pulse.body.get(), Body::Awaited);
+        drop(of_second);
+        assert_eq!(pulse.body.get(), Body::Left);
+    }
+
+    #[test]
+    fn the_rest_of_a_body_is_no_head() {
+        // Nobody took it, or not to its end: what comes later may be more of it, however long that goes on.
+        check(&[(1, BeginsBody), (2, Ends), (3, Hears)], NEVER, Some((3 + 75, Over::Left)));
+        check(&[(1, BeginsBody), (2, Ends), (3, Hears), (70, Hears)], NEVER, Some((3 + 75, Over::Left)));
+        check(&[(1, BeginsBody), (2, Ends), (3, Hears)], 20, Some((21, Over::Left)));
+        // The next request, and what comes behind it.
+        check(&[(1, BeginsBody), (2, Ends), (3, Begins), (4, Ends), (5, Hears)], NEVER, Some((16, Over::Head)));
+        check(&[(1, BeginsBody), (2, Takes), (2, Ends), (3, Hears)], NEVER, Some((14, Over::Head)));
+    }
+
+    #[test]
+    fn behind_the_last_answer_comes_nothing() {
+        check(&[(1, Begins), (2, SaysLast)], NEVER, None);
+        check(&[(1, Begins), (2, SaysLast), (3, Ends)], NEVER, Some((5, Over::Left)));
+        check(&[(1, Begins), (2, Ends), (2, SaysLast), (2, Hears)], NEVER, Some((4, Over::Left)));
+        check(&[(1, Begins), (2, Ends), (2, SaysLast), (2, Blocks)], NEVER, Some((63, Over::Write)));
+        let pulse = Rc::new(Pulse::begun(Instant::now()));
+        let exchange = Exchange::begin(&pulse, Body::Over);
+        pulse.flushed();
+        pulse.says_last();
+        pulse.flushed();
+        assert!(!pulse.is_mute(), "there may be more of it");
+        drop(exchange);
+        assert!(!pulse.is_mute());
+        pulse.flushed();
+        assert!(pulse.is_mute());
     }
 
     #[test]

@@ -182,6 +182,51 @@ async fn f29_a_body_that_only_trickles_passes() {
     assert_eq!(read_answer(&mut stream, "POST").await.body, "0123456789");
 }
 
+/// actix reads what it may not keep: when the head of a next request is due, that is none.
+#[actix_web::test]
+async fn f29_the_rest_of_a_body_that_was_refused_is_no_head() {
+    let upstream = pictures().await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        patient(config);
+        (config.server.head_timeout, config.server.keep_alive) = (LIMIT / 3, 2 * LIMIT);
+    });
+    for (framing, begin, rest) in [
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "5\r\nhello\r\n0\r\n\r\n"),
+        // The end of it never comes.
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "5\r\nhel"),
+        ("Content-Length: 10", "hello", "hello"),
+        ("Content-Length: 10", "hello", "hel"),
+    ] {
+        let head = format!("POST /a/../b HTTP/1.1\r\nHost: chat.example\r\n{framing}\r\n\r\n{begin}");
+        let mut stream = connect(proxy.address, head.as_bytes()).await;
+        assert_eq!(read_answer(&mut stream, "POST").await.status, 400);
+        // It may be over already.
+        let _ = stream.write_all(rest.as_bytes()).await;
+        let (said, _) = until_closed(&mut stream).await;
+        assert_eq!(said, "", "{framing} {rest}");
+    }
+    assert_eq!(proxy.metric("avatar_proxy_refusals_total{reason=\"slow_head\"}").await, 0);
+    assert_eq!(upstream.seen().len(), 0);
+}
+
+/// It would be read for as long as it comes.
+#[actix_web::test]
+async fn f29_a_body_that_nobody_takes_is_not_read_for_ever() {
+    let upstream = pictures().await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        patient(config);
+        config.server.keep_alive = LIMIT;
+    });
+    let head = "POST /a/../b HTTP/1.1\r\nHost: chat.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut stream = connect(proxy.address, head.as_bytes()).await;
+    assert_eq!(read_answer(&mut stream, "POST").await.status, 400);
+    let (started, chunk) = (Instant::now(), "400\r\n".to_owned() + &"x".repeat(1024) + "\r\n");
+    while stream.write_all(chunk.as_bytes()).await.is_ok() {
+        assert!(started.elapsed() < PATIENCE, "it is still read");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Sends without end; how much upstream got rid of is told.
 async fn endless() -> (Upstream, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));
