@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 /// How much the kernel takes that it cannot send yet, in bytes; there is room for more when it is half of that. Whether the
 /// client takes anything is seen by that room: where the kernel filled the megabytes that it allows itself, a slow reader
 /// would look like one that stands still, and would be held in as much memory.
-const NOT_SENT: u32 = 64 << 10;
+const NOT_SENT: u32 = 128 << 10;
 
 /// What each thread needs to serve connections.
 #[derive(Clone, Debug)]

@@ -295,6 +295,8 @@ async fn f30_who_reads_slowly_and_steadily_is_not_left() {
     while started.elapsed() < 12 * LIMIT {
         tokio::time::sleep(LIMIT / 10).await;
         assert!(stream.read(&mut buffer).await.expect("the connection is there") > 0);
+        // The kernel goes on with what it took, whatever has become of the connection.
+        assert_eq!(proxy.metric("avatar_proxy_connections").await, 1, "after {:?}", started.elapsed());
     }
 
     // It stands still from now on.

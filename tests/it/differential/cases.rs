@@ -51,7 +51,7 @@ pub(super) fn all(upstream: SocketAddr, way: Way) -> Vec<Case> {
         upgrades(),
         not_our_pictures(),
     ];
-    families.into_iter().flatten().map(|case| Case { upstream, way, ..case }).collect()
+    families.into_iter().flatten().map(|case| Case { way, upstream, ..case }).collect()
 }
 
 impl Case {
