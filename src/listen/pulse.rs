@@ -184,7 +184,8 @@ impl Pulse {
         }
     }
 
-    fn body_is(&self, body: Body) {
+    /// How far the body of the request is, or what a tunnel's client says.
+    pub(super) fn body_is(&self, body: Body) {
         self.body.set(body);
         if matches!(body, Body::Awaited | Body::Passed) {
             self.catches_up();

@@ -5,7 +5,7 @@ use actix_http::Request;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -43,5 +43,14 @@ impl Intake {
     /// The connection that it comes over.
     pub(super) fn pulse(&self) -> Option<Rc<Pulse>> {
         self.ticket.as_ref().map(|ticket| ticket.pulse().clone())
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        // Whoever knows how long it is does not ask for its end.
+        if let (Some(ticket), Some(None)) = (&self.ticket, self.payload.next().now_or_never()) {
+            ticket.body_is(Body::Over);
+        }
     }
 }

@@ -92,13 +92,18 @@ async fn f28_a_later_head_has_the_same_limit_from_its_first_byte() {
         patient(config);
         config.server.head_timeout = LIMIT;
     });
-    let mut stream = connect(proxy.address, &Request::picture("size=32").bytes("chat.example")).await;
-    assert_eq!(read_answer(&mut stream, "GET").await.status, 200);
-    // Nothing yet, so no head is late.
-    tokio::time::sleep(3 * LIMIT).await;
-    stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("the connection is there");
-    check_took(until_closed(&mut stream).await.1);
-    assert_eq!(upstream.seen().len(), 1);
+    let counted = Request::new("POST", "/api/v4/posts").body("{}");
+    let chunked =
+        Request::new("POST", "/api/v4/posts").header("Transfer-Encoding", "chunked").body("2\r\n{}\r\n0\r\n\r\n");
+    for first in [Request::picture("size=32"), counted, chunked] {
+        let mut stream = connect(proxy.address, &first.bytes("chat.example")).await;
+        assert_eq!(read_answer(&mut stream, "GET").await.status, 200);
+        // Nothing yet, so no head is late.
+        tokio::time::sleep(3 * LIMIT).await;
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("the connection is there");
+        check_took(until_closed(&mut stream).await.1);
+    }
+    assert_eq!(upstream.seen().len(), 3);
 }
 
 #[actix_web::test]
