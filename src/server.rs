@@ -405,6 +405,9 @@ fn avatar_settings(config: &Config) -> avatar::Settings {
             edge: limits.edge,
             pixels: limits.pixels,
             decoder_memory: limits.decoder_memory.bytes(),
+            frames: limits.frames,
+            frame_pixels: limits.frame_pixels,
+            animation_time: limits.animation_time,
         },
         max_source: limits.source.bytes(),
     }

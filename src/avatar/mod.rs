@@ -202,7 +202,7 @@ impl Avatars {
     #[must_use]
     pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Self {
         Self {
-            codecs: Codecs { decode: render::decode, render: render::render },
+            codecs: Codecs { decode: render::decode, render: render::render, animate: render::animate },
             grants: settings.grants.map(Grants::new),
             flights: Flights::default(),
             allowances: Allowances::new(settings.allowances),

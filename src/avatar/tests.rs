@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+const CODECS: Codecs = Codecs { decode: render::decode, render: render::render, animate: render::animate };
+
 const PICTURE: &[u8] = include_bytes!("../../benches/pictures/photo-ski-chelsea.png");
 
 /// Answers every request with the picture until the process ends; 304 to its validator.
@@ -126,7 +128,7 @@ async fn f42_a_decoder_that_panics_costs_the_picture_its_transform_and_is_not_as
         DECODES.fetch_add(1, Ordering::Relaxed);
         panic!("a codec bug")
     };
-    let mut stage = Stage::with(Codecs { decode, render: render::render }, 8);
+    let mut stage = Stage::with(Codecs { decode, ..CODECS }, 8);
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::AsUpstreamSays));
     assert!(stage.faults("decoder_panic"));
     assert_eq!(original(&stage.ask("size=64").await), (PICTURE, Keep::AsUpstreamSays));
@@ -140,7 +142,7 @@ async fn f42_a_decoder_that_panics_costs_the_picture_its_transform_and_is_not_as
 
 #[actix_web::test]
 async fn f42_an_encoder_that_panics_costs_the_picture_its_transform() {
-    let stage = Stage::with(Codecs { decode: render::decode, render: |_, _, _| panic!("a codec bug") }, 8);
+    let stage = Stage::with(Codecs { render: |_, _, _| panic!("a codec bug"), ..CODECS }, 8);
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::StopGap));
     assert!(stage.faults("decoder_panic"));
     // Quarantined: what is known of it stays, and is sent as it came.
@@ -160,7 +162,7 @@ async fn f44_with_all_permits_taken_the_original_is_sent_for_this_once() {
         drop(RELEASED.wait_while(held, |held| *held).expect("never poisoned"));
         render::render(pixels, recipe, source_len)
     };
-    let stage = Arc::new(Stage::with(Codecs { decode: render::decode, render }, 8));
+    let stage = Arc::new(Stage::with(Codecs { render, ..CODECS }, 8));
     let first = actix_web::rt::spawn({
         let stage = stage.clone();
         async move { is_variant(&stage.ask("size=32").await) }

@@ -4,6 +4,7 @@
 //! encoding, which is several times smaller than a lossy one and keeps the edges clean. A photograph has almost as many
 //! colours as pixels and takes exactly one lossy encoding.
 
+pub(super) mod animation;
 mod colours;
 mod jpeg;
 mod palette;
@@ -32,7 +33,7 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
     let content = Content::of(raster);
     match recipe.offer {
         // PNG has nothing to add: its palette pictures are always the larger ones.
-        Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp(raster, content, quality)?)),
+        Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => Ok((Format::Webp, webp(raster, content, quality)?)),
         Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Only(Format::Jpeg) => {
             Ok((Format::Jpeg, jpeg::encode(&raster.flattened(recipe.background), content, quality)?))
