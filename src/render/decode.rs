@@ -5,6 +5,7 @@
 //! follows is ignored), the size, the orientation and whether there are more frames, and it refuses a file that was
 //! cut off: some of the decoders below are lenient and would hand out half a picture.
 
+pub(super) mod colour;
 pub(super) mod gif;
 mod jpeg;
 pub(super) mod png;
@@ -13,17 +14,21 @@ pub(super) mod webp;
 use super::raster::Raster;
 use super::{DecodeError, Limits, Pixels};
 use crate::source::{SourceFormat, SourceInfo};
+use colour::Conversion;
 use image::ImageError;
 use image::metadata::Orientation;
+use std::borrow::Cow;
 
 /// What a decoder found.
-struct Decoded {
+struct Decoded<'a> {
     raster: Raster,
     animated: bool,
     orientation: Orientation,
+    /// The colour profile.
+    profile: Option<Cow<'a, [u8]>>,
 }
 
-/// Decodes the first frame, upright.
+/// Decodes the first frame, upright and in sRGB.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeError> {
     let Some(format) = recognise(bytes) else {
         let other = is_other_picture(bytes);
@@ -35,7 +40,12 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeErro
         SourceFormat::Gif => gif::decode(bytes, limits)?,
         SourceFormat::Webp => webp::decode(bytes, limits)?,
     };
-    let raster = decoded.raster.upright(decoded.orientation);
+    let conversion = decoded.profile.and_then(|profile| Conversion::from_profile(&profile));
+    let raster = match conversion {
+        Some(conversion) => conversion.apply(decoded.raster),
+        None => decoded.raster,
+    };
+    let raster = raster.upright(decoded.orientation);
     let info = SourceInfo {
         format,
         width: raster.width,

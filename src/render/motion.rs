@@ -10,6 +10,7 @@ mod png;
 mod tests;
 mod webp;
 
+use super::decode::colour::Conversion;
 use super::decode::{admit, broken, recognise};
 use super::encode::animation::{Animation, Reel};
 use super::resize::resize;
@@ -38,6 +39,8 @@ struct Film<'a> {
     /// How often it is played, 0 for without end.
     plays: u16,
     orientation: Orientation,
+    /// What brings its colours to sRGB.
+    conversion: Option<Conversion>,
     /// As many as there are frames.
     patches: Box<dyn Iterator<Item = Result<Patch, DecodeError>> + 'a>,
 }
@@ -53,7 +56,10 @@ pub(super) fn animate(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<
         if processor_time().saturating_sub(started) > limits.animation_time {
             return Err(DecodeError::OverLimit("animation time").into());
         }
-        let patch = patch?;
+        let mut patch = patch?;
+        if let Some(conversion) = &film.conversion {
+            patch.picture = patch.picture.map(|picture| conversion.apply(picture));
+        }
         let whole = canvas.show(&patch).upright(film.orientation);
         let frame = resize(&whole, recipe.geometry)?;
         let animation = match &mut animation {

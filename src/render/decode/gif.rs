@@ -7,13 +7,14 @@ use image::codecs::gif::GifDecoder;
 use image::metadata::Orientation;
 use std::io::Cursor;
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, DecodeError> {
     let outline = outline(bytes)?;
     admit(outline.width, outline.height, 4, limits)?;
     Ok(Decoded {
         raster: pixels(&bytes[..outline.end], limits)?,
         animated: outline.frames > 1,
         orientation: Orientation::NoTransforms,
+        profile: None,
     })
 }
 

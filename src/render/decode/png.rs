@@ -1,9 +1,11 @@
 //! PNG (W3C PNG, third edition): all colour types and depths, interlaced too; of an animation the default picture.
 
+use super::colour::inflated;
 use super::{DecodeError, Decoded, Limits, Walk, admit, broken, orientation};
 use crate::render::raster::Raster;
 use image::metadata::Orientation;
 use png::{ColorType, DecodingError, OutputInfo, Reader, Transformations};
+use std::borrow::Cow;
 use std::io::Cursor;
 
 pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -11,23 +13,26 @@ pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The largest whole number of four bytes (section 7.1).
 const MOST: u32 = (1 << 31) - 1;
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, DecodeError> {
     let outline = outline(bytes)?;
     admit(outline.width, outline.height, 4, limits)?;
     Ok(Decoded {
         raster: pixels(&bytes[..outline.end], limits)?,
         animated: outline.animation.is_some_and(|animation| animation.frames > 1),
         orientation: outline.orientation,
+        profile: outline.profile.and_then(inflated).map(Cow::Owned),
     })
 }
 
 /// What the chunks say without being decompressed.
-pub(in crate::render) struct Outline {
+pub(in crate::render) struct Outline<'a> {
     pub(in crate::render) width: u32,
     pub(in crate::render) height: u32,
     /// What is said of an animation.
     pub(in crate::render) animation: Option<Animation>,
     pub(in crate::render) orientation: Orientation,
+    /// The chunk of the colour profile.
+    pub(in crate::render) profile: Option<&'a [u8]>,
     /// Where the picture ends.
     pub(in crate::render) end: usize,
 }
@@ -45,10 +50,16 @@ pub(in crate::render) struct Animation {
     pub(in crate::render) starts_with_default: bool,
 }
 
-pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
+pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline<'_>, DecodeError> {
     let mut walk = Walk { bytes, at: SIGNATURE.len() };
-    let mut outline =
-        Outline { width: 0, height: 0, animation: None, orientation: Orientation::NoTransforms, end: bytes.len() };
+    let mut outline = Outline {
+        width: 0,
+        height: 0,
+        animation: None,
+        orientation: Orientation::NoTransforms,
+        profile: None,
+        end: bytes.len(),
+    };
     let (mut seen_data, mut controls, mut controls_before_data) = (false, 0, 0);
     loop {
         let length = walk.length(u32::from_be_bytes)?;
@@ -74,6 +85,7 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
                 controls_before_data += u32::from(!seen_data);
             }
             (b"eXIf", exif) => outline.orientation = orientation(exif),
+            (b"iCCP", profile) if !seen_data => outline.profile = Some(profile),
             (b"IDAT", _) => seen_data = true,
             (b"IEND", _) => {
                 outline.end = walk.at;
@@ -100,7 +112,7 @@ fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
 pub(in crate::render) fn reader<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Reader<Cursor<&'a [u8]>>, DecodeError> {
     let bytes_allowed = usize::try_from(limits.decoder_memory).unwrap_or(usize::MAX);
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: bytes_allowed });
-    // A compressed profile of a few kilobytes can inflate to the whole limit, and nothing here reads it.
+    // A compressed profile of a few kilobytes can inflate to the whole limit; it is read elsewhere, within bounds.
     decoder.set_ignore_iccp_chunk(true);
     decoder.set_ignore_text_chunk(true);
     decoder.set_transformations(Transformations::normalize_to_color8());

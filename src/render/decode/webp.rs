@@ -5,25 +5,27 @@ use crate::render::raster::Raster;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder};
+use std::borrow::Cow;
 use std::io::Cursor;
 
 /// What the decoder allocates for a pixel, in bytes: the result, the planes that it is made from, and a plane of alpha.
 const COST: u64 = 7;
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, DecodeError> {
     let outline = outline(bytes)?;
-    let raster = pixels(&bytes[..outline.end], &outline, limits)?;
+    let raster = pixels(&bytes[..outline.end], outline.frames, limits)?;
     let animated = outline.canvas.is_some_and(|canvas| canvas.moves) && outline.frames > 1;
-    Ok(Decoded { raster, animated, orientation: outline.orientation })
+    let profile = outline.profile.map(Cow::Borrowed);
+    Ok(Decoded { raster, animated, orientation: outline.orientation, profile })
 }
 
-/// The picture of a file that `outline` says everything of, or its first frame.
-pub(in crate::render) fn pixels(bytes: &[u8], outline: &Outline, limits: &Limits) -> Result<Raster, DecodeError> {
+/// The picture of a file of so many frames, or the first of them.
+pub(in crate::render) fn pixels(bytes: &[u8], frames: u32, limits: &Limits) -> Result<Raster, DecodeError> {
     // Reads the header and the list of chunks, and allocates nothing of the picture's size.
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| refused(&error))?;
     let (width, height) = decoder.dimensions();
     admit(width, height, COST, limits)?;
-    if decoder.has_animation() && outline.frames == 0 {
+    if decoder.has_animation() && frames == 0 {
         return Err(broken("an animation without frames"));
     }
     decoder.set_limits(image_limits(limits)).map_err(|error| refused(&error))?;
@@ -38,7 +40,7 @@ pub(in crate::render) fn pixels(bytes: &[u8], outline: &Outline, limits: &Limits
 }
 
 /// What the chunks say without being decoded.
-pub(in crate::render) struct Outline {
+pub(in crate::render) struct Outline<'a> {
     /// What a file of more than one chunk says of the whole (section 2.7.1).
     pub(in crate::render) canvas: Option<Canvas>,
     /// Of an animation; a still picture has none.
@@ -46,6 +48,8 @@ pub(in crate::render) struct Outline {
     /// How often an animation is played, 0 for without end.
     pub(in crate::render) plays: u16,
     pub(in crate::render) orientation: Orientation,
+    /// The colour profile.
+    pub(in crate::render) profile: Option<&'a [u8]>,
     /// Where the picture ends.
     pub(in crate::render) end: usize,
 }
@@ -58,13 +62,19 @@ pub(in crate::render) struct Canvas {
     moves: bool,
 }
 
-pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
+pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline<'_>, DecodeError> {
     let mut riff = Walk { bytes, at: 4 };
     let length = riff.length(u32::from_le_bytes)?;
     riff.take(length)?;
     let mut walk = Walk { bytes: &bytes[..riff.at], at: 12 };
-    let mut outline =
-        Outline { canvas: None, frames: 0, plays: 1, orientation: Orientation::NoTransforms, end: riff.at };
+    let mut outline = Outline {
+        canvas: None,
+        frames: 0,
+        plays: 1,
+        orientation: Orientation::NoTransforms,
+        profile: None,
+        end: riff.at,
+    };
     while let Some((kind, data)) = chunk(&mut walk)? {
         match (&kind, data) {
             (b"VP8X", &[flags, _, _, _, w0, w1, w2, h0, h1, h2, ..]) if outline.canvas.is_none() => {
@@ -73,6 +83,7 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
             }
             (b"ANIM", &[_, _, _, _, low, high, ..]) => outline.plays = u16::from_le_bytes([low, high]),
             (b"ANMF", _) => outline.frames += 1,
+            (b"ICCP", profile) => outline.profile = Some(profile),
             (b"EXIF", exif) => outline.orientation = orientation(exif),
             _ => {}
         }

@@ -19,8 +19,18 @@ const VERSION: c_int = WEBP_MUX_ABI_VERSION.cast_signed();
 /// The longest that one frame can be shown, in milliseconds (RFC 9649 section 2.7.1.1).
 const LONGEST: u32 = (1 << 24) - 1;
 
-/// libwebp's usual setting for frames that are seen for a moment each.
+/// libwebp's usual setting; each frame is seen for a moment only.
 const QUALITY: f32 = 75.0;
+
+/// The outlines of what is cut out bear this loss, and take a fifth of the bytes of such a picture less.
+const ALPHA_QUALITY: c_int = 50;
+
+/// Up to this many pixels in all frames, each frame is tried in every way there is, for four times the time: some second
+/// at most, and up to a third of the bytes of a drawing.
+const FEW_PIXELS: u64 = 1 << 20;
+
+/// Above this many the frames are encoded in half the time, for a few per cent more bytes.
+const MANY_PIXELS: u64 = 1 << 22;
 
 /// What is known of an animation before its first frame.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +41,13 @@ pub(in crate::render) struct Reel {
     pub(in crate::render) frames: u32,
     /// How often it is played, 0 for without end.
     pub(in crate::render) plays: u16,
+}
+
+impl Reel {
+    /// Of all frames.
+    fn pixels(&self) -> u64 {
+        (u64::from(self.width) * u64::from(self.height)).saturating_mul(self.frames.into())
+    }
 }
 
 /// An animation that is being encoded.
@@ -47,7 +64,8 @@ impl Animation {
     pub(in crate::render) fn new(reel: &Reel, quality: Option<u8>) -> Result<Self, EncodeError> {
         let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
         config.quality = quality.map_or(QUALITY, f32::from);
-        config.method = 4;
+        config.alpha_quality = ALPHA_QUALITY;
+        config.method = if reel.pixels() <= MANY_PIXELS { 4 } else { 2 };
         Ok(Self { encoder: Encoder::new(reel)?, config, shown: (0, 0), last: None })
     }
 
@@ -91,8 +109,11 @@ impl Encoder {
             options.assume_init()
         };
         options.anim_params.loop_count = reel.plays.into();
-        options.allow_mixed = 1;
+        // Browsers show through what is not painted, whatever is said here; other readers take it at its word.
+        options.anim_params.bgcolor = 0;
         // Nobody seeks in an emoji, so no frame but the first need stand alone: that is the default.
+        options.allow_mixed = 1;
+        options.minimize_size = c_int::from(reel.pixels() <= FEW_PIXELS);
         // SAFETY: `options` is initialised and is only read.
         let encoder =
             unsafe { WebPAnimEncoderNewInternal(edge(reel.width)?, edge(reel.height)?, &raw const options, VERSION) };

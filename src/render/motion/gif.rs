@@ -24,6 +24,7 @@ pub(super) fn film<'a>(bytes: &'a [u8], limits: &'a Limits) -> Result<Film<'a>, 
         frames: outline.frames,
         plays: outline.plays,
         orientation: Orientation::NoTransforms,
+        conversion: None,
         patches: Box::new((0..outline.frames).map(move |_| patch(&mut decoder, limits))),
     })
 }

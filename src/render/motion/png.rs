@@ -3,7 +3,9 @@
 use super::Film;
 use super::canvas::{Blend, Disposal, Patch};
 use crate::render::decode::broken;
+use crate::render::decode::colour::{Conversion, inflated};
 use crate::render::decode::png::{outline, raster, reader, refused};
+use crate::render::raster::Raster;
 use crate::render::{DecodeError, Limits};
 use png::{BlendOp, DisposeOp, FrameControl, Reader};
 use std::io::Cursor;
@@ -28,6 +30,7 @@ pub(super) fn film<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Film<'a>, Dec
         frames: animation.frames,
         plays: u16::try_from(animation.plays).unwrap_or(u16::MAX),
         orientation: outline.orientation,
+        conversion: outline.profile.and_then(inflated).and_then(|profile| Conversion::from_profile(&profile)),
         patches: Box::new((0..animation.frames).map(move |_| patch(&mut reader))),
     })
 }
@@ -52,7 +55,7 @@ fn patch(reader: &mut Reader<Cursor<&[u8]>>) -> Result<Patch, DecodeError> {
     })
 }
 
-fn next(reader: &mut Reader<Cursor<&[u8]>>) -> Result<crate::render::raster::Raster, DecodeError> {
+fn next(reader: &mut Reader<Cursor<&[u8]>>) -> Result<Raster, DecodeError> {
     let size = reader.output_buffer_size().ok_or(DecodeError::OverLimit("decoder memory"))?;
     let mut samples = vec![0; size];
     let frame = reader.next_frame(&mut samples).map_err(|error| refused(&error))?;

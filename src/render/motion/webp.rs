@@ -3,10 +3,10 @@
 
 use super::Film;
 use super::canvas::{Blend, Disposal, Patch};
-use crate::render::decode::webp::{Outline, chunk, int24, outline, pixels};
+use crate::render::decode::colour::Conversion;
+use crate::render::decode::webp::{chunk, int24, outline, pixels};
 use crate::render::decode::{Walk, broken};
 use crate::render::{DecodeError, Limits};
-use image::metadata::Orientation;
 
 pub(super) fn film<'a>(bytes: &'a [u8], limits: &'a Limits) -> Result<Film<'a>, DecodeError> {
     let outline = outline(bytes)?;
@@ -24,24 +24,22 @@ pub(super) fn film<'a>(bytes: &'a [u8], limits: &'a Limits) -> Result<Film<'a>, 
         frames: outline.frames,
         plays: outline.plays,
         orientation: outline.orientation,
+        conversion: outline.profile.and_then(Conversion::from_profile),
         patches: Box::new((0..outline.frames).map(move |_| next())),
     })
 }
 
 fn patch(frame: &[u8], canvas: (u32, u32), limits: &Limits) -> Result<Patch, DecodeError> {
     let mut walk = Walk { bytes: frame, at: 0 };
-    let [left, top, width, height, delay] =
-        [int24(walk.array()?) * 2, int24(walk.array()?) * 2, int24(walk.array()?) + 1, int24(walk.array()?) + 1, {
-            int24(walk.array()?)
-        }];
+    let (left, top) = (2 * int24(walk.array()?), 2 * int24(walk.array()?));
+    let (width, height) = (int24(walk.array()?) + 1, int24(walk.array()?) + 1);
+    let delay = int24(walk.array()?);
     let flags = walk.byte()?;
     if left + width > canvas.0 || top + height > canvas.1 {
         return Err(broken("a frame outside its canvas"));
     }
     let file = still(&frame[walk.at..], width, height)?;
-    let whole =
-        Outline { canvas: None, frames: 0, plays: 1, orientation: Orientation::NoTransforms, end: file.len() };
-    let picture = pixels(&file, &whole, limits)?;
+    let picture = pixels(&file, 0, limits)?;
     if (picture.width, picture.height) != (width, height) {
         return Err(broken("a frame of another size than announced"));
     }
