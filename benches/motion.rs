@@ -16,6 +16,7 @@ fn main() {
     for (name, gif) in reels::all() {
         let whole = rendered(&gif, Geometry::Keep);
         let small = rendered(&gif, Geometry::Scale { width: 32, height: 32 });
+        #[expect(clippy::cast_precision_loss, reason = "small files")]
         let share = |length: usize| length as f64 / gif.len() as f64;
         println!(
             "| {name} | {} | {} | {:.2} | {:.1} | {} | {:.2} | {:.1} |",

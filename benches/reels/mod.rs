@@ -139,7 +139,8 @@ fn interlaced() -> Vec<u8> {
         });
         // The rows in the four passes of section E.
         let rows = indices.collect::<Vec<_>>();
-        let order = (0..128).step_by(8).chain((4..128).step_by(8)).chain((2..128).step_by(4)).chain((1..128).step_by(2));
+        let order =
+            (0..128).step_by(8).chain((4..128).step_by(8)).chain((2..128).step_by(4)).chain((1..128).step_by(2));
         let passes = order.flat_map(|y: usize| rows[128 * y..128 * (y + 1)].iter().copied()).collect::<Vec<_>>();
         Frame { interlaced: true, delay: 8, ..Frame::from_palette_pixels(128, 128, passes, palette.clone(), None) }
     });

@@ -62,12 +62,11 @@ pub(super) fn animate(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<
         }
         let whole = canvas.show(&patch).upright(film.orientation);
         let frame = resize(&whole, recipe.geometry)?;
-        let animation = match &mut animation {
-            Some(animation) => animation,
-            None => {
-                let reel = Reel { width: frame.width, height: frame.height, frames: film.frames, plays: film.plays };
-                animation.insert(Animation::new(&reel, recipe.quality)?)
-            }
+        let animation = if let Some(animation) = &mut animation {
+            animation
+        } else {
+            let reel = Reel { width: frame.width, height: frame.height, frames: film.frames, plays: film.plays };
+            animation.insert(Animation::new(&reel, recipe.quality)?)
         };
         animation.add(frame.into_owned(), if patch.delay <= TOO_SHORT { SHOWN } else { patch.delay })?;
     }

@@ -30,7 +30,7 @@ pub(in crate::render) fn inflated(chunk: &[u8]) -> Option<Vec<u8>> {
 /// The parts of a profile in a JPEG's `APP2` segments (ICC.1:2022 section B.4), collected as they come.
 #[derive(Default)]
 pub(super) struct Parts<'a> {
-    parts: Vec<&'a [u8]>,
+    taken: Vec<&'a [u8]>,
     /// How many there are said to be.
     count: u8,
     refused: bool,
@@ -41,28 +41,31 @@ impl<'a> Parts<'a> {
     pub(super) fn take(&mut self, segment: &'a [u8]) {
         let Some(&[number, count, ref part @ ..]) = segment.strip_prefix(b"ICC_PROFILE\0") else { return };
         // They come in order from all encoders; what does not is more likely somebody's trick than a picture.
-        self.refused |= usize::from(number) != self.parts.len() + 1 || self.count != 0 && self.count != count;
-        self.refused |= self.parts.iter().map(|part| part.len()).sum::<usize>() + part.len() > LONGEST;
+        self.refused |= usize::from(number) != self.taken.len() + 1 || self.count != 0 && self.count != count;
+        self.refused |= self.taken.iter().map(|part| part.len()).sum::<usize>() + part.len() > LONGEST;
         if !self.refused {
             self.count = count;
-            self.parts.push(part);
+            self.taken.push(part);
         }
     }
 
     /// The whole profile.
     pub(super) fn whole(&self) -> Option<Cow<'a, [u8]>> {
-        match self.parts[..] {
-            _ if self.refused || self.parts.len() != usize::from(self.count) => None,
+        match self.taken[..] {
+            _ if self.refused || self.taken.len() != usize::from(self.count) => None,
             [] => None,
             [part] => Some(Cow::Borrowed(part)),
-            _ => Some(Cow::Owned(self.parts.concat())),
+            _ => Some(Cow::Owned(self.taken.concat())),
         }
     }
 }
 
 /// What brings the colours of a profile to sRGB.
 pub(in crate::render) enum Conversion {
-    Colour { rgb: Arc<Transform8BitExecutor>, rgba: Arc<Transform8BitExecutor> },
+    Colour {
+        rgb: Arc<Transform8BitExecutor>,
+        rgba: Arc<Transform8BitExecutor>,
+    },
     /// Every grey by its value.
     Grey(Box<[[u8; 3]; 256]>),
 }
@@ -123,8 +126,10 @@ impl Conversion {
 
 /// Whether colours stay what they are.
 fn is_srgb(transform: &Transform8BitExecutor) -> Option<bool> {
-    let colours: Vec<u8> =
-        PROBES.iter().flat_map(|r| PROBES.iter().flat_map(move |g| PROBES.iter().flat_map(move |b| [*r, *g, *b]))).collect();
+    let colours: Vec<u8> = PROBES
+        .iter()
+        .flat_map(|r| PROBES.iter().flat_map(move |g| PROBES.iter().flat_map(move |b| [*r, *g, *b])))
+        .collect();
     let mut shown = vec![0; colours.len()];
     transform.transform(&colours, &mut shown).ok()?;
     Some(colours.iter().zip(&shown).all(|(colour, shown)| colour.abs_diff(*shown) <= SAME))
@@ -163,15 +168,17 @@ mod tests {
         let p3 = Conversion::from_profile(&encoded(&ColorProfile::new_display_p3())).expect("another space");
         let clear = p3.apply(Raster::with_alpha(2, 1, vec![200, 90, 30, 7, 1, 2, 3, 0]));
         assert_eq!((clear.samples[3], clear.samples[7]), (7, 0));
-        let linear = Conversion::from_profile(&encoded(&ColorProfile::new_gray_with_gamma(1.0))).expect("another space");
+        let linear =
+            Conversion::from_profile(&encoded(&ColorProfile::new_gray_with_gamma(1.0))).expect("another space");
         let grey = linear.apply(Raster::with_alpha(1, 1, vec![55, 55, 55, 9]));
         assert!(grey.samples[..3].iter().all(|sample| sample.abs_diff(128) < 4), "{grey:?}");
         assert_eq!(grey.samples[3], 9);
         let colour = Raster::opaque(1, 1, vec![55, 55, 56]);
         assert_eq!(linear.apply(colour.clone()), colour);
-        assert!(Conversion::from_profile(&encoded(&ColorProfile::new_gray_with_gamma(2.2))).is_none_or(|grey| {
-            grey.apply(Raster::opaque(1, 1, vec![128; 3])).samples[0].abs_diff(128) < 4
-        }));
+        assert!(
+            Conversion::from_profile(&encoded(&ColorProfile::new_gray_with_gamma(2.2)))
+                .is_none_or(|grey| { grey.apply(Raster::opaque(1, 1, vec![128; 3])).samples[0].abs_diff(128) < 4 })
+        );
     }
 
     #[test]
@@ -211,7 +218,9 @@ mod tests {
                 .collect();
             let mut parts = Parts::default();
             parts.take(b"Exif\0\0");
-            segments.iter().for_each(|segment| parts.take(segment));
+            for segment in &segments {
+                parts.take(segment);
+            }
             assert_eq!(parts.whole().as_deref(), whole, "{segments:?}");
         };
         check(&[], None);
@@ -222,7 +231,7 @@ mod tests {
         check(&[(1, 2, b"ab"), (2, 3, b"cd")], None);
         check(&[(1, 1, b"ab"), (1, 1, b"ab")], None);
         check(&[(0, 0, b"")], None);
-        check(&[(1, 1, &[0; LONGEST + 1])], None);
+        check(&[(1, 1, &vec![0; LONGEST + 1])], None);
     }
 
     proptest! {

@@ -63,8 +63,7 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
 
 /// What an application extension says of repetition, if it is the one of Netscape or its twin.
 fn repetition(extension: &[u8]) -> Option<u16> {
-    let rest =
-        extension.strip_prefix(b"\x0bNETSCAPE2.0").or_else(|| extension.strip_prefix(b"\x0bANIMEXTS1.0"))?;
+    let rest = extension.strip_prefix(b"\x0bNETSCAPE2.0").or_else(|| extension.strip_prefix(b"\x0bANIMEXTS1.0"))?;
     match rest {
         &[3, 1, low, high, ..] => Some(u16::from_le_bytes([low, high])),
         _ => None,

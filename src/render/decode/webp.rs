@@ -75,8 +75,8 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline<'_>, DecodeErro
         profile: None,
         end: riff.at,
     };
-    while let Some((kind, data)) = chunk(&mut walk)? {
-        match (&kind, data) {
+    while let Some(Chunk { kind, data }) = chunk(&mut walk)? {
+        match (kind, data) {
             (b"VP8X", &[flags, _, _, _, w0, w1, w2, h0, h1, h2, ..]) if outline.canvas.is_none() => {
                 let (width, height) = (int24([w0, w1, w2]) + 1, int24([h0, h1, h2]) + 1);
                 outline.canvas = Some(Canvas { width, height, moves: flags & 0x02 != 0 });
@@ -91,19 +91,25 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline<'_>, DecodeErro
     if walk.at == 12 { Err(cut_off()) } else { Ok(outline) }
 }
 
-/// The next chunk: its kind and its data.
-pub(in crate::render) fn chunk<'a>(walk: &mut Walk<'a>) -> Result<Option<([u8; 4], &'a [u8])>, DecodeError> {
+/// A part of a file (section 2.3).
+pub(in crate::render) struct Chunk<'a> {
+    pub(in crate::render) kind: &'a [u8],
+    pub(in crate::render) data: &'a [u8],
+}
+
+/// The next chunk, unless there is none.
+pub(in crate::render) fn chunk<'a>(walk: &mut Walk<'a>) -> Result<Option<Chunk<'a>>, DecodeError> {
     if walk.at == walk.bytes.len() {
         return Ok(None);
     }
-    let kind = walk.array::<4>()?;
+    let kind = walk.take(4)?;
     let length = walk.length(u32::from_le_bytes)?;
     let data = walk.take(length)?;
     // Chunks are padded to even lengths; some writers leave the last one as it is.
     if length % 2 == 1 && walk.at < walk.bytes.len() {
         walk.byte()?;
     }
-    Ok(Some((kind, data)))
+    Ok(Some(Chunk { kind, data }))
 }
 
 /// A number of three bytes, the least first.

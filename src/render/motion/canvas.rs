@@ -1,5 +1,5 @@
 //! Frames laid one upon the other: where each is painted, how it meets what is there, and what is left of it when the
-//! next one comes (GIF89a section 23, W3C PNG section 11.3.4, RFC 9649 section 2.7.1.1).
+//! next one comes (GIF version 89a section 23, W3C PNG section 11.3.4, RFC 9649 section 2.7.1.1).
 
 use crate::render::raster::Raster;
 
@@ -168,9 +168,7 @@ mod tests {
 
     #[test]
     fn what_was_disposed_of_is_not_seen_again() {
-        for (disposal, left_over) in
-            [(Disposal::Keep, BLUE), (Disposal::Clear, NONE), (Disposal::Restore, RED)]
-        {
+        for (disposal, left_over) in [(Disposal::Keep, BLUE), (Disposal::Clear, NONE), (Disposal::Restore, RED)] {
             check(
                 &[
                     patch(0, 0, 3, 1, RED, Blend::Source, Disposal::Keep),
@@ -216,14 +214,7 @@ mod tests {
 
     #[test]
     fn what_lies_outside_is_cut_off_and_what_paints_nothing_disposes_too() {
-        let nothing = Patch {
-            left: 0,
-            top: 0,
-            picture: None,
-            blend: Blend::Over,
-            disposal: Disposal::Keep,
-            delay: 10,
-        };
+        let nothing = Patch { left: 0, top: 0, picture: None, blend: Blend::Over, disposal: Disposal::Keep, delay: 10 };
         check(
             &[
                 patch(2, 0, 9, 9, RED, Blend::Over, Disposal::Clear),

@@ -4,7 +4,7 @@
 use super::Film;
 use super::canvas::{Blend, Disposal, Patch};
 use crate::render::decode::colour::Conversion;
-use crate::render::decode::webp::{chunk, int24, outline, pixels};
+use crate::render::decode::webp::{Chunk, chunk, int24, outline, pixels};
 use crate::render::decode::{Walk, broken};
 use crate::render::{DecodeError, Limits};
 
@@ -13,9 +13,9 @@ pub(super) fn film<'a>(bytes: &'a [u8], limits: &'a Limits) -> Result<Film<'a>, 
     let canvas = outline.canvas.ok_or_else(|| broken("no animation"))?;
     let mut walk = Walk { bytes: &bytes[..outline.end], at: 12 };
     let mut next = move || loop {
-        match chunk(&mut walk)?.ok_or_else(|| broken("fewer frames than chunks"))? {
-            (kind, frame) if kind == *b"ANMF" => return patch(frame, (canvas.width, canvas.height), limits),
-            _ => {}
+        let chunk = chunk(&mut walk)?.ok_or_else(|| broken("fewer frames than chunks"))?;
+        if chunk.kind == b"ANMF" {
+            return patch(chunk.data, (canvas.width, canvas.height), limits);
         }
     };
     Ok(Film {
@@ -54,20 +54,20 @@ fn patch(frame: &[u8], canvas: (u32, u32), limits: &Limits) -> Result<Patch, Dec
 }
 
 /// A file of its own around the chunks of a frame.
-fn still(data: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodeError> {
-    let mut walk = Walk { bytes: data, at: 0 };
+fn still(chunks: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodeError> {
+    let mut walk = Walk { bytes: chunks, at: 0 };
     let mut alpha = None;
-    while let Some((kind, chunk)) = chunk(&mut walk)? {
-        match &kind {
-            b"ALPH" => alpha = Some(chunk),
-            b"VP8L" => return Ok(riff(&[(b"VP8L", chunk)])),
+    while let Some(Chunk { kind, data }) = chunk(&mut walk)? {
+        match kind {
+            b"ALPH" => alpha = Some(data),
+            b"VP8L" => return Ok(riff(&[(b"VP8L", data)])),
             b"VP8 " => {
-                let Some(alpha) = alpha else { return Ok(riff(&[(b"VP8 ", chunk)])) };
+                let Some(alpha) = alpha else { return Ok(riff(&[(b"VP8 ", data)])) };
                 let ([w, h], mut header) = ([width - 1, height - 1].map(u32::to_le_bytes), [0; 10]);
                 header[0] = 0x10;
                 header[4..7].copy_from_slice(&w[..3]);
                 header[7..].copy_from_slice(&h[..3]);
-                return Ok(riff(&[(b"VP8X", &header), (b"ALPH", alpha), (b"VP8 ", chunk)]));
+                return Ok(riff(&[(b"VP8X", &header), (b"ALPH", alpha), (b"VP8 ", data)]));
             }
             _ => {}
         }
@@ -76,7 +76,8 @@ fn still(data: &[u8], width: u32, height: u32) -> Result<Vec<u8>, DecodeError> {
 }
 
 fn riff(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
-    let length = |bytes: usize| u32::try_from(bytes).expect("a part of a RIFF file, whose length is a u32").to_le_bytes();
+    let length =
+        |bytes: usize| u32::try_from(bytes).expect("a part of a RIFF file, whose length is a u32").to_le_bytes();
     let mut file = b"RIFF\0\0\0\0WEBP".to_vec();
     for (kind, data) in chunks {
         file.extend_from_slice(*kind);
