@@ -2,8 +2,8 @@
 //! eye.
 
 use crate::config::{Config, UpstreamUrl};
-use crate::render::{self, Candidate, Fate, Limits, Pixels, Targets};
-use crate::server::upstream_settings;
+use crate::render::{self, Candidate, Fate, Pixels};
+use crate::server::{render_limits, targets, upstream_settings};
 use crate::upstream::{AnswerBody, Gateway, PictureRequest, Upstream};
 use crate::variant::negotiation::{self, negotiate};
 use crate::variant::transform::{Sizes, Transform};
@@ -37,9 +37,7 @@ pub struct Question {
 /// The picture cannot be had or is none, or the question makes no sense.
 pub fn explain(question: &Question, config: &Config) -> Result<String, Box<dyn Error>> {
     let source = source(question, config)?;
-    let limits = &config.limits;
-    let limits = Limits { edge: limits.edge, pixels: limits.pixels, decoder_memory: limits.decoder_memory.bytes() };
-    let pixels = render::decode(&source, &limits)?;
+    let pixels = render::decode(&source, &render_limits(config))?;
     let info = &pixels.info;
     let mut told = format!(
         "{}: {} {} x {}{}, {} bytes\n",
@@ -58,8 +56,7 @@ pub fn explain(question: &Question, config: &Config) -> Result<String, Box<dyn E
         return Ok(told);
     };
     let resized = render::resize(&pixels, recipe.geometry)?;
-    let targets = Targets { photo: config.pictures.target.value(), flat: config.pictures.flat_target.value() };
-    let mut tried = render::candidates(&resized, &recipe, &targets)?;
+    let mut tried = render::candidates(&resized, &recipe, &targets(config))?;
     tried.sort_by_key(|candidate| candidate.bytes.len());
     writeln!(told, "{} x {} for Accept: {}\n", resized.info.width, resized.info.height, question.accept)?;
     told.push_str(&table(&tried));

@@ -418,18 +418,27 @@ fn avatar_settings(config: &Config) -> avatar::Settings {
         improve: config.improve.enabled.then(|| avatar::ImproveSettings {
             after_hits: config.improve.after_hits,
             cpu_share: config.improve.cpu_share.value(),
-            targets: render::Targets {
-                photo: config.pictures.target.value(),
-                flat: config.pictures.flat_target.value(),
-            },
+            targets: targets(config),
         }),
-        limits: render::Limits {
-            edge: limits.edge,
-            pixels: limits.pixels,
-            decoder_memory: limits.decoder_memory.bytes(),
-        },
+        limits: render_limits(config),
         max_source: limits.source.bytes(),
     }
+}
+
+pub(crate) fn render_limits(config: &Config) -> render::Limits {
+    let limits = &config.limits;
+    render::Limits {
+        edge: limits.edge,
+        pixels: limits.pixels,
+        decoder_memory: limits.decoder_memory.bytes(),
+        frames: limits.frames,
+        frame_pixels: limits.frame_pixels,
+        animation_time: limits.animation_time,
+    }
+}
+
+pub(crate) fn targets(config: &Config) -> render::Targets {
+    render::Targets { photo: config.pictures.target.value(), flat: config.pictures.flat_target.value() }
 }
 
 const fn rate(rate: config::Rate) -> allowance::Rate {

@@ -178,6 +178,11 @@ fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
         ("limits", "pixels = 0", "a whole number from 1 to 1000000000"),
         ("limits", "pixels = 8e6", r#""8e6" is not accepted"#),
         ("limits", r#"decoder_memory = "1kB""#, "a size from 1MiB to 16GiB"),
+        ("limits", "frames = 0", "a whole number from 1 to 100000"),
+        ("limits", "frames = 100001", "a whole number from 1 to 100000"),
+        ("limits", "frame_pixels = 0", "a whole number from 1 to 1000000000"),
+        ("limits", r#"animation_time = "0s""#, "a time above 0s"),
+        ("limits", "animation_time = 2", r#""2" is not accepted"#),
         (
             "limits",
             "caller_misses = 600",

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::identity::{ObjectId, PictureKind, Site};
-use crate::render::{self, DecodeError, EncodeError, Targets};
+use crate::render::{self, DecodeError, EncodeError, MotionError, Targets};
 use crate::upstream::{self, Gateway};
 use crate::variant::Recipe;
 use crate::variant::transform::Sizes;
@@ -164,6 +164,25 @@ async fn f42_an_encoder_that_panics_costs_the_picture_its_transform() {
     assert!(stage.faults("decoder_panic"));
     // Quarantined: what is known of it stays, and is sent as it came.
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::AsUpstreamSays));
+}
+
+#[actix_web::test]
+async fn f42_an_animation_that_panics_costs_the_picture_its_transform_and_is_not_asked_again() {
+    static ANIMATIONS: AtomicUsize = AtomicUsize::new(0);
+    let decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError> = |bytes, limits| {
+        let mut pixels = render::decode(bytes, limits)?;
+        pixels.info.animated = true;
+        Ok(pixels)
+    };
+    let animate: fn(&[u8], &Recipe, &Limits) -> Result<Variant, MotionError> = |_, _, _| {
+        ANIMATIONS.fetch_add(1, Ordering::Relaxed);
+        panic!("a codec bug")
+    };
+    let stage = Stage::with(Codecs { decode, animate, ..Codecs::OURS }, 8);
+    assert_eq!(original(&stage.ask("animated=1").await), (PICTURE, Keep::StopGap));
+    assert!(stage.faults("decoder_panic"));
+    assert_eq!(original(&stage.ask("animated=1&size=32").await), (PICTURE, Keep::AsUpstreamSays));
+    assert_eq!(ANIMATIONS.load(Ordering::Relaxed), 1);
 }
 
 /// Renders wait while this is true; whether one does.

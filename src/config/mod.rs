@@ -312,6 +312,12 @@ pub struct Limits {
     pub pixels: u64,
     /// What a decoder may allocate.
     pub decoder_memory: ByteSize,
+    /// The frames of a moving picture.
+    pub frames: u32,
+    /// Width times height times frames of a moving picture.
+    pub frame_pixels: u64,
+    /// What rendering all frames of a moving picture may take of a processor's time.
+    pub animation_time: Duration,
     /// Renders and upstream picture requests for one token; `None` for no limit.
     pub caller_misses: Option<Rate>,
     /// The same for one client address, of IPv6 one /64.
@@ -326,6 +332,9 @@ impl Default for Limits {
             edge: 4096,
             pixels: 8_000_000,
             decoder_memory: ByteSize::mebibytes(32),
+            frames: 500,
+            frame_pixels: 32_000_000,
+            animation_time: Duration::from_secs(2),
             caller_misses: Some(Rate { count: 600, per: a_minute }),
             address_misses: Some(Rate { count: 6000, per: a_minute }),
         }

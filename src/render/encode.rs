@@ -4,6 +4,7 @@
 //! encoding, which is several times smaller than a lossy one and keeps the edges clean. A photograph has almost as many
 //! colours as pixels and takes exactly one lossy encoding.
 
+pub(super) mod animation;
 pub(super) mod avif;
 pub(super) mod colours;
 pub(super) mod jpeg;
@@ -38,8 +39,11 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
     let quality = recipe.quality.map(|quality| quality.clamp(1, 100));
     let content = Content::of(raster);
     match recipe.offer {
-        // PNG has nothing to add: its palette pictures are always the larger ones. AVIF takes longer than somebody who waits would like; it is found when the variant is improved.
-        Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp(raster, content, quality)?)),
+        // PNG has nothing to add: its palette pictures are always the larger ones. AVIF takes longer than somebody who waits
+        // would like; it is found when the variant is improved.
+        Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
+            Ok((Format::Webp, webp(raster, content, quality)?))
+        }
         Offer::Only(Format::Avif) => Ok((Format::Avif, avif(raster, quality)?.file)),
         Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Only(Format::Jpeg) => Ok((Format::Jpeg, jpeg(&raster.flattened(recipe.background), content, quality)?)),

@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+mod motion;
 mod raster;
 mod resize;
 mod score;
@@ -25,11 +26,24 @@ pub struct Limits {
     pub pixels: u64,
     /// Bytes that a decoder may allocate.
     pub decoder_memory: u64,
+    /// How many frames of a moving picture are rendered.
+    pub frames: u32,
+    /// Width times height times frames of a moving picture.
+    pub frame_pixels: u64,
+    /// What rendering all frames of a moving picture may take of a processor's time.
+    pub animation_time: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { edge: 4096, pixels: 8_000_000, decoder_memory: 32 << 20 }
+        Self {
+            edge: 4096,
+            pixels: 8_000_000,
+            decoder_memory: 32 << 20,
+            frames: 500,
+            frame_pixels: 32_000_000,
+            animation_time: Duration::from_secs(2),
+        }
     }
 }
 
@@ -112,6 +126,17 @@ pub enum DecodeError {
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[error("does not encode: {0}")]
 pub struct EncodeError(pub String);
+
+/// Why a moving picture was not rendered, and is to be sent as it came.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum MotionError {
+    /// A frame did not become pixels, or all of them are too much.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The frames did not become a file.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
 
 /// A decoded picture: the first frame, upright, 8 bits a channel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -217,4 +242,18 @@ fn variant(format: Format, file: Vec<u8>, recipe: &Recipe, source_len: usize) ->
         return Variant::SourceIsBest;
     }
     Variant::Encoded(Arc::new(Encoded::new(file, format)))
+}
+
+/// Renders every frame of a moving picture, from its file to one animated WebP. The frames keep their times but for what
+/// no browser keeps to: a tenth of a second stands for 10 ms and less.
+///
+/// # Errors
+/// When a frame does not decode or encode, or the whole is over a limit: [`Limits::frames`], [`Limits::frame_pixels`]
+/// and [`Limits::animation_time`] count here beside those of a single picture.
+pub fn animate(source: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Variant, MotionError> {
+    let bytes = motion::animate(source, recipe, limits)?;
+    if recipe.source_may_serve && bytes.len() >= source.len() {
+        return Ok(Variant::SourceIsBest);
+    }
+    Ok(Variant::Encoded(Arc::new(Encoded::new(bytes, Format::Webp))))
 }

@@ -172,7 +172,9 @@ impl Search<'_> {
     fn run(&mut self, recipe: &Recipe) -> Result<(), Stop> {
         self.attempt(Made::First, |raster, _| encode::first(raster, recipe))?;
         match recipe.offer {
-            Offer::Webp | Offer::Only(Format::Webp) => self.best_of(Family::WebpPalette, Self::lossy)?,
+            Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
+                self.best_of(Family::WebpPalette, Self::lossy)?
+            }
             Offer::Avif => {
                 self.best_of(Family::WebpPalette, Self::lossy)?;
                 self.avif()?;
@@ -188,7 +190,9 @@ impl Search<'_> {
             return Ok(());
         }
         self.attempt(Made::Exact, |raster, _| match recipe.offer {
-            Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp::lossless(raster)?, None)),
+            Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
+                Ok((Format::Webp, webp::lossless(raster)?, None))
+            }
             _ => Ok((Format::Png, png::exact(raster)?, None)),
         })?;
         Ok(())

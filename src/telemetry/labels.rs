@@ -184,6 +184,8 @@ words! {
         Decode = "decode",
         /// Pixels to a file.
         ResizeEncode = "resize_encode",
+        /// All frames of a moving picture, decoded, resized and encoded.
+        Animate = "animate",
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Offer {
     Basic,
     /// `format=` named one.
     Only(Format),
+    /// All frames of a moving source, as animated WebP, or the source, whichever is smaller.
+    Moving,
 }
 
 /// The size and shape of a variant, resolved against its source: never larger than it.

@@ -15,21 +15,41 @@ const AVIF_PAYS: RangeInclusive<u64> = 96 * 96..=256 * 256;
 impl Transform {
     /// What to send of `source` to a client to which `offer` may be made.
     ///
-    /// An animated source is stilled when anything was asked of it and left alone when nothing was; with
-    /// `format=original` a source is left alone unless its size or quality has to change.
+    /// With `format=original` a source is left alone unless its size or quality has to change.
     #[must_use]
     pub fn plan(&self, offer: OfferKind, source: &SourceInfo) -> Plan {
         let geometry = geometry(self.edges, source);
+        let changes = geometry != Geometry::Keep || self.quality.is_some();
         let stilled = source.animated && self.animated == Some(false);
-        let untouched = match offer {
-            OfferKind::Original => geometry == Geometry::Keep && self.quality.is_none() && !stilled,
-            // With `format=avif` where none may be made it is another offer, and nothing was asked.
-            OfferKind::Only(_) => false,
-            OfferKind::Avif | OfferKind::Webp | OfferKind::Basic | OfferKind::Alone(_) => {
-                source.animated && self.is_identity()
+        if offer == OfferKind::Original && !changes && !stilled {
+            return Plan::Untouched;
+        }
+        if source.animated && self.animated == Some(true) {
+            return self.plan_moving(geometry, offer, source);
+        }
+        Plan::Render(self.recipe(geometry, offer, source))
+    }
+
+    /// Frames are only ever encoded as WebP. Whom that does not suit gets the source as it is, whatever size was asked for,
+    /// or the first frame where the source would not be shown either.
+    fn plan_moving(&self, geometry: Geometry, kind: OfferKind, source: &SourceInfo) -> Plan {
+        let is_webp = source.format == SourceFormat::Webp;
+        let source_suits = match kind {
+            OfferKind::Avif | OfferKind::Webp => true,
+            OfferKind::Only(Format::Webp) => is_webp,
+            OfferKind::Original if is_webp => true,
+            OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Original if !is_webp => return Plan::Untouched,
+            OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Original | OfferKind::Only(_) => {
+                return Plan::Render(self.recipe(geometry, kind, source));
             }
         };
-        if untouched { Plan::Untouched } else { Plan::Render(self.recipe(geometry, offer, source)) }
+        Plan::Render(Recipe {
+            geometry,
+            offer: Offer::Moving,
+            quality: self.quality,
+            background: WHITE,
+            source_may_serve: source_suits && keeps_aspect(geometry, source),
+        })
     }
 
     fn recipe(&self, geometry: Geometry, kind: OfferKind, source: &SourceInfo) -> Recipe {
@@ -265,12 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn an_animated_source_is_stilled_only_on_request() {
-        for query in ["", "animated=true", "dpr=2&bg=000000", "format=avif"] {
-            assert_eq!(transform(query).plan(OfferKind::Webp, &MOVING), Plan::Untouched, "{query}");
-        }
-        for query in ["animated=false", "size=128", "animated=true&size=32", "q=80"] {
-            assert!(!recipe(query, OfferKind::Webp, MOVING).source_may_serve, "{query}");
+    fn an_animated_source_is_stilled_unless_it_is_to_move() {
+        for query in ["", "animated=false", "size=128", "size=32", "q=80"] {
+            for offer in [OfferKind::Webp, OfferKind::Basic, OfferKind::Only(Format::Webp)] {
+                let recipe = recipe(query, offer, MOVING);
+                assert!(recipe.offer != Offer::Moving && !recipe.source_may_serve, "{query} {offer:?}");
+            }
         }
         for (query, format) in [("f=png", Format::Png), ("f=avif", Format::Avif)] {
             let stilled = recipe(query, OfferKind::Only(format), MOVING);
@@ -279,6 +299,41 @@ mod tests {
         assert_eq!(transform("f=original").plan(OfferKind::Original, &MOVING), Plan::Untouched);
         let stilled = recipe("f=original&animated=0", OfferKind::Original, MOVING);
         assert_eq!((stilled.geometry, stilled.offer), (Keep, Offer::Only(Format::Png)));
+    }
+
+    #[test]
+    fn what_moves_is_webp_or_the_source() {
+        let webp = SourceInfo { format: SourceFormat::Webp, ..MOVING };
+        let png = SourceInfo { format: SourceFormat::Png, ..MOVING };
+        let (jpeg, only) = (OfferKind::Alone(Format::Jpeg), OfferKind::Only(Format::Webp));
+        let small = Scale { width: 32, height: 32 };
+        let check = |query: &str, offer, source, want: Option<(Offer, Geometry, bool)>| {
+            let plan = transform(&format!("animated=1&{query}")).plan(offer, &source);
+            let got = match plan {
+                Plan::Untouched => None,
+                Plan::Render(recipe) => Some((recipe.offer, recipe.geometry, recipe.source_may_serve)),
+            };
+            assert_eq!(got, want, "{query} {offer:?} {source:?}");
+        };
+        for source in [MOVING, png, webp] {
+            check("", OfferKind::Webp, source, Some((Offer::Moving, Keep, true)));
+            check("size=32", OfferKind::Webp, source, Some((Offer::Moving, small, true)));
+            check("size=32&bg=000000", only, source, Some((Offer::Moving, small, source == webp)));
+            check("", OfferKind::Original, source, None);
+            check("f=png", OfferKind::Only(Format::Png), source, Some((Offer::Only(Format::Png), Keep, false)));
+        }
+        let cut = Some((Offer::Moving, Crop { width: 32, height: 64 }, false));
+        check("w=32&h=64", OfferKind::Webp, MOVING, cut);
+        for (query, source) in [("", MOVING), ("size=32", MOVING), ("q=50", png)] {
+            check(query, OfferKind::Basic, source, None);
+            check(query, jpeg, source, None);
+            check(query, OfferKind::Original, source, None);
+        }
+        check("", OfferKind::Basic, webp, Some((Offer::Basic, Keep, false)));
+        check("size=32", jpeg, webp, Some((Offer::Only(Format::Jpeg), small, false)));
+        check("size=32", OfferKind::Original, webp, Some((Offer::Moving, small, true)));
+        // What does not move is as if nothing had been said.
+        assert_eq!(transform("animated=1").plan(OfferKind::Webp, &STILL), transform("").plan(OfferKind::Webp, &STILL));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub use super::sizes::{Sizes, SizesError};
 
 use super::hints::Hints;
 use super::query::pairs;
+use crate::identity::PictureKind;
 
 /// The longest raw query that is looked at, in bytes. Upstream refuses a target over 2048 bytes itself
 /// (`ServiceSettings.MaximumURLLength`).
@@ -156,14 +157,13 @@ impl Transform {
         Ok(Parsed { transform: asked.resolve(sizes, hints), stamp })
     }
 
-    /// Whether nothing was asked of the pixels, the format or the encoding: every stock client. What cannot matter by
-    /// itself (`dpr`, `fit`, `background`, `animated=true`) asks nothing, and nor does AVIF where none may be made.
+    /// Settles what depends on what is shown: emoji move where the query does not say otherwise.
     #[must_use]
-    pub fn is_identity(&self) -> bool {
-        self.edges == Edges::Source
-            && matches!(self.format, RequestedFormat::Auto | RequestedFormat::Avif)
-            && self.quality.is_none()
-            && self.animated != Some(false)
+    pub fn of(mut self, kind: PictureKind) -> Self {
+        if kind == PictureKind::Emoji {
+            self.animated.get_or_insert(true);
+        }
+        self
     }
 
     /// What `format=` asks for, which negotiation turns into an offer.
@@ -456,12 +456,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn identity_asks_nothing() {
-        for query in ["", "_=5", "dpr=2", "fit=fill", "bg=000000", "animated=true", "format=auto", "f=avif", "SIZE=5"] {
-            assert!(transform(query).is_identity(), "{query}");
-        }
-        for query in ["size=256", "w=1", "h=1", "q=80", "animated=false", "f=webp", "f=original"] {
-            assert!(!transform(query).is_identity(), "{query}");
+    fn emoji_move_unless_they_are_asked_not_to() {
+        for (query, kind, animated) in [
+            ("size=32", PictureKind::Emoji, Some(true)),
+            ("animated=1", PictureKind::Emoji, Some(true)),
+            ("animated=0", PictureKind::Emoji, Some(false)),
+            ("size=32", PictureKind::User, None),
+            ("animated=1", PictureKind::Team, Some(true)),
+            ("animated=0", PictureKind::Default, Some(false)),
+        ] {
+            assert_eq!(transform(query).of(kind).animated, animated, "{query} {kind:?}");
         }
     }
 

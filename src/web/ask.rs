@@ -162,7 +162,7 @@ impl<'a> Ask<'a> {
             must_ask: self.must_ask(),
             max_age: self.directives.max_age,
             stamp: parsed.stamp,
-            transform: parsed.transform,
+            transform: parsed.transform.of(kind),
             offer: negotiated.offer,
         };
         Ok(Wanted { wish, negotiated })

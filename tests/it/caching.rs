@@ -327,16 +327,18 @@ async fn every_format_is_read_and_no_variant_is_longer_than_its_source() {
 }
 
 #[actix_web::test]
-async fn a_moving_picture_is_stilled_only_when_something_is_asked_of_it() {
+async fn a_moving_picture_is_shown_by_its_first_frame_unless_it_is_to_move() {
     let moving = moving_gif(&[solid(RED), solid(BLUE)]);
     let upstream = Upstream::showing("1", moving.clone()).await;
     let proxy = Proxy::before(upstream.address);
 
-    let untouched = proxy.send(&Request::picture("").accept(WEBP)).await;
-    assert_eq!((untouched.header("content-type"), &untouched.body[..]), (Some("image/gif"), &moving[..]));
-    let stilled = proxy.send(&Request::picture("size=32").accept(WEBP)).await;
-    assert_eq!((stilled.header("content-type"), stilled.dimensions()), (Some("image/webp"), (32, 32)));
-    assert!(stilled.looks(RED), "the first frame");
+    for (query, edge) in [("", 128), ("size=32", 32), ("size=32&animated=0", 32)] {
+        let stilled = proxy.send(&Request::picture(query).accept(WEBP)).await;
+        assert_eq!((stilled.header("content-type"), stilled.dimensions()), (Some("image/webp"), (edge, edge)));
+        assert!(stilled.looks(RED), "{query}");
+    }
+    let original = proxy.send(&Request::picture("format=original").accept(WEBP)).await;
+    assert_eq!((original.header("content-type"), &original.body[..]), (Some("image/gif"), &moving[..]));
 }
 
 #[actix_web::test]

@@ -135,11 +135,11 @@ fn refused(why: &str) -> EncodeError {
 }
 
 /// libwebp's copy of the pixels.
-struct Picture(WebPPicture);
+pub(super) struct Picture(WebPPicture);
 
 impl Picture {
     /// Copies the pixels: as they are (`exact`), or at once as the planes of a lossy encoding.
-    fn import(raster: &Raster, exact: bool) -> Result<Self, EncodeError> {
+    pub(super) fn import(raster: &Raster, exact: bool) -> Result<Self, EncodeError> {
         let edge = |pixels: u32| c_int::try_from(pixels).map_err(|_| refused("an edge over 2^31"));
         let mut picture = Self(WebPPicture::new().map_err(|()| refused("libwebp of another version"))?);
         picture.0.use_argb = c_int::from(exact);
@@ -156,6 +156,10 @@ impl Picture {
             }
         };
         if imported == 0 { Err(refused("out of memory")) } else { Ok(picture) }
+    }
+
+    pub(super) const fn as_mut_ptr(&mut self) -> *mut WebPPicture {
+        &raw mut self.0
     }
 }
 
