@@ -23,7 +23,7 @@ fn main() {
         );
         println!("|---|---|---|---|---|---|---|---|---|");
         for class in CLASSES {
-            let pictures = corpus::named(class);
+            let pictures = corpus::files(class);
             for edge in EDGES {
                 let mut row = Row::new(if class == "letter" { 90.0 } else { 80.0 });
                 for (picture, file) in &pictures {

@@ -10,13 +10,9 @@ pub(crate) const CLASSES: [&str; 3] = ["photo", "illu", "letter"];
 /// Pixels a side.
 pub(crate) const EDGES: [u32; 5] = [24, 32, 40, 64, 128];
 
-/// The PNG files of `class`: those that are published here, and those of the folder that `AVATAR_PROXY_CORPUS` names.
-pub(crate) fn files(class: &str) -> Vec<Vec<u8>> {
-    named(class).into_values().collect()
-}
-
-/// The same, by name.
-pub(crate) fn named(class: &str) -> BTreeMap<String, Vec<u8>> {
+/// The PNG files of `class` by name: those that are published here, and those of the folder that `AVATAR_PROXY_CORPUS`
+/// names.
+pub(crate) fn files(class: &str) -> BTreeMap<String, Vec<u8>> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/pictures");
     let further = std::env::var_os("AVATAR_PROXY_CORPUS");
     let mut found = BTreeMap::new();

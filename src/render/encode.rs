@@ -131,7 +131,7 @@ fn tolerance(raster: &Raster, content: Content, quality: Option<u8>) -> f64 {
     let usual = match content {
         Content::Letter if raster.len() <= TINY_LETTER_PIXELS => 24.0,
         Content::Letter => 20.0,
-        Content::Drawing => (9600.0 / edge).min(160.0),
+        Content::Drawing => (9600.0 / edge).min(170.0),
         Content::Photo => 64.0,
     };
     usual * quality.map_or(1.0, |quality| (f64::from(100 - quality) / 20.0).powi(2))

@@ -10,8 +10,7 @@ use fast_ssim2::{PixelDescriptor, PixelSlice, Ssimulacra2Reference};
 /// From this edge on every scale counts.
 const LEAST_EDGE: u32 = 128;
 
-/// The most pixels that are compared, mirror images and all; they take some 8 MiB while they are, and twice that with
-/// alpha.
+/// The most pixels that are compared, mirror images and all: some 8 MiB while they are, and half as much again with alpha.
 const MOST_PIXELS: u64 = 1 << 16;
 
 /// What transparent pictures are shown on: the lightest theme, and a dark one.
@@ -145,7 +144,7 @@ mod tests {
                 judge(&original).score(&webp::decode(&file, &original).expect("decodes"))
             };
             let scores = [score(10.0), score(50.0), score(78.0), score(95.0)];
-            assert!(scores.is_sorted() && scores[0] < 60.0 && scores[3] > 85.0, "{edge}: {scores:?}");
+            assert!(scores.is_sorted() && scores[0] < 60.0 && scores[3] > 80.0, "{edge}: {scores:?}");
             // The point of mirror images: about the same at all sizes.
             assert!((70.0..90.0).contains(&scores[2]), "{edge}: {scores:?}");
         }

@@ -276,7 +276,7 @@ impl Search<'_> {
         let colours = if self.content == Content::Letter { LETTER_COLOURS } else { FEW_COLOURS };
         let mut step = Family::step_of_colours(colours);
         if self.content == Content::Photo && self.raster.len() > PALETTE_PHOTO_PIXELS {
-            // The first family of a kind has not been tried yet, so whatever is too long here is so for all.
+            // When so few colours are too long already, there is no hope for as many as it takes.
             if matches!(self.step(families[0], step)?, Verdict::TooLong(_)) {
                 return Ok(());
             }
@@ -289,21 +289,20 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Looks for the coarsest step of `family` that passes, by at most `tries`, and gives where it looked last.
+    /// Looks for the coarsest step of `family` that passes, by at most `tries` and one more, and gives about where it is.
     fn descend(&mut self, family: Family, start: usize, tries: usize) -> Result<usize, Stop> {
         let coarsest = family.coarsest();
         let mut step = start.min(coarsest);
-        let (mut fine, mut coarse): (Option<(usize, Verdict)>, Option<(usize, f64)>) = (None, None);
+        let (mut fine, mut coarse) = (None, None);
         for _ in 0..tries {
             match self.step(family, step)? {
                 Verdict::Failed(by) => coarse = Some((step, by)),
                 better => fine = Some((step, better)),
             }
-            let next = between(&family, fine, coarse);
-            let Some(next) = next.filter(|&next| next <= coarsest) else {
-                break;
-            };
-            step = next;
+            match between(&family, fine, coarse).map(|next| next.min(coarsest)) {
+                Some(next) if next != step => step = next,
+                _ => break,
+            }
         }
         if let Some((failed, by)) = coarse
             && by < NEARLY
@@ -341,13 +340,15 @@ impl Search<'_> {
         }
         let seen = seen.map_or_else(|| encode::seen(format, &file, self.raster), Ok)?;
         let score = self.judge.score(&seen);
-        let asked = match made {
-            Made::By(family, _) if family.is_palette() && self.content != Content::Letter => {
-                self.target + PALETTE_MARGIN
-            }
-            _ => self.target,
+        let palette = match made {
+            // It does not tell, but lossy WebP is what drawings hardly ever get.
+            Made::First => format == Format::Png || format == Format::Webp && self.content == Content::Drawing,
+            Made::Exact => false,
+            Made::By(family, _) => family.is_palette(),
         };
-        let passes = score >= asked.min(100.0) || made == Made::Exact;
+        let margin = if palette && self.content != Content::Letter { PALETTE_MARGIN } else { 0.0 };
+        let asked = (self.target + margin).min(100.0);
+        let passes = score >= asked || made == Made::Exact;
         if passes || !self.tries.passes && best.is_none_or(|best| best.score < Some(score)) {
             self.tries.best = self.tries.all.len();
             self.tries.passes = passes;
@@ -379,13 +380,12 @@ fn between(family: &Family, fine: Option<(usize, Verdict)>, coarse: Option<(usiz
             (coarse > 0).then(|| coarse.saturating_sub((by / score_slope).round().clamp(1.0, 64.0) as usize))
         }
         (Some((fine, verdict)), Some((coarse, by))) => {
-            let (low, high) = (fine + 1, coarse.checked_sub(1)?);
+            let room = coarse.checked_sub(fine).filter(|&room| room > 1)?;
             let share = match verdict {
                 Verdict::Passed(passed) => passed / (passed + by),
                 _ => 0.5,
             };
-            let step = fine + ((coarse - fine) as f64 * share).round() as usize;
-            (low <= high).then(|| step.clamp(low, high))
+            Some(fine + ((room as f64 * share).round() as usize).clamp(1, room - 1))
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn reduce(raster: &Raster, tolerance: f64) -> Option<Indexed> {
     let counted = Counted::of(raster);
     let chosen = quantise(&counted.colours, tolerance)?;
     let palette = ordered(chosen.clone());
-    let place = |colour| u8::try_from(palette.partition_point(|other| rank(other) < rank(colour))).ok();
+    let place = |&colour| u8::try_from(palette.partition_point(|&other| rank(other) < rank(colour))).ok();
     let places: Vec<u8> = chosen.iter().map(place).collect::<Option<_>>()?;
     let indices = counted.indices.iter().map(|&index| places[index as usize]).collect();
     Some(Indexed { width: raster.width, height: raster.height, palette, indices })
@@ -53,12 +53,12 @@ pub(super) fn reduce(raster: &Raster, tolerance: f64) -> Option<Indexed> {
 /// Puts the colours of a palette in an order that is a matter of the colours alone: those with transparency come first,
 /// since PNG then stores no alpha for the rest.
 fn ordered(mut palette: Vec<[u8; 4]>) -> Vec<[u8; 4]> {
-    palette.sort_unstable_by_key(rank);
+    palette.sort_unstable_by_key(|&colour| rank(colour));
     palette.dedup();
     palette
 }
 
-fn rank(&[r, g, b, a]: &[u8; 4]) -> (u8, u16, u8, u8, u8) {
+fn rank([r, g, b, a]: [u8; 4]) -> (u8, u16, u8, u8, u8) {
     (a, u16::from(r) + u16::from(g) + u16::from(b), r, g, b)
 }
 

@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 
 /// What comes to 80 on the scale of SSIMULACRA2 on most photographs, and on the tiniest with the settings for small ones.
 const QUALITY: f32 = 78.0;
-const TINY_QUALITY: f32 = 76.0;
+const TINY_QUALITY: f32 = 75.0;
 
 /// Up to this many pixels the settings for small pictures pay.
 const SMALL_PIXELS: usize = 64 * 64;
