@@ -304,7 +304,7 @@ words! {
 }
 
 impl Word for crate::variant::Format {
-    const ALL: &'static [Self] = &[Self::Webp, Self::Png, Self::Jpeg];
+    const ALL: &'static [Self] = &[Self::Avif, Self::Webp, Self::Png, Self::Jpeg];
 
     fn word(self) -> &'static str {
         self.name()
