@@ -25,7 +25,7 @@ fn emoji(query: &str) -> Request {
 /// How many frames of a WebP there are.
 fn frames(answer: &Answer) -> usize {
     let decoder = WebPDecoder::new(Cursor::new(&answer.body[..])).expect("a WebP");
-    if decoder.has_animation() { decoder.into_frames().map(|frame| frame.expect("a frame")).count() } else { 1 }
+    if decoder.has_animation() { decoder.into_frames().collect_frames().expect("whole frames").len() } else { 1 }
 }
 
 fn kind(answer: &Answer) -> &str {
