@@ -4,9 +4,11 @@ use super::certificate::Certificate;
 use super::pulse::Limits;
 use super::stream::{Socket, Stream};
 use super::sweep::Connections;
-use super::{Refusal, Stage};
+use super::{Refusal, Stage, upgrade};
 use crate::telemetry::Telemetry;
+use actix_codec::Framed;
 use actix_http::error::{DispatchError, ParseError};
+use actix_http::h1::Codec;
 use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// How long a client whose request was answered before it was read may go on sending it.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// What each thread needs to serve connections.
 #[derive(Clone, Debug)]
@@ -35,7 +37,8 @@ pub struct Settings {
     pub certificate: Option<Certificate>,
 }
 
-/// Serves each connection of a thread with `answer`, which is the thread's own. `refuse` counts what is no request, and
+/// Serves each connection of a thread with `answer`, which is the thread's own. What asks for an upgrade to WebSocket, or is
+/// CONNECT, may be answered with a [`Switch`](super::Switch), and else by an answer that is its connection's last. `refuse` counts what is no request, and
 /// makes the whole answer to it.
 pub fn serve<A, F, R>(
     settings: &Settings,
@@ -51,12 +54,19 @@ where
     let acceptor = certificate.map(|certificate| TlsAcceptor::from(certificate.server()));
     let refuse = Rc::new(refuse);
     let connections = Connections::looked_after(limits, stage, refuse);
-    let among = connections.clone();
+    let (among, upgraded_among, upgrades) = (connections.clone(), connections.clone(), answer.clone());
     let http = HttpService::build()
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Stream, data| _ = data.insert(stream.pulse().clone()))
+        .upgrade(fn_service(move |(request, framed): (Request, Framed<Stream, Codec>)| {
+            let (answer, among) = (upgrades.clone(), upgraded_among.clone());
+            async move {
+                upgrade::serve(request, framed, answer, &among).await;
+                Ok::<_, Infallible>(())
+            }
+        }))
         .finish(fn_service(move |request: Request| {
             // actix says `Connection: upgrade` in every answer to a request that says so, and keeps no such connection;
             // but only a 101 upgrades anything (RFC 9110 section 7.8).
