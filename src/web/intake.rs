@@ -37,11 +37,6 @@ impl Intake {
         .await
     }
 
-    /// The connection that it comes over.
-    pub(super) fn pulse(&self) -> Option<Rc<Pulse>> {
-        self.pulse.clone()
-    }
-
     fn is(&self, body: Body) {
         if let Some(pulse) = &self.pulse {
             pulse.body_is(body);

@@ -91,12 +91,13 @@ impl Tunnel {
 
     /// Bytes both ways, in one task. Each side may say its last and still hear the other, but when upstream has, the client
     /// is waited for no longer than it takes to answer that.
-    async fn carry(self, client: Upgraded, ledger: Ledger) {
+    async fn carry(self, client: Upgraded, mut ledger: Ledger) {
         let Self { upstream, ears, stage, idle } = self;
         let (from_upstream, to_upstream) = split(upstream);
         let (from_client, to_client) = split(client);
         let mut up = pin!(client_to_upstream(from_client, to_upstream, idle));
-        let down = Downstream { from_upstream, to_client, ears, stage, boundary: Boundary::default(), ledger };
+        let (boundary, ledger) = (Boundary::default(), &mut ledger);
+        let down = Downstream { from_upstream, to_client, ears, stage, boundary, ledger };
         let mut down = pin!(down.carry());
         tokio::select! {
             said = &mut up => if said.is_ok() {
@@ -152,16 +153,17 @@ async fn hand_over(mut chunk: &[u8], to_upstream: &mut WriteHalf<upstream::Tunne
 }
 
 /// Upstream's side of a tunnel on its way to the client.
-struct Downstream {
+struct Downstream<'a> {
     from_upstream: ReadHalf<upstream::Tunnel>,
     to_client: WriteHalf<Upgraded>,
     ears: Option<Ears>,
     stage: watch::Receiver<Stage>,
     boundary: Boundary,
-    ledger: Ledger,
+    /// Open until both ways have ended.
+    ledger: &'a mut Ledger,
 }
 
-impl Downstream {
+impl Downstream<'_> {
     /// Hands over what upstream says until it hangs up or the process has to. Whether the client takes anything is watched
     /// by its connection.
     ///

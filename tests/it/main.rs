@@ -56,4 +56,5 @@ mod slow_clients;
 mod slow_upstream;
 mod stock_clients;
 mod streaming;
+mod tunnels;
 mod websocket;
