@@ -9,7 +9,7 @@ use crate::telemetry::Telemetry;
 use actix_codec::Framed;
 use actix_http::error::{DispatchError, ParseError};
 use actix_http::h1::Codec;
-use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
+use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
 use bytes::Bytes;
@@ -38,8 +38,8 @@ pub struct Settings {
 }
 
 /// Serves each connection of a thread with `answer`, which is the thread's own. What asks for an upgrade to WebSocket, or is
-/// CONNECT, may be answered with a [`Switch`](super::Switch), and else by an answer that is its connection's last. `refuse` counts what is no request, and
-/// makes the whole answer to it.
+/// a CONNECT, may be answered by a 101 with a [`Switch`](super::Switch); any other answer to it is the connection's last.
+/// `refuse` counts what is no request, and makes the whole answer to it.
 pub fn serve<A, F, R>(
     settings: &Settings,
     answer: A,
@@ -54,14 +54,14 @@ where
     let acceptor = certificate.map(|certificate| TlsAcceptor::from(certificate.server()));
     let refuse = Rc::new(refuse);
     let connections = Connections::looked_after(limits, stage, refuse);
-    let (among, upgraded_among, upgrades) = (connections.clone(), connections.clone(), answer.clone());
+    let (among, leaving, upgrade) = (connections.clone(), connections.clone(), answer.clone());
     let http = HttpService::build()
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Stream, data| _ = data.insert(stream.pulse().clone()))
         .upgrade(fn_service(move |(request, framed): (Request, Framed<Stream, Codec>)| {
-            let (answer, among) = (upgrades.clone(), upgraded_among.clone());
+            let (answer, among) = (upgrade.clone(), leaving.clone());
             async move {
                 upgrade::serve(request, framed, answer, &among).await;
                 Ok::<_, Infallible>(())
@@ -69,12 +69,12 @@ where
         }))
         .finish(fn_service(move |request: Request| {
             // actix says `Connection: upgrade` in every answer to a request that says so, and keeps no such connection;
-            // but only a 101 upgrades anything (RFC 9110 section 7.8).
+            // but nothing is upgraded here (RFC 9110 section 7.8).
             let wants_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
             let (asked, among) = (answer(request), among.clone());
             async move {
                 let mut response = asked.await;
-                if (among.drain() || wants_upgrade) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if among.drain() || wants_upgrade {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 Ok::<_, Infallible>(response)

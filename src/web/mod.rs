@@ -167,7 +167,7 @@ struct Inbound {
     headers: HeaderMap,
     body: ClientBody,
     /// What the connection becomes once it is answered.
-    tunnel: Option<Tunnel>,
+    tunnel: Option<Box<Tunnel>>,
     /// The client's address; `None` where the peer may well be a proxy that is not declared as one.
     client: Option<IpAddr>,
     ledger: Ledger,

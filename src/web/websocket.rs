@@ -45,7 +45,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
             let ears = Ears::for_tunnel(front, inbound, &head);
             headers::strip_response_hop_by_hop(&mut head);
             let (stage, idle) = (front.stage.clone(), front.upstream.idle_timeout());
-            inbound.tunnel = Some(Tunnel { upstream, ears, stage, idle });
+            inbound.tunnel = Some(Box::new(Tunnel { upstream, ears, stage, idle }));
             Ok(switching(&head))
         }
         UpgradeAnswer::Declined(answer) => {
