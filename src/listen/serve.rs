@@ -94,13 +94,17 @@ where
                     let peer = socket.peer();
                     let stream = match acceptor {
                         None => Stream::plain(socket),
-                        Some(acceptor) => match Stream::encrypted(socket, &acceptor).await {
+                        Some(acceptor) => match Box::pin(Stream::encrypted(socket, &acceptor)).await {
                             Some(stream) => stream,
                             None => return Ok(()),
                         },
                     };
-                    let pulse = stream.pulse().clone();
-                    let ended = http.call((stream, Protocol::Http1, peer)).await;
+                    let (pulse, sequel) = (stream.pulse().clone(), stream.sequel().clone());
+                    // On the heap: what actix needs for a connection is let go while that goes on as a tunnel.
+                    let ended = Box::pin(http.call((stream, Protocol::Http1, peer))).await;
+                    if let Some(sequel) = sequel.take() {
+                        sequel.await;
+                    }
                     if let Err(DispatchError::Parse(error)) = ended
                         && pulse.refuse()
                     {

@@ -59,7 +59,7 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
     .await
 }
 
-/// Answers `request`, and follows its connection to the end.
+/// Answers `request`. If the connection becomes something else it is left at that, as its sequel; otherwise it ends here.
 pub(super) async fn serve<F>(
     request: Request,
     framed: Framed<Stream, Codec>,
@@ -87,7 +87,8 @@ pub(super) async fn serve<F>(
     let Some(Switch(becomes)) = switch else { return part(stream, codec, response).await };
     stream.pulse().body_is(Body::Awaited);
     if say(&mut stream, codec, response.into()).await.is_ok() {
-        becomes(Upgraded { stream, early: early.freeze() }).await;
+        let sequel = stream.sequel().clone();
+        sequel.set(Some(becomes(Upgraded { stream, early: early.freeze() })));
     }
 }
 
