@@ -61,7 +61,7 @@ async fn f37_what_is_said_instead_of_a_101_arrives_whole_and_ends_the_connection
         let upstream = Upstream::answering(said).await;
         let proxy = Proxy::before(upstream.address);
         // What it sends meanwhile must not reset the connection before all has arrived.
-        let mut stream = connect(proxy.address, &[0x55; 20_000]).await;
+        let mut stream = connect(proxy.address, &[0x55; 16_000]).await;
         let got = read_answer(&mut stream, "GET").await;
         assert_eq!((got.status, got.body.len(), got.complete), (403, body.len(), true));
         assert_eq!((got.header("connection"), got.header("transfer-encoding")), (Some("close"), None));
@@ -182,8 +182,8 @@ async fn a_tunnel_is_one_request_as_long_as_it_lasts() {
     let (upstream, _told) = echoing(switching(ACCEPT)).await;
     let proxy = Proxy::before(upstream.address);
     let mut stream = tunnel(&proxy).await;
-    stream.write_all(&[7; 50_000]).await.expect("taken");
-    stream.read_exact(&mut [0; 50_000]).await.expect("an echo");
+    stream.write_all(&[7; 16_000]).await.expect("taken");
+    stream.read_exact(&mut [0; 16_000]).await.expect("an echo");
     let answered = "avatar_proxy_requests_total{route=\"websocket\",outcome=\"passed\"}";
     let passed = "avatar_proxy_client_bytes_total{route=\"websocket\"}";
     assert_eq!(proxy.metrics(&[IN_FLIGHT, CONNECTIONS, answered]).await, [1, 1, 0]);
@@ -191,5 +191,5 @@ async fn a_tunnel_is_one_request_as_long_as_it_lasts() {
     while proxy.metric(IN_FLIGHT).await > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(proxy.metrics(&[answered, passed]).await, [1, 50_000]);
+    assert_eq!(proxy.metrics(&[answered, passed]).await, [1, 16_000]);
 }
