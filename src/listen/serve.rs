@@ -4,10 +4,12 @@ use super::certificate::Certificate;
 use super::pulse::{LINGER, Limits, Pulse};
 use super::stream::{Socket, Stream};
 use super::sweep::Connections;
-use super::{Refusal, Stage};
+use super::{Refusal, Stage, upgrade};
 use crate::telemetry::Telemetry;
+use actix_codec::Framed;
 use actix_http::error::{DispatchError, ParseError};
-use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
+use actix_http::h1::Codec;
+use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
 use bytes::Bytes;
@@ -38,8 +40,9 @@ pub struct Settings {
     pub certificate: Option<Certificate>,
 }
 
-/// Serves each connection of a thread with `answer`, which is the thread's own. `refuse` counts what is no request, and
-/// makes the whole answer to it.
+/// Serves each connection of a thread with `answer`, which is the thread's own. What asks for an upgrade to WebSocket, or is
+/// a CONNECT, may be answered by a 101 with a [`Switch`](super::Switch); any other answer to it is the connection's last.
+/// `refuse` counts what is no request, and makes the whole answer to it.
 pub fn serve<A, F, R>(
     settings: &Settings,
     answer: A,
@@ -54,15 +57,22 @@ where
     let acceptor = certificate.map(|certificate| TlsAcceptor::from(certificate.server()));
     let refuse = Rc::new(refuse);
     let connections = Connections::looked_after(limits, stage, refuse);
-    let among = connections.clone();
+    let (among, leaving, upgrade) = (connections.clone(), connections.clone(), answer.clone());
     let http = HttpService::build()
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Stream, data| _ = data.insert(stream.pulse().clone()))
+        .upgrade(fn_service(move |(request, framed): (Request, Framed<Stream, Codec>)| {
+            let (answer, among) = (upgrade.clone(), leaving.clone());
+            async move {
+                upgrade::serve(request, framed, answer, &among).await;
+                Ok::<_, Infallible>(())
+            }
+        }))
         .finish(fn_service(move |request: Request| {
             // actix says `Connection: upgrade` in every answer to a request that says so, and keeps no such connection;
-            // but only a 101 upgrades anything (RFC 9110 section 7.8).
+            // but nothing is upgraded here (RFC 9110 section 7.8).
             let wants_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
             let wants_close = request.head().connection_type() == ConnectionType::Close;
             let pulse = request.conn_data::<Rc<Pulse>>().cloned().expect("each connection brings its own");
@@ -73,7 +83,7 @@ where
                 }
                 let mut response = asked.await;
                 let closes = among.drain() || wants_upgrade || wants_close;
-                if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if closes {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 if response.head().connection_type() == ConnectionType::Close {
@@ -97,13 +107,17 @@ where
                     let peer = socket.peer();
                     let stream = match acceptor {
                         None => Stream::plain(socket),
-                        Some(acceptor) => match Stream::encrypted(socket, &acceptor).await {
+                        Some(acceptor) => match Box::pin(Stream::encrypted(socket, &acceptor)).await {
                             Some(stream) => stream,
                             None => return Ok(()),
                         },
                     };
-                    let pulse = stream.pulse().clone();
-                    let ended = http.call((stream, Protocol::Http1, peer)).await;
+                    let (pulse, sequel) = (stream.pulse().clone(), stream.sequel().clone());
+                    // On the heap: what actix needs for a connection is let go while that goes on as a tunnel.
+                    let ended = Box::pin(http.call((stream, Protocol::Http1, peer))).await;
+                    if let Some(sequel) = sequel.take() {
+                        sequel.await;
+                    }
                     if let Err(DispatchError::Parse(error)) = ended
                         && pulse.refuse()
                     {

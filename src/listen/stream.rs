@@ -4,6 +4,8 @@ use super::Refusal;
 use super::pulse::{Over, Pulse, Silence};
 use super::sweep::Member;
 use bytes::{Buf, Bytes};
+use futures_util::future::LocalBoxFuture;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -101,11 +103,15 @@ pub(super) struct Stream {
     transport: Transport,
     /// What we say in actix's place, as far as it has not gone out.
     farewell: Option<Bytes>,
+    sequel: Sequel,
 }
+
+/// What the connection goes on as when it is HTTP no more; shared with whoever waits for the end of that.
+pub(super) type Sequel = Rc<Cell<Option<LocalBoxFuture<'static, ()>>>>;
 
 impl Stream {
     pub(super) fn plain(socket: Socket) -> Self {
-        Self { transport: Transport::Plain(socket), farewell: None }
+        Self { transport: Transport::Plain(socket), farewell: None, sequel: Sequel::default() }
     }
 
     /// The connection once keys are agreed upon; `None` when that fails or takes too long.
@@ -117,7 +123,7 @@ impl Stream {
             None => handshake.as_mut().poll(context).map(Result::ok),
         });
         let tls = agreed.await?;
-        Some(Self { transport: Transport::Tls(Box::new(tls)), farewell: None })
+        Some(Self { transport: Transport::Tls(Box::new(tls)), farewell: None, sequel: Sequel::default() })
     }
 
     fn member(&self) -> &Member {
@@ -130,6 +136,11 @@ impl Stream {
     /// What is known of the connection.
     pub(super) fn pulse(&self) -> &Rc<Pulse> {
         self.member().pulse()
+    }
+
+    /// What it goes on as.
+    pub(super) fn sequel(&self) -> &Sequel {
+        &self.sequel
     }
 
     /// What actix says to what is no request has an empty body, and nobody has counted it: ours has neither fault.

@@ -101,6 +101,16 @@ impl Ledger {
         response
     }
 
+    /// The answer is a 101: the account stays open as long as what comes of that.
+    pub(super) fn switched(&mut self) {
+        self.status = UpstreamStatus::SWITCHING_PROTOCOLS;
+    }
+
+    /// So many bytes more have gone to the client, behind the head of the answer.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.bytes_sent += bytes as u64;
+    }
+
     /// Ties the account to the answer: it closes with the body's last byte.
     pub(super) fn close_with(mut self, response: HttpResponse) -> HttpResponse {
         self.status = status_of(&response);

@@ -39,11 +39,6 @@ impl Intake {
         })
         .await
     }
-
-    /// The connection that it comes over.
-    pub(super) fn pulse(&self) -> Option<Rc<Pulse>> {
-        self.ticket.as_ref().map(|ticket| ticket.pulse().clone())
-    }
 }
 
 impl Drop for Intake {

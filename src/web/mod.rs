@@ -50,6 +50,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use websocket::Tunnel;
 
 /// What the front door needs to know.
 #[derive(Clone, Debug)]
@@ -165,6 +166,8 @@ struct Inbound {
     /// The client's fields without those of its connection, with ours for forwarding.
     headers: HeaderMap,
     body: ClientBody,
+    /// What the connection becomes once it is answered.
+    tunnel: Option<Box<Tunnel>>,
     /// The client's address; `None` where the peer may well be a proxy that is not declared as one.
     client: Option<IpAddr>,
     ledger: Ledger,
@@ -176,7 +179,7 @@ enum ClientBody {
     /// So many bytes, or chunks.
     Some(Option<u64>, Intake),
     /// Whatever the client sends once the connection is a WebSocket's.
-    WebSocket(Intake),
+    WebSocket,
 }
 
 /// Answers any request.
@@ -210,9 +213,12 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
     drop(request);
     let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
-    let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
+    let mut inbound = Inbound { method, path, query, target, headers, body, tunnel: None, client, ledger };
     match dispatch(&front, &mut inbound, &route).await {
-        Ok(response) => inbound.ledger.close_with(answer::framed_for(version, response)),
+        Ok(response) => match inbound.tunnel {
+            Some(tunnel) => tunnel.behind(response, inbound.ledger),
+            None => inbound.ledger.close_with(answer::framed_for(version, response)),
+        },
         Err(error) => fail(&front, &error, inbound.ledger, &route),
     }
 }
@@ -231,7 +237,7 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
         Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
         Route::Picture(..) | Route::Passthrough => {
             inbound.ledger.route = RouteClass::Passthrough;
-            if matches!(inbound.body, ClientBody::WebSocket(_)) {
+            if matches!(inbound.body, ClientBody::WebSocket) {
                 return websocket::serve(front, inbound).await;
             }
             match front.ending(inbound) {
@@ -325,12 +331,12 @@ fn expects_continue(headers: &HeaderMap) -> bool {
 fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intake) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length = headers::content_length(headers).unwrap_or(0);
-    // The very test by which actix decides to hand over whatever follows as it comes.
+    // The very test by which actix hands over the connection, unless there are chunks.
     let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
         let named = headers::connection_names(headers, &header::UPGRADE) && version == Version::HTTP_11;
         return if *method == Method::GET && named && !chunked && length == 0 {
-            Ok(ClientBody::WebSocket(intake))
+            Ok(ClientBody::WebSocket)
         } else {
             Err(WebError::Handshake)
         };

@@ -84,7 +84,7 @@ impl Outbound {
                 actix_web::rt::spawn(pump(intake, sender, front.settings.body_idle_timeout, stalled.clone()));
                 body
             }
-            ClientBody::None | ClientBody::WebSocket(_) => RequestBody::empty(),
+            ClientBody::None | ClientBody::WebSocket => RequestBody::empty(),
         };
         let asked = Instant::now();
         let answer =

@@ -5,6 +5,7 @@ use crate::pictures::{photo, png};
 use crate::process::{Folder, PROGRAM, Process};
 use crate::proxy::Proxy;
 use crate::upstream::{Upstream, answer};
+use crate::websocket::{ACCEPT, handshake, switching};
 use avatar_proxy::config::Config;
 use avatar_proxy::server::{Bound, StartError};
 use avatar_proxy::telemetry::Telemetry;
@@ -85,6 +86,46 @@ async fn requests_over_tls_are_like_others_and_upstream_is_told() {
         assert_eq!(seen.header("x-forwarded-proto"), Some("https"), "{seen:?}");
     }
     assert_eq!(proxy.metric("avatar_proxy_connections").await, 1);
+}
+
+#[actix_web::test]
+async fn f38_a_tunnel_over_tls_carries_both_ways_and_each_side_may_end_first() {
+    let upstream = Upstream::scripted(|_, _, mut stream| async move {
+        stream.write_all(&switching(ACCEPT)).await.expect("taken");
+        let mut said = vec![0; 1 << 20];
+        stream.read_exact(&mut said).await.expect("a mebibyte");
+        stream.write_all(&said).await.expect("taken");
+        said.clear();
+        stream.read_to_end(&mut said).await.expect("an end");
+        stream.write_all(&[b"farewell to ", &said[..]].concat()).await.expect("taken");
+    })
+    .await;
+    let folder = Folder::new();
+    let proxy = Proxy::with(upstream.address, encrypted(&folder, FIRST));
+    let mut stream = connect(proxy.address).await;
+    stream.write_all(&handshake().bytes("chat.example")).await.expect("taken");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("an answer"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{head:?}");
+
+    let said = (0..1 << 20).map(|n: u32| n.to_be_bytes()[2] ^ n.to_be_bytes()[3]).collect::<Vec<_>>();
+    let mut echoed = vec![0; said.len()];
+    let (mut reads, mut writes) = tokio::io::split(&mut stream);
+    let says = async {
+        writes.write_all(&said).await?;
+        writes.flush().await
+    };
+    let (said_all, heard_all) = tokio::join!(says, reads.read_exact(&mut echoed));
+    said_all.expect("taken");
+    heard_all.expect("an echo");
+    assert!(said == echoed);
+    stream.write_all(b"one who leaves").await.expect("taken");
+    stream.shutdown().await.expect("a socket");
+    let mut last = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut last)).await.expect("an end").expect("an orderly one");
+    assert_eq!(last, "farewell to one who leaves");
 }
 
 #[actix_web::test]

@@ -57,4 +57,5 @@ mod slow_upstream;
 mod starved;
 mod stock_clients;
 mod streaming;
+mod tunnels;
 mod websocket;

@@ -335,12 +335,7 @@ pub(crate) mod in_flight {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         assert!(before < LONG, "all of it was taken");
-        held_of(before, proxy, upstream)
-    }
-
-    /// How many of so many bytes that were written the proxy holds at this moment.
-    pub(crate) fn held_of(written: usize, proxy: &Proxy, upstream: &Upstream) -> usize {
-        written.saturating_sub(in_kernel([proxy.address.port(), upstream.address.port()]))
+        before.saturating_sub(in_kernel([proxy.address.port(), upstream.address.port()]))
     }
 
     /// What waits in the sockets of these ports, on either side.
