@@ -5,10 +5,10 @@ use actix_http::Request;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use std::future::poll_fn;
+use futures_util::{Stream, StreamExt};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 /// A body on its way in. The connection knows whether all that came of it was taken: when its client hangs up, actix
 /// forgets what it has read and not handed over.
@@ -23,18 +23,9 @@ impl Intake {
         Self { payload: request.take_payload(), pulse: request.conn_data::<Rc<Pulse>>().cloned() }
     }
 
-    /// The next part; until the one after it is asked for, this one counts as not taken.
+    /// The next part.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, PayloadError>> {
-        poll_fn(|context| {
-            let next = self.payload.poll_next_unpin(context);
-            self.is(match next {
-                Poll::Pending => Body::Awaited,
-                Poll::Ready(Some(Ok(_))) => Body::Passed,
-                Poll::Ready(Some(Err(_)) | None) => Body::Over,
-            });
-            next
-        })
-        .await
+        StreamExt::next(self).await
     }
 
     /// The connection that it comes over.
@@ -46,6 +37,21 @@ impl Intake {
         if let Some(pulse) = &self.pulse {
             pulse.body_is(body);
         }
+    }
+}
+
+/// Until the part after it is asked for, a part counts as not taken.
+impl Stream for Intake {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.payload.poll_next_unpin(context);
+        self.is(match next {
+            Poll::Pending => Body::Awaited,
+            Poll::Ready(Some(Ok(_))) => Body::Passed,
+            Poll::Ready(Some(Err(_)) | None) => Body::Over,
+        });
+        next
     }
 }
 

@@ -1,22 +1,19 @@
 //! Every request that is not ours: streamed both ways, nothing added but the forwarding fields and the hop marker.
 
 use super::answer::streamed;
-use super::intake::Intake;
 use super::learning::Attending;
 use super::route::{Route, Who};
 use super::{ClientBody, Front, Inbound, WebError};
 use crate::caller::Caller;
 use crate::identity::PictureId;
 use crate::telemetry::{Outcome, UpstreamKind};
-use crate::upstream::{AnswerBody, BodySender, BodyStream, RequestBody, UpstreamError};
+use crate::upstream::{Aborted, AnswerBody, RequestBody, UpstreamError};
 use actix_web::HttpResponse;
-use bytes::Bytes;
+use futures_util::StreamExt;
 use http::Method;
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
-use std::cell::Cell;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Forwards the request and streams the answer, which may teach something.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
@@ -40,7 +37,7 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -
 /// its connection takes its handler with it, but not what it began.
 pub(super) async fn followed(
     inbound: &mut Inbound,
-    begun: impl Future<Output = Result<http::Response<BodyStream>, UpstreamError>> + 'static,
+    begun: impl Future<Output = Result<http::Response<AnswerBody>, UpstreamError>> + 'static,
 ) -> Result<HttpResponse, WebError> {
     let answer = actix_web::rt::spawn(begun).await;
     let answer = answer.map_err(|_| UpstreamError::Broken("what was begun was dropped".to_owned()))?;
@@ -48,12 +45,12 @@ pub(super) async fn followed(
 }
 
 /// Streams upstream's answer to the client.
-fn relay(inbound: &mut Inbound, answer: http::Response<BodyStream>) -> HttpResponse {
+fn relay(inbound: &mut Inbound, answer: http::Response<AnswerBody>) -> HttpResponse {
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
     inbound.ledger.named_by_upstream(answer.headers());
     let (head, body) = answer.into_parts();
-    streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body))
+    streamed(&inbound.method, head.status, &head.headers, body)
 }
 
 /// A request as it goes upstream, holding nothing of the client's connection but the body that comes over it.
@@ -75,45 +72,20 @@ impl Outbound {
         Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body, caller, picture: None }
     }
 
-    /// Forwards the request and heeds what its answer says about the caller; the body goes chunk by chunk as upstream takes it.
-    pub(super) async fn forward(self, front: &Front) -> Result<http::Response<BodyStream>, UpstreamError> {
-        let stalled = Rc::new(Cell::new(false));
+    /// Forwards the request and heeds what its answer says about the caller; the body goes chunk by chunk as upstream takes
+    /// it, and one that breaks off or stalls is aborted upstream too: a short body must never look whole.
+    pub(super) async fn forward(self, front: &Front) -> Result<http::Response<AnswerBody>, UpstreamError> {
         let body = match self.body {
             ClientBody::Some(length, intake) => {
-                let (sender, body) = RequestBody::channel(length);
-                actix_web::rt::spawn(pump(intake, sender, front.settings.body_idle_timeout, stalled.clone()));
-                body
+                let chunks = intake.map(|chunk| chunk.map_err(|_| Aborted::BrokeOff));
+                RequestBody::of(Box::pin(chunks), length, front.settings.body_idle_timeout)
             }
             ClientBody::None | ClientBody::WebSocket(_) => RequestBody::empty(),
         };
         let asked = Instant::now();
-        let answer =
-            front.upstream.forward(self.method, self.target, self.headers, body).await.map_err(
-                |error| match error {
-                    UpstreamError::ClientAborted if stalled.get() => UpstreamError::ClientStalled,
-                    error => error,
-                },
-            )?;
+        let answer = front.upstream.forward(self.method, self.target, self.headers, body).await?;
         front.telemetry.upstream_answered(UpstreamKind::Passthrough, answer.status(), asked.elapsed());
         front.avatars.heed(self.caller.as_ref(), self.picture, answer.status());
         Ok(answer)
     }
-}
-
-/// Hands the client's body over. One that breaks off or stalls is aborted upstream too, by letting the sender go without
-/// an end: a short body must never look whole.
-async fn pump(mut intake: Intake, sender: BodySender, idle: Duration, stalled: Rc<Cell<bool>>) {
-    while let Ok(next) = tokio::time::timeout(idle, intake.next()).await {
-        match next {
-            Some(Ok(chunk)) => {
-                if !sender.send(chunk).await {
-                    return;
-                }
-            }
-            Some(Err(_)) => return,
-            None => return sender.finish().await,
-        }
-    }
-    // Before the sender goes: whoever is told of the abort wants to know why.
-    stalled.set(true);
 }
