@@ -30,7 +30,7 @@ pub struct RequestBody(Option<Upload>);
 struct Upload {
     chunks: Chunks,
     /// What came before anybody asked for it.
-    first: Option<Option<Result<Bytes, Aborted>>>,
+    first: Poll<Option<Result<Bytes, Aborted>>>,
     /// How many bytes are to come, where that is known.
     remaining: Option<u64>,
     /// How long the client may pause.
@@ -49,7 +49,7 @@ impl RequestBody {
     /// somebody waits for more.
     #[must_use]
     pub fn of(chunks: Chunks, length: Option<u64>, idle: Duration) -> Self {
-        Self(Some(Upload { chunks, first: None, remaining: length, idle, clock: Clock::default() }))
+        Self(Some(Upload { chunks, first: Poll::Pending, remaining: length, idle, clock: Clock::default() }))
     }
 
     /// How many bytes it has, where that is known.
@@ -62,17 +62,13 @@ impl RequestBody {
     pub(super) async fn begin(&mut self) {
         let Some(upload) = &mut self.0 else { return };
         let mut gave_way = false;
-        poll_fn(|context| match upload.chunks.poll_next_unpin(context) {
-            Poll::Ready(next) => {
-                upload.first = Some(next);
-                Poll::Ready(())
+        poll_fn(|context| {
+            upload.first = upload.chunks.poll_next_unpin(context);
+            if upload.first.is_ready() || std::mem::replace(&mut gave_way, true) {
+                return Poll::Ready(());
             }
-            Poll::Pending if gave_way => Poll::Ready(()),
-            Poll::Pending => {
-                gave_way = true;
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
+            context.waker().wake_by_ref();
+            Poll::Pending
         })
         .await;
     }
@@ -80,17 +76,12 @@ impl RequestBody {
 
 impl Upload {
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
-        let next = match self.first.take() {
-            Some(first) => first,
-            None => {
-                let Poll::Ready(next) = self.chunks.poll_next_unpin(context) else {
-                    ready!(self.clock.poll_over(self.idle, context));
-                    return Poll::Ready(Some(Err(Aborted::Stalled)));
-                };
-                self.clock.stop();
-                next
-            }
+        let first = std::mem::replace(&mut self.first, Poll::Pending);
+        let Poll::Ready(next) = (if first.is_ready() { first } else { self.chunks.poll_next_unpin(context) }) else {
+            ready!(self.clock.poll_over(self.idle, context));
+            return Poll::Ready(Some(Err(Aborted::Stalled)));
         };
+        self.clock.stop();
         match (next, &mut self.remaining) {
             (Some(Ok(chunk)), Some(remaining)) => {
                 *remaining = remaining.saturating_sub(chunk.len() as u64);
@@ -171,11 +162,46 @@ where
 mod tests {
     use super::*;
     use futures_util::stream;
+    use http_body_util::BodyExt;
+    use tokio::time::Instant;
     use tokio::time::sleep;
 
     const IDLE: Duration = Duration::from_millis(60);
 
     const CHUNK: Result<Bytes, UpstreamError> = Ok(Bytes::from_static(b"chunk"));
+
+    /// How a body of `length` bytes ends of which `chunks` come.
+    async fn ended(
+        length: Option<u64>,
+        chunks: impl Stream<Item = Result<Bytes, Aborted>> + 'static,
+    ) -> Option<Aborted> {
+        let mut body = RequestBody::of(Box::pin(chunks), length, IDLE);
+        body.begin().await;
+        while let Some(frame) = body.frame().await {
+            if let Err(error) = frame {
+                return Some(error);
+            }
+        }
+        None
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_whole_never_looks_so() {
+        let chunks = |count| stream::iter((0..count).map(|_| Ok(Bytes::from_static(b"chunk"))));
+        for (length, count, end) in [
+            (Some(10), 2, None),
+            (Some(10), 1, Some(Aborted::BrokeOff)),
+            (Some(10), 0, Some(Aborted::BrokeOff)),
+            (None, 2, None),
+            (None, 0, None),
+        ] {
+            assert_eq!(ended(length, chunks(count)).await, end, "{length:?} {count}");
+            let broken = chunks(count).chain(stream::iter([Err(Aborted::BrokeOff)]));
+            assert_eq!(ended(None, broken).await, Some(Aborted::BrokeOff));
+            let stalled = chunks(count).chain(stream::pending());
+            assert_eq!(ended(None, stalled).await, Some(Aborted::Stalled));
+        }
+    }
 
     #[tokio::test]
     async fn a_slow_reader_is_no_fault_of_upstreams() {

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Measures one wait after the other. Its timer is wound when somebody has to wait for the first time, and not for each
@@ -29,7 +30,8 @@ impl Clock {
             timer.as_mut().reset(end);
         }
         loop {
-            ready!(timer.as_mut().poll(context));
+            // Whoever has so much to say that the budget of the task is used up is not to get more time for it.
+            ready!(Pin::new(&mut unconstrained(timer.as_mut())).poll(context));
             if timer.deadline() >= end {
                 return Poll::Ready(());
             }

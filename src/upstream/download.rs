@@ -19,6 +19,8 @@ pub(super) struct Download {
     body: Incoming,
     /// What was read ahead.
     first: Option<Bytes>,
+    /// Why it broke off, to be told when what came before has been sent.
+    broken: Option<UpstreamError>,
     pool: Rc<Pool>,
     idle: Duration,
 }
@@ -27,7 +29,7 @@ impl Download {
     /// An answer's body; upstream may pause for `idle` while somebody waits for more, or while it is to take more of the
     /// request.
     pub(super) fn new(line: Line, body: Incoming, pool: Rc<Pool>, idle: Duration) -> Self {
-        let mut download = Self { line: Some(line), body, first: None, pool, idle };
+        let mut download = Self { line: Some(line), body, first: None, broken: None, pool, idle };
         if download.body.is_end_stream() {
             download.release();
         }
@@ -90,6 +92,9 @@ impl Stream for Download {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
         if self.line.is_none() {
             return Poll::Ready(None);
         }
@@ -97,12 +102,20 @@ impl Stream for Download {
             Poll::Ready(next) => next,
             Poll::Pending => ready!(self.poll_more(context)),
         };
-        match &next {
-            Some(Ok(_)) => {}
-            Some(Err(_)) => self.line = None,
-            None => self.release(),
+        match next {
+            Some(Ok(chunk)) => Poll::Ready(Some(Ok(chunk))),
+            Some(Err(error)) => {
+                // actix forgets what it has not written when it hears of an error: it is given the time to.
+                self.line = None;
+                self.broken = Some(error);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            None => {
+                self.release();
+                Poll::Ready(None)
+            }
         }
-        Poll::Ready(next)
     }
 }
 

@@ -7,14 +7,15 @@
 //! A kept connection that turns out to have ended before one byte of the request was written is passed over for the next;
 //! that is no repetition, whatever the method.
 
-use super::UpstreamError;
 use super::body::RequestBody;
 use super::connect::Connector;
 use super::download::Download;
 use super::line::{Failure, Line};
 use super::pool::Pool;
+use super::{Again, UpstreamError};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, header};
+use hyper::body::Incoming;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,7 +36,6 @@ pub(super) struct Times {
 }
 
 /// A request without its body.
-#[derive(Clone)]
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) target: PathAndQuery,
@@ -59,22 +59,29 @@ impl Exchange {
         Self { connector, pool, times }
     }
 
-    /// Sends a request; its answer, as far as it has come.
-    pub(super) async fn send(&self, head: Head, mut body: RequestBody) -> Result<Response<Download>, UpstreamError> {
+    /// Sends a request, where the rule lets it and `again` says how, once more; its answer, as far as it has come.
+    pub(super) async fn send(
+        &self,
+        head: Head,
+        mut body: RequestBody,
+        again: Option<Again<'_>>,
+    ) -> Result<Response<Download>, UpstreamError> {
         body.begin().await;
-        let again = (head.method.is_safe() && body.length() == Some(0)).then(|| head.clone());
+        let is_repeatable = head.method.is_safe() && body.length() == Some(0);
+        let again = again.filter(|_| is_repeatable).map(|headers| (head.method.clone(), head.target.clone(), headers));
         let mut request = head.with(body);
         while let Some(mut line) = self.pool.take() {
             match line.send(request, self.times.patience).await {
                 Ok(answer) => return Ok(self.receive(line, answer)),
                 Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Failure { was_stale, error, .. }) => match again {
-                    Some(again) if was_stale => {
-                        request = again.with(RequestBody::empty());
-                        break;
-                    }
-                    _ => return Err(error),
-                },
+                Err(Failure { was_stale: true, error, .. }) => {
+                    let (method, target, headers) = again.ok_or(error)?;
+                    let mut head = Head { method, target, headers: headers() };
+                    head.headers.remove(header::CONTENT_LENGTH);
+                    request = head.with(RequestBody::empty());
+                    break;
+                }
+                Err(Failure { error, .. }) => return Err(error),
             }
         }
         let mut line = Line::over(self.connector.connect().await?).await?;
@@ -82,7 +89,7 @@ impl Exchange {
         Ok(self.receive(line, answer))
     }
 
-    fn receive(&self, line: Line, answer: Response<hyper::body::Incoming>) -> Response<Download> {
+    fn receive(&self, line: Line, answer: Response<Incoming>) -> Response<Download> {
         answer.map(|body| Download::new(line, body, self.pool.clone(), self.times.idle))
     }
 }

@@ -8,8 +8,8 @@ use super::connect::{Link, Outflow};
 use super::error::lost_connection;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, SendRequest};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -24,9 +24,8 @@ const CONNECTION_BUFFER: usize = 128 << 10;
 /// A connection that carries one request after the other. Dropped, it ends, and whatever is under way on it.
 pub(super) struct Line {
     requests: SendRequest<RequestBody>,
-    connection: Pin<Box<dyn Future<Output = hyper::Result<()>>>>,
-    /// It must not be moved any more.
-    is_over: bool,
+    /// Let go of when it is over: what was not sent is given back then.
+    connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>>>>>,
     /// An answer has come over it.
     has_served: bool,
     outflow: Arc<Outflow>,
@@ -48,9 +47,9 @@ impl Line {
     pub(super) async fn over(link: Link) -> Result<Self, UpstreamError> {
         let outflow = link.outflow();
         let (requests, connection) = http1::Builder::new().max_buf_size(CONNECTION_BUFFER).handshake(link).await?;
-        let connection = Box::pin(connection.with_upgrades());
+        let connection: Pin<Box<dyn Future<Output = _>>> = Box::pin(connection.with_upgrades());
         let clock = Clock::default();
-        Ok(Self { requests, connection, is_over: false, has_served: false, outflow, stuck: None, clock })
+        Ok(Self { requests, connection: Some(connection), has_served: false, outflow, stuck: None, clock })
     }
 
     /// Sends a request and waits for the head of its answer, which may take `patience` to come once all of the request has
@@ -104,20 +103,20 @@ impl Line {
 
     /// Moves what there is to move; ready when the connection is over.
     pub(super) fn poll_connection(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.is_over {
-            // What went wrong is told to whoever waits for an answer or a body.
-            self.is_over = self.connection.as_mut().poll(context).is_ready();
-        }
-        if self.is_over { Poll::Ready(()) } else { Poll::Pending }
+        let Some(connection) = &mut self.connection else { return Poll::Ready(()) };
+        // What went wrong is told to whoever waits for an answer or a body.
+        let _ = ready!(connection.as_mut().poll(context));
+        self.connection = None;
+        Poll::Ready(())
     }
 
     /// Whether it can carry another request.
     pub(super) fn is_free(&self) -> bool {
-        !self.is_over && self.requests.is_ready()
+        self.connection.is_some() && self.requests.is_ready()
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.is_over
+        self.connection.is_none()
     }
 
     /// What comes next is here: a wait for it is over.

@@ -72,6 +72,9 @@ pub struct Settings {
     pub roots: Option<Roots>,
 }
 
+/// How to have the header of a request once more: it is gone when the request goes out, and seldom needed again.
+pub type Again<'a> = &'a dyn Fn() -> HeaderMap;
+
 /// An upgraded connection to upstream.
 pub type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
 
@@ -182,6 +185,12 @@ impl Upstream {
         self.settings.host_for(client_host)
     }
 
+    /// [`Upstream::host_for`], where it is another than the client's.
+    #[must_use]
+    pub fn other_host(&self, client_host: Option<&HeaderValue>) -> Option<HeaderValue> {
+        (self.settings.host.is_some() || client_host.is_none()).then(|| self.host_for(client_host))
+    }
+
     /// [`Upstream::host_for`] as bytes.
     #[must_use]
     pub fn host_of<'a>(&'a self, client_host: Option<&'a [u8]>) -> &'a [u8] {
@@ -246,7 +255,7 @@ impl Upstream {
         Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), slot: Some(slot) })
     }
 
-    /// Forwards a request whose path and query are sent byte for byte. To be called, as [`Upstream::upgrade`], on a thread
+    /// Forwards a request whose path and query are sent byte for byte, if need be twice where `again` says how. To be called, as [`Upstream::upgrade`], on a thread
     /// that runs a [`tokio::task::LocalSet`].
     ///
     /// # Errors
@@ -258,8 +267,9 @@ impl Upstream {
         target: PathAndQuery,
         headers: HeaderMap,
         body: RequestBody,
+        again: Option<Again<'_>>,
     ) -> Result<http::Response<AnswerBody>, UpstreamError> {
-        let answer = self.send(method, target, headers, body).await?;
+        let answer = self.send(Head { method, target, headers }, body, again).await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
         }
@@ -276,7 +286,8 @@ impl Upstream {
     /// # Errors
     /// No answer, or not in time.
     pub async fn upgrade(&self, target: PathAndQuery, headers: HeaderMap) -> Result<UpgradeAnswer, UpstreamError> {
-        let mut answer = self.send(Method::GET, target, headers, RequestBody::empty()).await?;
+        let head = Head { method: Method::GET, target, headers: headers.clone() };
+        let mut answer = self.send(head, RequestBody::empty(), Some(&|| headers.clone())).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(UpgradeAnswer::Declined(prepared(answer)?.map(|body| Box::pin(body) as BodyStream)));
         }
@@ -287,13 +298,12 @@ impl Upstream {
 
     async fn send(
         &self,
-        method: Method,
-        target: PathAndQuery,
-        mut headers: HeaderMap,
+        mut head: Head,
         body: RequestBody,
+        again: Option<Again<'_>>,
     ) -> Result<http::Response<Download>, UpstreamError> {
-        frame(&method, &mut headers, body.length());
-        self.passthrough.send(Head { method, target, headers }, body).await
+        frame(&head.method, &mut head.headers, body.length());
+        self.passthrough.send(head, body, again).await
     }
 
     fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, UpstreamError> {

@@ -6,21 +6,67 @@ use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// A body on its way in. The connection knows whether all that came of it was taken: when its client hangs up, actix
 /// forgets what it has read and not handed over.
 pub(super) struct Intake {
-    payload: Payload,
+    coming: Rc<RefCell<Coming>>,
     pulse: Option<Rc<Pulse>>,
+}
+
+struct Coming {
+    payload: Payload,
+    /// How much of it is to come, where that is known.
+    remaining: Option<u64>,
+    is_over: bool,
+}
+
+impl Coming {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
+        let next = ready!(self.payload.poll_next_unpin(context));
+        match (&next, &mut self.remaining) {
+            (Some(Ok(chunk)), Some(remaining)) => {
+                *remaining = remaining.saturating_sub(chunk.len() as u64);
+                self.is_over = *remaining == 0;
+            }
+            (Some(Ok(_)), None) => {}
+            (Some(Err(_)) | None, _) => self.is_over = true,
+        }
+        Poll::Ready(next)
+    }
+}
+
+/// What nobody takes any more of a body. As long as it is held, actix takes the body for one that is being read, and ends the
+/// connection with the answer; one that was let go of it would read on for nobody, however long it is.
+pub(super) struct Unread(Rc<RefCell<Coming>>);
+
+impl Unread {
+    /// Whether there is nothing left to read.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.borrow().is_over
+    }
 }
 
 impl Intake {
     /// What follows the head of `request`.
     pub(super) fn of(request: &mut Request) -> Self {
-        Self { payload: request.take_payload(), pulse: request.conn_data::<Rc<Pulse>>().cloned() }
+        let coming = Coming { payload: request.take_payload(), remaining: None, is_over: false };
+        Self { coming: Rc::new(RefCell::new(coming)), pulse: request.conn_data::<Rc<Pulse>>().cloned() }
+    }
+
+    /// How long it is, where that is known.
+    pub(super) fn announced(self, length: Option<u64>) -> Self {
+        self.coming.borrow_mut().remaining = length;
+        self
+    }
+
+    /// What is left of it when it is no longer taken.
+    pub(super) fn unread(&self) -> Unread {
+        Unread(self.coming.clone())
     }
 
     /// The next part.
@@ -44,8 +90,8 @@ impl Intake {
 impl Stream for Intake {
     type Item = Result<Bytes, PayloadError>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = self.payload.poll_next_unpin(context);
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.coming.borrow_mut().poll(context);
         self.is(match next {
             Poll::Pending => Body::Awaited,
             Poll::Ready(Some(Ok(_))) => Body::Passed,

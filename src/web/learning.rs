@@ -105,12 +105,12 @@ pub(super) struct Attending {
 
 impl Attending {
     /// To be made before the request is sent upstream; `None` where nothing may be learned.
-    pub(super) fn of(front: &Front, inbound: &Inbound, caller: Option<Caller>) -> Option<Self> {
+    pub(super) fn of(front: &Front, inbound: &Inbound) -> Option<Self> {
         if !front.settings.learn {
             return None;
         }
-        let caller = caller?;
         let lesson = Lesson::of(&inbound.method, &inbound.path, &inbound.query, &front.settings.base_path)?;
+        let caller = front.caller(&inbound.headers)?;
         let site = front.site(front.host(&inbound.headers));
         let asked = front.avatars.asking(&caller, Instant::now())?;
         Some(Self { lesson, caller, asked, site })
