@@ -58,7 +58,12 @@ impl Download {
     fn poll_body(&mut self) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         let mut context = Context::from_waker(Waker::noop());
         loop {
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(&mut context));
+            let body = Pin::new(&mut self.body);
+            let frame = match &self.line {
+                Some(line) => line.taking(|| body.poll_frame(&mut context)),
+                None => body.poll_frame(&mut context),
+            };
+            let frame = ready!(frame);
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(chunk))) => return Poll::Ready(Some(Ok(chunk))),
                 // Trailers, which stop here.

@@ -84,6 +84,11 @@ impl Exchange {
                 Err(Failure { error, .. }) => return Err(error),
             }
         }
+        // On the heap: to connect takes many times the state of what is done for most requests.
+        Box::pin(self.send_afresh(request)).await
+    }
+
+    async fn send_afresh(&self, request: Request<RequestBody>) -> Result<Response<Download>, UpstreamError> {
         let mut line = Line::over(self.connector.connect().await?).await?;
         let answer = line.send(request, self.times.patience).await.map_err(|failure| failure.error)?;
         Ok(self.receive(line, answer))

@@ -6,6 +6,7 @@ use super::body::RequestBody;
 use super::clock::Clock;
 use super::connect::{Link, Outflow};
 use super::error::lost_connection;
+use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -13,7 +14,8 @@ use hyper::client::conn::http1::{self, SendRequest};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::task::unconstrained;
 
@@ -28,10 +30,43 @@ pub(super) struct Line {
     connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>>>>>,
     /// An answer has come over it.
     has_served: bool,
+    bell: Arc<Bell>,
+    /// The bell as hyper knows it.
+    rings: Waker,
     outflow: Arc<Outflow>,
     /// Since when nothing more has gone out although something is to, and the turn it was then.
     stuck: Option<(u32, Instant)>,
     clock: Clock,
+}
+
+/// Wakes whoever moves the connection, but not for what that one does itself: hyper rings for each request that it is
+/// handed and each chunk that is taken from it, and the connection is moved right after.
+#[derive(Default)]
+struct Bell {
+    is_muffled: AtomicBool,
+    mover: AtomicWaker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_muffled.load(Ordering::Relaxed) {
+            self.mover.wake();
+        }
+    }
+}
+
+impl Bell {
+    /// Does something after which the connection is moved anyway.
+    fn muffled<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.is_muffled.store(true, Ordering::Relaxed);
+        let done = act();
+        self.is_muffled.store(false, Ordering::Relaxed);
+        done
+    }
 }
 
 /// No answer came.
@@ -48,8 +83,9 @@ impl Line {
         let outflow = link.outflow();
         let (requests, connection) = http1::Builder::new().max_buf_size(CONNECTION_BUFFER).handshake(link).await?;
         let connection: Pin<Box<dyn Future<Output = _>>> = Box::pin(connection.with_upgrades());
-        let clock = Clock::default();
-        Ok(Self { requests, connection: Some(connection), has_served: false, outflow, stuck: None, clock })
+        let (bell, clock) = (Arc::<Bell>::default(), Clock::default());
+        let rings = Waker::from(bell.clone());
+        Ok(Self { requests, connection: Some(connection), has_served: false, bell, rings, outflow, stuck: None, clock })
     }
 
     /// Sends a request and waits for the head of its answer, which may take `patience` to come once all of the request has
@@ -59,8 +95,9 @@ impl Line {
         request: Request<RequestBody>,
         patience: Duration,
     ) -> Result<Response<Incoming>, Failure> {
+        let sent = self.bell.muffled(|| self.requests.try_send_request(request));
         // A budget that is used up would have to wake somebody.
-        let mut answer = pin!(unconstrained(self.requests.try_send_request(request)));
+        let mut answer = pin!(unconstrained(sent));
         let mut turn = None;
         let outcome = poll_fn(|context| {
             loop {
@@ -104,10 +141,21 @@ impl Line {
     /// Moves what there is to move; ready when the connection is over.
     pub(super) fn poll_connection(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(connection) = &mut self.connection else { return Poll::Ready(()) };
+        self.bell.mover.register(context.waker());
         // What went wrong is told to whoever waits for an answer or a body.
-        let _ = ready!(connection.as_mut().poll(context));
+        let _ = ready!(connection.as_mut().poll(&mut Context::from_waker(&self.rings)));
         self.connection = None;
         Poll::Ready(())
+    }
+
+    /// Takes something from the connection, which is moved before anybody waits for more.
+    pub(super) fn taking<T>(&self, take: impl FnOnce() -> T) -> T {
+        self.bell.muffled(take)
+    }
+
+    /// Nobody moves it for now.
+    pub(super) fn rest(&self) {
+        drop(self.bell.mover.take());
     }
 
     /// Whether it can carry another request.

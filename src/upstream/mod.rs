@@ -58,7 +58,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Until the head of the answer to a picture request is there.
     pub head_timeout: Duration,
-    /// Between two chunks of any body.
+    /// Between two chunks of any body, and between two parts that upstream takes of a request that it answers already.
     pub idle_timeout: Duration,
     /// For a picture as a whole.
     pub picture_timeout: Duration,

@@ -82,6 +82,7 @@ impl Pool {
         if !line.is_free() || self.idle.borrow().len() >= self.at_most || self.slots.wanted() > 0 {
             return;
         }
+        line.rest();
         self.look_after();
         self.idle.borrow_mut().push(Kept { line, since: self.now.get() });
         self.tell();
