@@ -1,6 +1,6 @@
 //! What follows the head of a request, as its client sends it.
 
-use crate::listen::{Body, Pulse};
+use crate::listen::{Body, Pulse, Ticket};
 use actix_http::Request;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
@@ -9,13 +9,13 @@ use futures_util::{Stream, StreamExt};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 /// A body on its way in. The connection knows whether all that came of it was taken: when its client hangs up, actix
 /// forgets what it has read and not handed over.
 pub(super) struct Intake {
     coming: Rc<RefCell<Coming>>,
-    pulse: Option<Rc<Pulse>>,
+    ticket: Option<Ticket>,
 }
 
 struct Coming {
@@ -54,8 +54,9 @@ impl Unread {
 impl Intake {
     /// What follows the head of `request`.
     pub(super) fn of(request: &mut Request) -> Self {
+        let ticket = request.conn_data::<Rc<Pulse>>().cloned().map(Ticket::of);
         let coming = Coming { payload: request.take_payload(), remaining: None, is_over: false };
-        Self { coming: Rc::new(RefCell::new(coming)), pulse: request.conn_data::<Rc<Pulse>>().cloned() }
+        Self { coming: Rc::new(RefCell::new(coming)), ticket }
     }
 
     /// How long it is, where that is known.
@@ -76,13 +77,7 @@ impl Intake {
 
     /// The connection that it comes over.
     pub(super) fn pulse(&self) -> Option<Rc<Pulse>> {
-        self.pulse.clone()
-    }
-
-    fn is(&self, body: Body) {
-        if let Some(pulse) = &self.pulse {
-            pulse.body_is(body);
-        }
+        self.ticket.as_ref().map(|ticket| ticket.pulse().clone())
     }
 }
 
@@ -92,17 +87,24 @@ impl Stream for Intake {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.coming.borrow_mut().poll(context);
-        self.is(match next {
-            Poll::Pending => Body::Awaited,
-            Poll::Ready(Some(Ok(_))) => Body::Passed,
-            Poll::Ready(Some(Err(_)) | None) => Body::Over,
-        });
+        if let Some(ticket) = &self.ticket {
+            ticket.body_is(match next {
+                Poll::Pending => Body::Awaited,
+                Poll::Ready(Some(Ok(_))) => Body::Passed,
+                Poll::Ready(Some(Err(_)) | None) => Body::Over,
+            });
+        }
         next
     }
 }
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        self.is(Body::Over);
+        let Some(ticket) = &self.ticket else { return };
+        // Whoever knows how long it is does not ask for its end.
+        let mut coming = self.coming.borrow_mut();
+        if coming.is_over || matches!(coming.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)) {
+            ticket.body_is(Body::Over);
+        }
     }
 }

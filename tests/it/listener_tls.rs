@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-const FIRST: (&str, &str) = (include_str!("certificates/first.pem"), include_str!("certificates/first.key"));
+pub(crate) const FIRST: (&str, &str) = (include_str!("certificates/first.pem"), include_str!("certificates/first.key"));
 const SECOND: (&str, &str) = (include_str!("certificates/second.pem"), include_str!("certificates/second.key"));
 
 /// A client that believes in both certificates of these tests.
@@ -37,7 +37,7 @@ fn connector() -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-async fn connect(to: SocketAddr) -> TlsStream<TcpStream> {
+pub(crate) async fn connect(to: SocketAddr) -> TlsStream<TcpStream> {
     let tcp = TcpStream::connect(to).await.expect("it listens");
     connector().connect(ServerName::try_from("chat.example").expect("a name"), tcp).await.expect("keys are agreed upon")
 }
@@ -61,7 +61,8 @@ async fn ask(stream: &mut TlsStream<TcpStream>, request: &Request) -> (String, V
     (head.lines().next().expect("a status line").to_owned(), body)
 }
 
-fn encrypted(folder: &Folder, certificate: (&str, &str)) -> impl FnOnce(&mut Config) + use<> {
+/// Sets up a proxy that shows this certificate.
+pub(crate) fn encrypted(folder: &Folder, certificate: (&str, &str)) -> impl FnOnce(&mut Config) + use<> {
     let (certificate, key) = (folder.put("cert.pem", certificate.0), folder.put("key.pem", certificate.1));
     move |config| {
         config.server.tls.certificate = Some(certificate);
