@@ -39,7 +39,7 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 pub use influence::Influence;
-use intake::Intake;
+use intake::{Intake, Unread};
 use ipnet::IpNet;
 pub use learning::School;
 pub use refusal::refuse;
@@ -122,6 +122,14 @@ impl Front {
         self.stands_for(&Credentials::of(fields(headers)), headers)
     }
 
+    /// [`Front::caller`] of a request with these fields that goes to `host`.
+    fn caller_at<'a>(&self, fields: impl Iterator<Item = (&'a str, &'a [u8])>, host: &[u8]) -> Option<Caller> {
+        if !self.avatars.remembers() {
+            return None;
+        }
+        Credentials::of(fields).caller(&self.caller_key, host)
+    }
+
     /// [`Front::caller`] by credentials that have been read from `headers`.
     fn stands_for(&self, credentials: &Credentials<'_>, headers: &HeaderMap) -> Option<Caller> {
         if !self.avatars.remembers() {
@@ -157,7 +165,12 @@ fn fields(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
 }
 
-/// A request, read once: past this nothing is taken from actix's.
+/// The fields of a request as actix read them.
+fn actix_fields(request: &Request) -> impl Iterator<Item = (&str, &[u8])> {
+    request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
+/// A request, read once: past this nothing is taken from actix's, but what is seldom needed.
 struct Inbound {
     method: Method,
     path: String,
@@ -168,6 +181,11 @@ struct Inbound {
     body: ClientBody,
     /// What the connection becomes once it is answered.
     tunnel: Option<Box<Tunnel>>,
+    /// What may be left of the body when the answer goes out.
+    unread: Option<Unread>,
+    /// What actix read.
+    request: Request,
+    origin: Origin,
     /// The client's address; `None` where the peer may well be a proxy that is not declared as one.
     client: Option<IpAddr>,
     ledger: Ledger,
@@ -210,16 +228,24 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
     };
     let (path, query) = (request.path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
     let version = request.version();
-    drop(request);
     let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
-    let mut inbound = Inbound { method, path, query, target, headers, body, tunnel: None, client, ledger };
-    match dispatch(&front, &mut inbound, &route).await {
+    let unread = match &body {
+        ClientBody::Some(_, intake) => Some(intake.unread()),
+        ClientBody::None | ClientBody::WebSocket => None,
+    };
+    let mut inbound =
+        Inbound { method, path, query, target, headers, body, tunnel: None, unread, request, origin, client, ledger };
+    let response = match dispatch(&front, &mut inbound, &route).await {
         Ok(response) => match inbound.tunnel {
-            Some(tunnel) => tunnel.behind(response, inbound.ledger),
+            Some(tunnel) => return tunnel.behind(response, inbound.ledger),
             None => inbound.ledger.close_with(answer::framed_for(version, response)),
         },
         Err(error) => fail(&front, &error, inbound.ledger, &route),
+    };
+    match inbound.unread {
+        Some(unread) if !unread.is_over() => answer::holding(unread, response),
+        _ => response,
     }
 }
 
@@ -294,6 +320,15 @@ fn read(
     Ok((headers, body, target_of(request)?))
 }
 
+impl Inbound {
+    /// Once more the header that went upstream, which is seldom needed, so that no copy is kept.
+    fn headers_again(&self, front: &Front) -> HeaderMap {
+        let mut headers = wire::from_client(self.request.headers()).expect("it was read before");
+        prepare(front, &mut headers, self.origin).expect("it was let pass before");
+        headers
+    }
+}
+
 fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {
     headers::strip_request_hop_by_hop(headers)?;
     headers::mark_hop(headers, &front.hop)?;
@@ -344,7 +379,7 @@ fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intak
     Ok(match (chunked, length) {
         (true, _) => ClientBody::Some(None, intake),
         (false, 0) => ClientBody::None,
-        (false, length) => ClientBody::Some(Some(length), intake),
+        (false, length) => ClientBody::Some(Some(length), intake.announced(Some(length))),
     })
 }
 
