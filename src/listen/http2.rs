@@ -6,6 +6,7 @@
 //! in the socket ends. What stands still in one stream ends that stream.
 
 mod body;
+mod linger;
 mod message;
 
 use super::certificate::HTTP2;
@@ -19,6 +20,7 @@ use body::Ended;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
+use linger::{LINGER, Lingering};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -42,9 +44,6 @@ const IN_FLIGHT_OF_ONE: u32 = 256 << 10;
 const HEADS: usize = 1 << 20;
 /// How many requests more a client may take back than it waits for the answer of.
 const TAKEN_BACK: u32 = 2 * STREAMS;
-/// How long a client may take to hear that no further request is wanted.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// Whether this is what both sides have agreed upon.
 pub(super) fn is_chosen(tls: &TlsStream<Socket>) -> bool {
     tls.get_ref().1.alpn_protocol() == Some(HTTP2)
@@ -82,7 +81,7 @@ async fn idle(pulse: &Pulse) {
 }
 
 /// Tells the client that no further request is wanted. Until when it may take to hear of it.
-fn let_finish(connection: &mut Connection<TlsStream<Socket>, Bytes>) -> Instant {
+fn let_finish(connection: &mut Connection<Lingering, Bytes>) -> Instant {
     connection.graceful_shutdown();
     Instant::now() + LINGER
 }
@@ -134,7 +133,7 @@ where
     /// Serves a connection to its end.
     pub(super) async fn serve(self: Rc<Self>, tls: TlsStream<Socket>, peer: Option<SocketAddr>) {
         let pulse = tls.get_ref().0.pulse().clone();
-        let mut preface = pin!(limits().handshake(tls));
+        let mut preface = pin!(limits().handshake(Lingering::new(tls)));
         let greeted = poll_fn(|context| match pulse.over() {
             Some(_) => Poll::Ready(None),
             None => preface.as_mut().poll(context).map(Result::ok),
@@ -145,7 +144,7 @@ where
         self.take_requests(connection, &shared).await;
     }
 
-    async fn take_requests(self: Rc<Self>, mut connection: Connection<TlsStream<Socket>, Bytes>, shared: &Rc<Shared>) {
+    async fn take_requests(self: Rc<Self>, mut connection: Connection<Lingering, Bytes>, shared: &Rc<Shared>) {
         let mut stage = self.stage.clone();
         let mut drains = pin!(stage.wait_for(|stage| stage.drains()));
         // From when on no further request is wanted, its client may take so long to hear of it.

@@ -172,3 +172,101 @@ fn date() -> HeaderValue {
         date.clone()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_http::{HttpMessage, StatusCode as ActixStatus};
+    use actix_web::HttpResponse;
+
+    fn head(uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    /// What comes of a request with this URI and these fields: its target and all fields by name.
+    fn check(uri: &str, fields: &[(&str, &str)], expected: Result<(&str, &[(&str, &str)]), Refusal>) {
+        let read = request(&head(uri, fields)).map(|request| {
+            let mut fields = request
+                .headers()
+                .iter()
+                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+                .collect::<Vec<_>>();
+            fields.sort();
+            (request.uri().to_string(), fields)
+        });
+        let expected = expected.map(|(target, fields)| {
+            let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            (target.to_owned(), fields)
+        });
+        assert_eq!(read, expected, "{uri} {fields:?}");
+    }
+
+    #[test]
+    fn a_head_is_what_http_1_would_have_made_of_it() {
+        let host = ("host", "chat.example");
+        check("https://chat.example/a/%2F;b?c=d&", &[], Ok(("/a/%2F;b?c=d&", &[host])));
+        check("https://chat.example/", &[("host", "CHAT.example")], Ok(("/", &[host])));
+        check("/a", &[host], Ok(("/a", &[host])));
+        check("*", &[host], Ok(("*", &[host])));
+        check(
+            "/a",
+            &[("cookie", "a=1"), host, ("x-b", "1"), ("cookie", "b=2"), ("x-b", "2"), ("cookie", "")],
+            Ok(("/a", &[("cookie", "a=1; b=2; "), host, ("x-b", "1"), ("x-b", "2")])),
+        );
+        let malformed = Err(Refusal::Malformed);
+        check("/a", &[], malformed);
+        check("/a", &[host, host], Ok(("/a", &[host])));
+        check("/a", &[host, ("host", "other.example")], malformed);
+        check("https://chat.example/", &[("host", "other.example")], malformed);
+        check("https://mallory@chat.example/", &[], malformed);
+        check("chat.example:443", &[], malformed);
+        check("/a", &[host, ("content-length", "1"), ("content-length", "1")], malformed);
+    }
+
+    #[test]
+    fn a_head_has_its_limits() {
+        for (fields, bytes, is_taken) in
+            [(FIELDS_AT_MOST, 1, true), (FIELDS_AT_MOST + 1, 1, false), (3, 60 << 10, true), (4, 60 << 10, false)]
+        {
+            let mut head = head("https://chat.example/", &[]);
+            for n in 1..fields {
+                let name = HeaderName::try_from(format!("x-{n}")).expect("a name");
+                head.headers.insert(name, HeaderValue::try_from("y".repeat(bytes)).expect("a value"));
+            }
+            let expected = if is_taken { None } else { Some(Refusal::LongHead) };
+            assert_eq!(request(&head).err(), expected, "{fields} {bytes}");
+        }
+    }
+
+    #[test]
+    fn an_answer_says_how_long_it_is() {
+        use http::Method as M;
+        let length = |length: &'static str| Some(length);
+        for (method, status, size, announced, has_body) in [
+            (M::GET, 200, BodySize::Sized(5), length("5"), true),
+            (M::HEAD, 200, BodySize::Sized(5), length("5"), false),
+            (M::GET, 200, BodySize::Sized(0), length("0"), false),
+            (M::GET, 200, BodySize::Stream, None, true),
+            (M::HEAD, 200, BodySize::Stream, None, false),
+            (M::HEAD, 200, BodySize::None, None, false),
+            (M::GET, 204, BodySize::Sized(0), None, false),
+            (M::GET, 304, BodySize::None, length("7"), false),
+        ] {
+            let mut response = HttpResponse::new(ActixStatus::from_u16(status).expect("a status"));
+            for (name, value) in [("content-length", "7"), ("transfer-encoding", "chunked"), ("connection", "close")] {
+                let value = ActixValue::from_static(value);
+                response.headers_mut().insert(ActixName::from_static(name), value);
+            }
+            let answer = answer(&method, response.head(), size);
+            let headers = answer.head.headers();
+            let said = headers.get(header::CONTENT_LENGTH).map(|value| value.to_str().expect("digits"));
+            assert_eq!((said, answer.has_body), (announced, has_body), "{method} {status} {size:?}");
+            assert_eq!(headers.len(), 1 + usize::from(said.is_some()), "{headers:?}");
+            assert_eq!(headers[header::DATE].len(), "Tue, 15 Nov 1994 08:12:31 GMT".len());
+        }
+    }
+}
