@@ -58,12 +58,11 @@ impl AsyncWrite for Lingering {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { tls, until } = &mut *self;
-        let until = match until {
-            Some(until) => until,
-            None => {
-                ready!(Pin::new(&mut *tls).poll_shutdown(context))?;
-                until.insert(Box::pin(sleep(LINGER)))
-            }
+        let until = if let Some(until) = until {
+            until
+        } else {
+            ready!(Pin::new(&mut *tls).poll_shutdown(context))?;
+            until.insert(Box::pin(sleep(LINGER)))
         };
         let mut forgotten = [0; 4096];
         while until.as_mut().poll(context).is_pending() {
