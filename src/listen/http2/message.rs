@@ -187,8 +187,11 @@ mod tests {
         request.body(()).expect("a request").into_parts().0
     }
 
+    /// Names and values.
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
     /// What comes of a request with this URI and these fields: its target and all fields by name.
-    fn check(uri: &str, fields: &[(&str, &str)], expected: Result<(&str, &[(&str, &str)]), Refusal>) {
+    fn check(uri: &str, fields: Fields, expected: Result<(&str, Fields), Refusal>) {
         let read = request(&head(uri, fields)).map(|request| {
             let mut fields = request
                 .headers()
