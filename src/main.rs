@@ -3,7 +3,7 @@
 use avatar_proxy::cli::Task;
 use avatar_proxy::config::{Config, Loaded, Sources, UpstreamUrl};
 use avatar_proxy::demo;
-use avatar_proxy::reload::Reload;
+use avatar_proxy::reload::{Reload, again_aside};
 use avatar_proxy::server::{Bound, certificate_of};
 use avatar_proxy::telemetry::{Telemetry, init_logs};
 use listenfd::ListenFd;
@@ -12,7 +12,7 @@ use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -104,8 +104,15 @@ fn on_any_port(mut config: Config) -> Config {
 fn run(bound: Bound, reload: Option<Reload>, announce: impl FnOnce()) -> io::Result<()> {
     actix_web::rt::System::new().block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let reloads = reload.map(|reload| signal(SignalKind::hangup()).map(|hangup| (reload, hangup))).transpose()?;
+        let reloads = reloads
+            .map(|(reload, hangup)| actix_web::rt::spawn(reload_when_told(Arc::new(Mutex::new(reload)), hangup)));
         let stop = async {
             either(&mut interrupt, &mut terminate).await;
+            // From here on nobody is told that all is ready.
+            if let Some(reloads) = reloads {
+                reloads.abort();
+            }
             tell_systemd(&[NotifyState::Stopping]);
         };
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -114,9 +121,6 @@ fn run(bound: Bound, reload: Option<Reload>, announce: impl FnOnce()) -> io::Res
             either(&mut interrupt, &mut terminate).await;
             either(&mut interrupt, &mut terminate).await;
         };
-        if let Some(reload) = reload {
-            actix_web::rt::spawn(reload_when_told(reload, signal(SignalKind::hangup())?));
-        }
         // The listener is there: whoever connects now is only not answered yet.
         announce();
         tell_systemd(&[NotifyState::Ready]);
@@ -124,13 +128,15 @@ fn run(bound: Bound, reload: Option<Reload>, announce: impl FnOnce()) -> io::Res
     })
 }
 
-async fn reload_when_told(mut reload: Reload, mut hangup: Signal) {
+async fn reload_when_told(reload: Arc<Mutex<Reload>>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
             Err(error) => tracing::warn!(%error, "no clock for systemd"),
         }
-        reload.again();
+        if let Err(error) = again_aside(&reload).await {
+            tracing::error!(%error, "nothing was read again");
+        }
         tell_systemd(&[NotifyState::Ready]);
     }
 }

@@ -4,6 +4,9 @@ use crate::config::keys::KEYS;
 use crate::config::{Config, Sources};
 use crate::listen::Certificate;
 use crate::telemetry::LogLevel;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
 
 /// The key that is taken over; beside it the files of the certificate, under whatever name they had at the start.
 const TAKEN_OVER: &str = "log.level";
@@ -19,6 +22,21 @@ pub struct Reload {
     pub level: LogLevel,
     /// What is shown to clients that speak HTTPS.
     pub certificate: Option<Certificate>,
+}
+
+/// [`Reload::again`] on a thread of its own: a file may be where reading hangs, and signals must not wait for that. Nor
+/// must the end of the process, which would wait for a thread of the runtime's.
+///
+/// # Errors
+/// There is no thread to be had, or it did not come to its end.
+pub async fn again_aside(reload: &Arc<Mutex<Reload>>) -> io::Result<()> {
+    let (reload, (tell, told)) = (reload.clone(), oneshot::channel());
+    std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        reload.lock().unwrap_or_else(PoisonError::into_inner).again();
+        // Perhaps the process stops by now.
+        let _ = tell.send(());
+    })?;
+    told.await.map_err(io::Error::other)
 }
 
 impl Reload {

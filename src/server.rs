@@ -141,7 +141,7 @@ impl Bound {
         let caller_key = Arc::new(CallerKey::draw().map_err(StartError::Random)?);
         let drawn = getrandom::u64().map_err(StartError::Random)?;
         let hop = HeaderValue::try_from(format!("avatar-proxy;id={drawn:016x}")).expect("hex digits");
-        let readiness = readiness(&Arc::new(Upstream::new(&gateway)?), config.server.base_path.prefix());
+        let readiness = readiness(&Arc::new(Upstream::new(&gateway.apart())?), config.server.base_path.prefix());
         let settings = Arc::new(web_settings(&config)?);
         let avatars = Arc::new(avatars);
         let (influence, school) = (Arc::default(), Arc::default());
@@ -181,8 +181,8 @@ impl Bound {
     }
 
     /// Serves until `stop` resolves, then drains: readiness goes first, the listener closes, what is in flight may end
-    /// within `server.shutdown_timeout`; what is still going on then is broken off, tunnels with a word of goodbye. When
-    /// `stop` has resolved, `at_once` ends the drain early.
+    /// within `server.shutdown_timeout`; what is still going on then is broken off. Tunnels are told goodbye when nothing else
+    /// is left, then at the latest. When `stop` has resolved, `at_once` ends the drain early.
     ///
     /// # Errors
     /// The servers fail.
@@ -223,7 +223,7 @@ impl Bound {
                 tokio::time::sleep(listen::HANDOVER).await;
                 let_go();
             }
-            let _ = tokio::time::timeout_at(deadline.into(), connections_end(&telemetry)).await;
+            let _ = tokio::time::timeout_at(deadline.into(), only_websockets_are_left(&telemetry)).await;
             lifecycle.send_replace(Stage::Closing);
             let _ = tokio::time::timeout(LAST_WORDS, connections_end(&telemetry)).await;
         };
@@ -239,6 +239,13 @@ impl Bound {
         }
         tidying.abort();
         Ok(())
+    }
+}
+
+/// Nobody waits for a `WebSocket` to end by itself: its client comes back at once when it is told, to whoever listens now.
+async fn only_websockets_are_left(telemetry: &Telemetry) {
+    while telemetry.open_connections() > telemetry.open_websockets() {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -10,7 +10,7 @@ mod linger;
 mod message;
 
 use super::certificate::HTTP2;
-use super::pulse::{Exchange, Over, Pulse};
+use super::pulse::{Body, Exchange, LINGER, Over, Pulse};
 use super::stream::Socket;
 use super::{Refusal, Stage};
 use actix_http::Request;
@@ -20,7 +20,7 @@ use body::Ended;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use linger::{LINGER, Lingering};
+use linger::Lingering;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -162,7 +162,7 @@ where
                 accepted = connection.accept() => {
                     // An error has been told to the client.
                     let Some(Ok((request, respond))) = accepted else { return };
-                    let exchange = Exchange::begin(&shared.pulse);
+                    let exchange = Exchange::begin(&shared.pulse, Body::Over);
                     if shared.pulse.over() == Some(Over::Idle) {
                         shared.pulse.lives_on();
                     }

@@ -17,7 +17,7 @@ mod sweep;
 pub use certificate::{Certificate, CertificateError, CertificateFiles};
 pub use files::{connections_for, raise_file_limit};
 pub use gate::{Gate, HANDOVER};
-pub use pulse::{Body, Exchange, Limits, Pulse};
+pub use pulse::{Body, Exchange, Limits, Pulse, Ticket};
 pub use serve::{Settings, serve};
 
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ pub enum Stage {
     Serving,
     /// It takes nothing new, and finishes what it has begun.
     Draining,
-    /// The time for that is over: tunnels say goodbye, and nothing else is waited for.
+    /// That is done, or the time for it is over: tunnels say goodbye, and nothing else is waited for.
     Closing,
 }
 
@@ -52,7 +52,7 @@ impl Stage {
         self != Self::Serving
     }
 
-    /// Waits until the time of everything is over.
+    /// Waits until that stage.
     pub async fn closing(stage: &mut watch::Receiver<Self>) {
         if stage.wait_for(|stage| *stage == Self::Closing).await.is_err() {
             // Whoever could tell is gone without a word, and this with it in a moment.

@@ -2,8 +2,9 @@
 //! sweeper, which has one.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// How long a connection may stay in each of its phases. A request that is being answered, a tunnel among them, has no
@@ -28,6 +29,9 @@ impl Limits {
 /// How long somebody who has just connected may take to ask for something while the process drains.
 const LATE_GUEST: Duration = Duration::from_secs(1);
 
+/// How long a client whose request was answered before all of it was read may go on sending it.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
 /// What may come behind a request while that is being answered, in bytes, before no more is read.
 const AHEAD_AT_MOST: usize = 32 << 10;
 
@@ -38,8 +42,10 @@ pub enum Body {
     Awaited,
     /// A part of it is being passed on, and there may be more that was read.
     Passed,
-    /// There is none, or no more, or nobody who takes it.
+    /// There is none, or no more.
     Over,
+    /// Nobody takes the rest of it, however much that is.
+    Left,
 }
 
 /// What it means that a client says no more.
@@ -62,6 +68,19 @@ pub(super) enum Over {
     Idle,
     /// The client takes nothing of what it asked for.
     Write,
+    /// It was told that there is no more for it, or sends what nobody takes, and does not hang up.
+    Left,
+}
+
+/// Whether there is another answer on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Last {
+    /// Nobody has said that there is none.
+    NotSaid,
+    /// An answer says so.
+    Said,
+    /// An answer says so, and all of it is written.
+    Written,
 }
 
 /// One connection. It belongs to one thread.
@@ -83,6 +102,11 @@ pub struct Pulse {
     turn: Cell<u32>,
     /// What follows the head of a request.
     body: Cell<Body>,
+    /// Which request that is.
+    request: Cell<u32>,
+    /// What comes next may be the rest of a body that nobody takes: it is not the beginning of a head.
+    rest: Cell<bool>,
+    last: Cell<Last>,
     /// The client has said its last, and actix has not been told.
     end_waits: Cell<bool>,
     /// What came during an exchange and belongs to none of its bodies, in bytes; nothing once one ends or a body is wanted.
@@ -106,6 +130,9 @@ impl Pulse {
             refused: Cell::new(false),
             turn: Cell::new(0),
             body: Cell::new(Body::Over),
+            request: Cell::new(0),
+            rest: Cell::new(false),
+            last: Cell::new(Last::NotSaid),
             end_waits: Cell::new(false),
             ahead: Cell::new(0),
             over: Cell::new(None),
@@ -122,10 +149,10 @@ impl Pulse {
     /// The client sent so many bytes.
     pub(super) fn heard(&self, bytes: usize) {
         if self.exchanges.get() > 0 {
-            if self.body.get() == Body::Over {
+            if matches!(self.body.get(), Body::Over | Body::Left) {
                 self.ahead.set(self.ahead.get() + bytes);
             }
-        } else if !self.heard.replace(true) && self.met.get() {
+        } else if !self.rest.get() && !self.heard.replace(true) && self.met.get() {
             self.moved();
         }
     }
@@ -158,9 +185,9 @@ impl Pulse {
     }
 
     /// How far the body of the request is, or what a tunnel's client says.
-    pub fn body_is(&self, body: Body) {
+    pub(super) fn body_is(&self, body: Body) {
         self.body.set(body);
-        if body != Body::Over {
+        if matches!(body, Body::Awaited | Body::Passed) {
             self.catches_up();
         }
         if body != Body::Passed && self.end_waits.replace(false) {
@@ -176,9 +203,9 @@ impl Pulse {
                 Silence::Early
             }
             // As nginx reads it: an end in the midst of an exchange is a departure.
-            Body::Over if self.exchanges.get() > 0 => Silence::Gone,
+            Body::Over | Body::Left if self.exchanges.get() > 0 => Silence::Gone,
             // Whoever waits for more is told that there is no more: a body broke off, or one side of a tunnel is done.
-            Body::Awaited | Body::Over => Silence::Heard,
+            Body::Awaited | Body::Over | Body::Left => Silence::Heard,
         }
     }
 
@@ -195,7 +222,39 @@ impl Pulse {
 
     /// All that was there to be written is written.
     pub(super) fn flushed(&self) {
-        self.owes.set(self.exchanges.get() > 0);
+        let is_answered = self.exchanges.get() == 0;
+        self.owes.set(!is_answered);
+        if is_answered && self.last.get() == Last::Said {
+            self.last.set(Last::Written);
+            self.wake();
+        }
+    }
+
+    /// An answer says that it is the last on the connection.
+    pub(super) fn says_last(&self) {
+        self.last.set(Last::Said);
+    }
+
+    /// Whether an answer has said that there is no other.
+    pub(super) fn has_said_last(&self) -> bool {
+        self.last.get() != Last::NotSaid
+    }
+
+    /// Whether that answer is written, so that whatever actix still writes is for nobody.
+    pub(super) fn is_mute(&self) -> bool {
+        self.last.get() == Last::Written
+    }
+
+    /// Waits until the last answer is written.
+    pub(super) async fn falls_mute(&self) {
+        poll_fn(|context| {
+            if self.is_mute() {
+                return Poll::Ready(());
+            }
+            self.park(context);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// The end of the connection is explained now; whether it has not been before.
@@ -244,6 +303,9 @@ impl Pulse {
         let (limit, over) = match (self.blocked.get(), self.exchanges.get()) {
             (true, _) => (limits.write_idle, Over::Write),
             (false, 1..) => return None,
+            (false, 0) if self.has_said_last() => (LINGER, Over::Left),
+            (false, 0) if drains && self.rest.get() => (LINGER, Over::Left),
+            (false, 0) if self.rest.get() => (limits.keep_alive, Over::Left),
             (false, 0) if self.heard.get() => (limits.head, Over::Head),
             (false, 0) if drains => (if is_met { Duration::ZERO } else { LATE_GUEST.min(limits.head) }, Over::Idle),
             (false, 0) => (if is_met { limits.keep_alive } else { limits.head }, Over::Idle),
@@ -257,12 +319,16 @@ impl Pulse {
 pub struct Exchange(Rc<Pulse>);
 
 impl Exchange {
-    /// A request begins on the connection.
+    /// A request begins on the connection. Of the body behind its head it is known so far that there is none, or that
+    /// nobody has taken any of it.
     #[must_use]
-    pub fn begin(on: &Rc<Pulse>) -> Self {
+    pub fn begin(on: &Rc<Pulse>, body: Body) -> Self {
         on.exchanges.set(on.exchanges.get() + 1);
+        on.request.set(on.request.get().wrapping_add(1));
+        on.body.set(body);
         on.met.set(true);
         on.heard.set(false);
+        on.rest.set(false);
         on.owes.set(true);
         on.moved();
         Self(on.clone())
@@ -273,8 +339,46 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let Self(pulse) = self;
         pulse.exchanges.set(pulse.exchanges.get() - 1);
+        pulse.rest.set(pulse.body.get() != Body::Over);
         pulse.moved();
         pulse.catches_up();
+    }
+}
+
+/// Tells how far the body of one request is, or what a tunnel's client says. Once the next request has begun on the
+/// connection nobody listens: a body may be on its way upstream when its answer has long been read.
+#[derive(Debug)]
+pub struct Ticket {
+    pulse: Rc<Pulse>,
+    request: u32,
+}
+
+impl Ticket {
+    /// For the request that has just begun on the connection.
+    #[must_use]
+    pub fn of(pulse: Rc<Pulse>) -> Self {
+        Self { request: pulse.request.get(), pulse }
+    }
+
+    /// How far the body is now.
+    pub fn body_is(&self, body: Body) {
+        if self.pulse.request.get() == self.request {
+            self.pulse.body_is(body);
+        }
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn pulse(&self) -> &Rc<Pulse> {
+        &self.pulse
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.pulse.body.get() != Body::Over {
+            self.body_is(Body::Left);
+        }
     }
 }
 
@@ -296,8 +400,11 @@ mod tests {
         Ends,
         Blocks,
         Writes,
+        BeginsBody,
+        Takes,
+        SaysLast,
     }
-    use Event::{Begins, Blocks, Ends, Hears, Writes};
+    use Event::{Begins, BeginsBody, Blocks, Ends, Hears, SaysLast, Takes, Writes};
 
     /// That a connection with this history, each event in the second of its number, is over by a look at that second, and
     /// not by one before. There is a look at the end of each second.
@@ -309,7 +416,10 @@ mod tests {
             for (_, event) in history.iter().filter(|(at, _)| *at == second) {
                 match event {
                     Hears => pulse.heard(1),
-                    Begins => exchanges.push(Exchange::begin(&pulse)),
+                    Begins => exchanges.push(Exchange::begin(&pulse, Body::Over)),
+                    BeginsBody => exchanges.push(Exchange::begin(&pulse, Body::Left)),
+                    Takes => Ticket::of(pulse.clone()).body_is(Body::Over),
+                    SaysLast => pulse.says_last(),
                     Ends => drop(exchanges.pop()),
                     Blocks => pulse.blocked(),
                     Writes => pulse.wrote(),
@@ -359,18 +469,19 @@ mod tests {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
         pulse.heard(AHEAD_AT_MOST);
         assert!(!pulse.is_far_ahead(), "it is a head, or many");
-        let first = Exchange::begin(&pulse);
+        let first = Exchange::begin(&pulse, Body::Over);
         pulse.heard(AHEAD_AT_MOST - 1);
         assert!(!pulse.is_far_ahead());
         pulse.heard(1);
         assert!(pulse.is_far_ahead());
-        pulse.body_is(Body::Awaited);
+        let ticket = Ticket::of(pulse.clone());
+        ticket.body_is(Body::Awaited);
         assert!(!pulse.is_far_ahead(), "it is a body");
         pulse.heard(AHEAD_AT_MOST);
-        pulse.body_is(Body::Over);
+        ticket.body_is(Body::Over);
         assert!(!pulse.is_far_ahead(), "it was a body");
         pulse.heard(AHEAD_AT_MOST);
-        let second = Exchange::begin(&pulse);
+        let second = Exchange::begin(&pulse, Body::Over);
         drop(first);
         assert!(!pulse.is_far_ahead(), "one more may be decoded");
         pulse.heard(AHEAD_AT_MOST);
@@ -383,16 +494,69 @@ mod tests {
     fn a_last_word_is_told_when_all_before_it_was_taken() {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
         assert_eq!(pulse.silence(), Silence::Heard, "nothing was asked");
-        let exchange = Exchange::begin(&pulse);
+        let exchange = Exchange::begin(&pulse, Body::Left);
         assert_eq!(pulse.silence(), Silence::Gone, "it is no more there for the answer");
-        for (body, silence) in
-            [(Body::Passed, Silence::Early), (Body::Awaited, Silence::Heard), (Body::Over, Silence::Gone)]
-        {
-            pulse.body_is(body);
+        let ticket = Ticket::of(pulse.clone());
+        for (body, silence) in [
+            (Body::Passed, Silence::Early),
+            (Body::Awaited, Silence::Heard),
+            (Body::Left, Silence::Gone),
+            (Body::Over, Silence::Gone),
+        ] {
+            ticket.body_is(body);
             assert_eq!(pulse.silence(), silence, "{body:?}");
         }
         drop(exchange);
         assert_eq!(pulse.silence(), Silence::Heard);
+    }
+
+    #[test]
+    fn a_body_tells_of_itself_and_of_no_other() {
+        let pulse = Rc::new(Pulse::begun(Instant::now()));
+        let first = Exchange::begin(&pulse, Body::Left);
+        let of_first = Ticket::of(pulse.clone());
+        of_first.body_is(Body::Passed);
+        drop(first);
+        let _second = Exchange::begin(&pulse, Body::Left);
+        let of_second = Ticket::of(pulse.clone());
+        of_second.body_is(Body::Awaited);
+        for body in [Body::Over, Body::Left, Body::Passed] {
+            of_first.body_is(body);
+            assert_eq!(pulse.body.get(), Body::Awaited);
+        }
+        drop(of_first);
+        assert_eq!(pulse.body.get(), Body::Awaited);
+        drop(of_second);
+        assert_eq!(pulse.body.get(), Body::Left);
+    }
+
+    #[test]
+    fn the_rest_of_a_body_is_no_head() {
+        // Nobody took it, or not to its end: what comes later may be more of it, however long that goes on.
+        check(&[(1, BeginsBody), (2, Ends), (3, Hears)], NEVER, Some((3 + 75, Over::Left)));
+        check(&[(1, BeginsBody), (2, Ends), (3, Hears), (70, Hears)], NEVER, Some((3 + 75, Over::Left)));
+        check(&[(1, BeginsBody), (2, Ends), (3, Hears)], 20, Some((21, Over::Left)));
+        // The next request, and what comes behind it.
+        check(&[(1, BeginsBody), (2, Ends), (3, Begins), (4, Ends), (5, Hears)], NEVER, Some((16, Over::Head)));
+        check(&[(1, BeginsBody), (2, Takes), (2, Ends), (3, Hears)], NEVER, Some((14, Over::Head)));
+    }
+
+    #[test]
+    fn behind_the_last_answer_comes_nothing() {
+        check(&[(1, Begins), (2, SaysLast)], NEVER, None);
+        check(&[(1, Begins), (2, SaysLast), (3, Ends)], NEVER, Some((5, Over::Left)));
+        check(&[(1, Begins), (2, Ends), (2, SaysLast), (2, Hears)], NEVER, Some((4, Over::Left)));
+        check(&[(1, Begins), (2, Ends), (2, SaysLast), (2, Blocks)], NEVER, Some((63, Over::Write)));
+        let pulse = Rc::new(Pulse::begun(Instant::now()));
+        let exchange = Exchange::begin(&pulse, Body::Over);
+        pulse.flushed();
+        pulse.says_last();
+        pulse.flushed();
+        assert!(!pulse.is_mute(), "there may be more of it");
+        drop(exchange);
+        assert!(!pulse.is_mute());
+        pulse.flushed();
+        assert!(pulse.is_mute());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::certificate::Certificate;
 use super::farewell::written;
 use super::http2::{self, Http2};
-use super::pulse::Limits;
+use super::pulse::{LINGER, Limits, Pulse};
 use super::stream::{Socket, Stream};
 use super::sweep::Connections;
 use super::{Refusal, Stage};
@@ -12,6 +12,7 @@ use actix_http::error::{DispatchError, ParseError};
 use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
+use socket2::SockRef;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,8 +21,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-/// How long a client whose request was answered before it was read may go on sending it.
-const LINGER: Duration = Duration::from_secs(1);
+/// How much the kernel takes that it cannot send yet, in bytes; there is room for more when it is half of that. Whether the
+/// client takes anything is seen by that room: where the kernel filled the megabytes that it allows itself, a slow reader
+/// would look like one that stands still, and would be held in as much memory.
+const NOT_SENT: u32 = 128 << 10;
 
 /// What each thread needs to serve connections.
 #[derive(Clone, Debug)]
@@ -64,11 +67,20 @@ where
             // actix says `Connection: upgrade` in every answer to a request that says so, and keeps no such connection;
             // but only a 101 upgrades anything (RFC 9110 section 7.8).
             let wants_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
+            let wants_close = request.head().connection_type() == ConnectionType::Close;
+            let pulse = request.conn_data::<Rc<Pulse>>().cloned().expect("each connection brings its own");
             let (asked, among) = (answer(request), among.clone());
             async move {
+                if pulse.has_said_last() {
+                    return Ok(nothing_more(&pulse).await);
+                }
                 let mut response = asked.await;
-                if (among.drain() || wants_upgrade) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let closes = among.drain() || wants_upgrade || wants_close;
+                if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     response.head_mut().set_connection_type(ConnectionType::Close);
+                }
+                if response.head().connection_type() == ConnectionType::Close {
+                    pulse.says_last();
                 }
                 Ok::<_, Infallible>(response)
             }
@@ -83,6 +95,7 @@ where
                 let http2 = http2.clone();
                 // A connection that cannot be set so is about to break anyway.
                 let _ = tcp.set_nodelay(true);
+                let _ = SockRef::from(&tcp).set_tcp_notsent_lowat(NOT_SENT);
                 let socket = Socket::new(tcp, connections.admit(telemetry.connection()));
                 async move {
                     let peer = socket.peer();
@@ -113,4 +126,13 @@ where
             }))
         }
     })
+}
+
+/// What actix is given for a request that came behind one whose answer was the last: it must not be looked at (RFC 9112
+/// section 9.6), but actix has read it. Nobody sees this.
+async fn nothing_more(pulse: &Pulse) -> HttpResponse {
+    pulse.falls_mute().await;
+    let mut response = HttpResponse::new(StatusCode::SERVICE_UNAVAILABLE);
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
 }

@@ -220,6 +220,10 @@ impl AsyncRead for Stream {
                 }
                 Poll::Ready(Ok(()))
             }
+            (_, Some(Over::Left)) => {
+                buffer.set_filled(before);
+                Poll::Ready(Ok(()))
+            }
             (Poll::Pending, Some(Over::Idle)) => Poll::Ready(Ok(())),
             (read, over) => {
                 ready!(read)?;
@@ -241,6 +245,9 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.pulse().is_mute() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if self.farewell.is_none() {
             self.farewell = self.replaced(bytes);
         }

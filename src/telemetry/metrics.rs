@@ -84,6 +84,7 @@ pub struct Telemetry {
     cache_evictions: Per<CacheName, Counter>,
     log_lines_dropped: Counter,
     connections: Gauge,
+    websockets: Gauge,
     in_flight_requests: Gauge,
 }
 
@@ -133,6 +134,7 @@ impl Telemetry {
             cache_evictions: build.per("cache_evictions", "Entries that made room for others", "cache", None),
             log_lines_dropped: build.one("log_lines_dropped", "Log lines that nobody took", None),
             connections: build.one("connections", "Open client connections", None),
+            websockets: build.one("websockets", "Open WebSockets, each over a client connection of its own", None),
             in_flight_requests: build.one("in_flight_requests", "Requests being answered", None),
             registry: build.registry,
         }
@@ -222,6 +224,18 @@ impl Telemetry {
     #[must_use]
     pub fn open_connections(&self) -> i64 {
         self.connections.get()
+    }
+
+    /// A client connection has become a `WebSocket`'s; that counts until the result is dropped.
+    #[must_use]
+    pub fn websocket(&self) -> Counted {
+        Counted::one_of(&self.websockets)
+    }
+
+    /// How many client connections are `WebSocket`s.
+    #[must_use]
+    pub fn open_websockets(&self) -> i64 {
+        self.websockets.get()
     }
 
     /// A request came in; it counts as in flight until [`Telemetry::request_ends`].

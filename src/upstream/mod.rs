@@ -98,6 +98,13 @@ impl Gateway {
         let connection_slots = Arc::new(Semaphore::new(settings.max_connections));
         Ok(Self { settings: Arc::new(settings), tls, picture_slots, connection_slots })
     }
+
+    /// The same way with connections of its own, for a question that must not wait for clients: one, and one more for when
+    /// the kept one has just died.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { connection_slots: Arc::new(Semaphore::new(2)), ..self.clone() }
+    }
 }
 
 /// One worker's way to upstream. Its connections live and end with the worker: those of a shared pool would end with

@@ -7,7 +7,7 @@ use crate::avatar::Avatars;
 use crate::identity::{PictureId, PictureKind, Site};
 use crate::listen::{Pulse, Stage};
 use crate::overheard::{Boundary, Listener, News, is_event_socket};
-use crate::telemetry::{Heard, Outcome, Route, Telemetry};
+use crate::telemetry::{Counted, Heard, Outcome, Route, Telemetry};
 use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
 use base64::Engine;
@@ -51,7 +51,8 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
             }
             let ears = Ears::for_tunnel(front, inbound, &head);
             headers::strip_response_hop_by_hop(&mut head);
-            Ok(switched(&head, intake, tunnel, ears, front.stage.clone(), front.upstream.idle_timeout()))
+            let counted = front.telemetry.websocket();
+            Ok(switched(&head, intake, tunnel, ears, counted, front.stage.clone(), front.upstream.idle_timeout()))
         }
         UpgradeAnswer::Declined(answer) => {
             front.avatars.heed(caller.as_ref(), None, answer.status());
@@ -81,6 +82,7 @@ fn switched(
     intake: Intake,
     tunnel: Tunnel,
     ears: Option<Ears>,
+    counted: Counted,
     stage: watch::Receiver<Stage>,
     idle: Duration,
 ) -> HttpResponse {
@@ -105,6 +107,7 @@ fn switched(
         is_over: false,
         stalled,
         pulse,
+        _counted: counted,
     };
     let mut response = response.streaming(downstream.into_stream());
     // actix takes what follows for content.
@@ -148,6 +151,7 @@ struct Downstream {
     stalled: oneshot::Receiver<()>,
     /// The client's connection.
     pulse: Option<Rc<Pulse>>,
+    _counted: Counted,
 }
 
 impl Downstream {

@@ -183,13 +183,16 @@ async fn one_connection_too_many_is_503_and_passes_by_itself() {
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("2")), "{refused:?}");
     assert_eq!(refused.json()["id"], "avatar_proxy.overloaded");
     assert_eq!(proxy.metric("avatar_proxy_refusals_total{reason=\"overloaded\"}").await, 1);
+    // Whoever asks whether the process is of use does not wait for clients.
+    assert_eq!(Request::get("/readyz").send(proxy.admin).await.status, 200);
 
     silent.set_zero_linger().expect("a socket");
     drop(silent);
     while proxy.send(&Request::get("/next")).await.status == 503 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(upstream.seen().len(), 2);
+    let pings = upstream.seen().iter().filter(|seen| seen.target() == "/api/v4/system/ping").count();
+    assert_eq!(upstream.seen().len(), 2 + pings);
 }
 
 /// An upstream that answers the first request on each connection and hangs up on the second, which is what a client meets

@@ -3,7 +3,8 @@
 use crate::client::{PATIENCE, Request, read_answer};
 use crate::pictures::{photo, png};
 use crate::process::{Folder, PROGRAM, Process};
-use crate::upstream::{Upstream, drain};
+use crate::upstream::{Upstream, drain, picture_answer, send_and_close};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -85,17 +86,20 @@ async fn a_hangup_changes_what_can_be_changed_and_tells_of_the_rest() {
     shows_a_picture(&process).await;
 }
 
+/// What systemd is told next.
+fn hears(systemd: &UnixDatagram) -> String {
+    let mut message = [0; 4096];
+    let length = systemd.recv(&mut message).expect("a message");
+    String::from_utf8_lossy(&message[..length]).into_owned()
+}
+
 #[actix_web::test]
 async fn systemd_is_told() {
     let upstream = pictures().await;
     let folder = Folder::new();
     let systemd = UnixDatagram::bind(folder.path("notify")).expect("a socket");
     systemd.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let hears = || {
-        let mut message = [0; 4096];
-        let length = systemd.recv(&mut message).expect("a message");
-        String::from_utf8_lossy(&message[..length]).into_owned()
-    };
+    let hears = || hears(&systemd);
     let mut command = Process::command(PROGRAM, upstream.address);
     let mut process = Process::start(command.env("NOTIFY_SOCKET", folder.path("notify")));
 
@@ -106,6 +110,48 @@ async fn systemd_is_told() {
     process.signal("TERM");
     assert_eq!(hears(), "STOPPING=1\n");
     assert_eq!(process.ended().await.code(), Some(0));
+}
+
+/// A file that is read for as long as nobody writes it, as on a server of files that does not answer.
+#[actix_web::test]
+async fn f50_a_reload_that_hangs_does_not_hold_up_the_end() {
+    let upstream = Upstream::scripted(|_, seen, mut stream| async move {
+        if seen.target() == "/slow" {
+            return drain(&mut stream).await;
+        }
+        send_and_close(&mut stream, &picture_answer("1", &png(&photo(1)))).await;
+    })
+    .await;
+    for is_read in [true, false] {
+        let folder = Folder::new();
+        let file = folder.put("config.toml", "");
+        let systemd = UnixDatagram::bind(folder.path("notify")).expect("a socket");
+        systemd.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let mut command = Process::command(PROGRAM, upstream.address);
+        command.env("NOTIFY_SOCKET", folder.path("notify")).arg("--config").arg(&file);
+        let mut process = Process::start(command.env("AVATAR_PROXY__SERVER__SHUTDOWN_TIMEOUT", "1s"));
+        assert_eq!(hears(&systemd), "READY=1\n");
+        std::fs::remove_file(&file).expect("it was put there");
+        assert!(Command::new("mkfifo").arg(&file).status().expect("mkfifo is there").success());
+        let mut in_flight = TcpStream::connect(process.address).await.expect("it listens");
+        in_flight.write_all(&Request::get("/slow").bytes("chat.example")).await.expect("taken");
+
+        process.signal("HUP");
+        assert!(hears(&systemd).starts_with("RELOADING=1\n"));
+        shows_a_picture(&process).await;
+        process.signal("TERM");
+        assert_eq!(hears(&systemd), "STOPPING=1\n");
+        if is_read {
+            std::fs::write(&file, "[log]\nlevel = \"loud\"\n").expect("it is read");
+            process.says("the configuration stays as it was");
+            process.signal("HUP");
+        }
+
+        assert_eq!(process.ended().await.code(), Some(0));
+        systemd.set_nonblocking(true).expect("a socket");
+        let more = systemd.recv(&mut [0; 4096]).map_err(|error| error.kind());
+        assert_eq!(more, Err(ErrorKind::WouldBlock), "systemd was told more");
+    }
 }
 
 #[actix_web::test]

@@ -56,6 +56,7 @@ mod side_channels;
 mod sight;
 mod slow_clients;
 mod slow_upstream;
+mod starved;
 mod stock_clients;
 mod streaming;
 mod websocket;

@@ -3,7 +3,7 @@
 use crate::client::{PATIENCE, Request, read_answer};
 use crate::pictures::{photo, png};
 use crate::proxy::Proxy;
-use crate::upstream::{Upstream, drain, picture_answer, send_and_close};
+use crate::upstream::{Upstream, answer, drain, picture_answer, send_and_close};
 use crate::websocket::{ACCEPT, handshake, switching};
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -123,8 +123,21 @@ async fn tunnelling(says: &'static [u8]) -> Upstream {
     .await
 }
 
+/// A proxy before `upstream` that gives itself this much time to stop, a client of it with an open tunnel over which
+/// upstream has said `says`, and what the client has heard of it.
+async fn with_a_tunnel(upstream: &Upstream, says: &[u8], grace: Duration) -> (Proxy, TcpStream, Vec<u8>) {
+    let proxy = Proxy::with(upstream.address, |config| config.server.shutdown_timeout = grace);
+    let mut client = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+    client.write_all(&handshake().bytes("chat.example")).await.expect("taken");
+    let mut heard = read_answer(&mut client, "GET").await.body.to_vec();
+    while heard.len() < says.len() {
+        client.read_buf(&mut heard).await.expect("the tunnel is there");
+    }
+    (proxy, client, heard)
+}
+
 #[actix_web::test]
-async fn f50_a_tunnel_is_told_of_the_end_when_the_time_is_over() {
+async fn f50_a_tunnel_is_told_of_the_end_when_nothing_else_is_left() {
     for (says, hears) in [
         (&b"\x81\x02hi"[..], &b"\x81\x02hi\x88\x02\x03\xe9"[..]),
         (b"", b"\x88\x02\x03\xe9"),
@@ -132,20 +145,60 @@ async fn f50_a_tunnel_is_told_of_the_end_when_the_time_is_over() {
         (b"\x81\x04hi", b"\x81\x04hi"),
     ] {
         let upstream = tunnelling(says).await;
-        let mut proxy = Proxy::with(upstream.address, |config| config.server.shutdown_timeout = GRACE);
-        let mut client = TcpStream::connect(proxy.address).await.expect("the proxy listens");
-        client.write_all(&handshake().bytes("chat.example")).await.expect("taken");
-        let mut heard = read_answer(&mut client, "GET").await.body.to_vec();
-        while heard.len() < says.len() {
-            client.read_buf(&mut heard).await.expect("the tunnel is there");
-        }
+        let (mut proxy, mut client, mut heard) = with_a_tunnel(&upstream, says, Duration::from_secs(3600)).await;
+        // Who waits for nothing is no reason to wait.
+        let mut idle = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+        idle.write_all(b"GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("taken");
+        assert_eq!(read_answer(&mut idle, "GET").await.status, 400);
+        assert_eq!(proxy.metric("avatar_proxy_websockets").await, 1);
 
-        let started = Instant::now();
         proxy.begin_stop();
         let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut heard)).await.expect("the tunnel ends");
 
         assert_eq!(heard, hears);
-        assert!(started.elapsed() >= GRACE);
+        ended(proxy).await;
+    }
+}
+
+#[actix_web::test]
+async fn f50_a_tunnel_is_open_as_long_as_a_request_is_answered_and_there_is_time() {
+    let (goes_on, may_go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    for has_time in [true, false] {
+        let (begins, waits) = (goes_on.clone(), may_go_on.clone());
+        let upstream = Upstream::scripted(move |_, seen, mut stream| {
+            let (begins, waits) = (begins.clone(), waits.clone());
+            async move {
+                if seen.header("upgrade").is_some() {
+                    stream.write_all(&switching(ACCEPT)).await.expect("taken");
+                    return drain(&mut stream).await;
+                }
+                begins.notify_one();
+                waits.notified().await;
+                send_and_close(&mut stream, &answer("200 OK", &[], b"at last")).await;
+            }
+        })
+        .await;
+        let grace = if has_time { Duration::from_secs(3600) } else { GRACE };
+        let (mut proxy, mut client, mut heard) = with_a_tunnel(&upstream, b"", grace).await;
+        let mut in_flight = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+        in_flight.write_all(&Request::get("/slow").bytes("chat.example")).await.expect("taken");
+        goes_on.notified().await;
+
+        let started = Instant::now();
+        proxy.begin_stop();
+        if has_time {
+            while TcpStream::connect(proxy.address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+            let silence = tokio::time::timeout(GRACE, client.read_buf(&mut heard)).await;
+            assert!(silence.is_err(), "it was told too early: {heard:?}");
+            may_go_on.notify_one();
+            assert_eq!(read_answer(&mut in_flight, "GET").await.body, &b"at last"[..]);
+        }
+        let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut heard)).await.expect("the tunnel ends");
+
+        assert_eq!(heard, b"\x88\x02\x03\xe9");
+        assert!(has_time || started.elapsed() >= GRACE);
         ended(proxy).await;
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// What every limit of these tests is, but those that a test is not about.
 const LIMIT: Duration = Duration::from_millis(300);
@@ -92,13 +92,18 @@ async fn f28_a_later_head_has_the_same_limit_from_its_first_byte() {
         patient(config);
         config.server.head_timeout = LIMIT;
     });
-    let mut stream = connect(proxy.address, &Request::picture("size=32").bytes("chat.example")).await;
-    assert_eq!(read_answer(&mut stream, "GET").await.status, 200);
-    // Nothing yet, so no head is late.
-    tokio::time::sleep(3 * LIMIT).await;
-    stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("the connection is there");
-    check_took(until_closed(&mut stream).await.1);
-    assert_eq!(upstream.seen().len(), 1);
+    let counted = Request::new("POST", "/api/v4/posts").body("{}");
+    let chunked =
+        Request::new("POST", "/api/v4/posts").header("Transfer-Encoding", "chunked").body("2\r\n{}\r\n0\r\n\r\n");
+    for first in [Request::picture("size=32"), counted, chunked] {
+        let mut stream = connect(proxy.address, &first.bytes("chat.example")).await;
+        assert_eq!(read_answer(&mut stream, "GET").await.status, 200);
+        // Nothing yet, so no head is late.
+        tokio::time::sleep(3 * LIMIT).await;
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("the connection is there");
+        check_took(until_closed(&mut stream).await.1);
+    }
+    assert_eq!(upstream.seen().len(), 3);
 }
 
 #[actix_web::test]
@@ -182,6 +187,51 @@ async fn f29_a_body_that_only_trickles_passes() {
     assert_eq!(read_answer(&mut stream, "POST").await.body, "0123456789");
 }
 
+/// actix reads what it may not keep: when the head of a next request is due, that is none.
+#[actix_web::test]
+async fn f29_the_rest_of_a_body_that_was_refused_is_no_head() {
+    let upstream = pictures().await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        patient(config);
+        (config.server.head_timeout, config.server.keep_alive) = (LIMIT / 3, 2 * LIMIT);
+    });
+    for (framing, begin, rest) in [
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "5\r\nhello\r\n0\r\n\r\n"),
+        // The end of it never comes.
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "5\r\nhel"),
+        ("Content-Length: 10", "hello", "hello"),
+        ("Content-Length: 10", "hello", "hel"),
+    ] {
+        let head = format!("POST /a/../b HTTP/1.1\r\nHost: chat.example\r\n{framing}\r\n\r\n{begin}");
+        let mut stream = connect(proxy.address, head.as_bytes()).await;
+        assert_eq!(read_answer(&mut stream, "POST").await.status, 400);
+        // It may be over already.
+        let _ = stream.write_all(rest.as_bytes()).await;
+        let (said, _) = until_closed(&mut stream).await;
+        assert_eq!(said, "", "{framing} {rest}");
+    }
+    assert_eq!(proxy.metric("avatar_proxy_refusals_total{reason=\"slow_head\"}").await, 0);
+    assert_eq!(upstream.seen().len(), 0);
+}
+
+/// It would be read for as long as it comes.
+#[actix_web::test]
+async fn f29_a_body_that_nobody_takes_is_not_read_for_ever() {
+    let upstream = pictures().await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        patient(config);
+        config.server.keep_alive = LIMIT;
+    });
+    let head = "POST /a/../b HTTP/1.1\r\nHost: chat.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut stream = connect(proxy.address, head.as_bytes()).await;
+    assert_eq!(read_answer(&mut stream, "POST").await.status, 400);
+    let (started, chunk) = (Instant::now(), "400\r\n".to_owned() + &"x".repeat(1024) + "\r\n");
+    while stream.write_all(chunk.as_bytes()).await.is_ok() {
+        assert!(started.elapsed() < PATIENCE, "it is still read");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Sends without end; how much upstream got rid of is told.
 async fn endless() -> (Upstream, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));
@@ -231,6 +281,33 @@ async fn f30_who_takes_little_gets_it_all() {
         let read = stream.read(&mut buffer).await.expect("the connection is there");
         assert!(read > 0, "it ended after {all}");
         all += read;
+    }
+}
+
+/// The kernel would take megabytes ahead, and have room again only when a third of them is gone.
+#[actix_web::test]
+async fn f30_who_reads_slowly_and_steadily_is_not_left() {
+    let (upstream, _) = endless().await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        patient(config);
+        config.server.write_idle_timeout = 3 * LIMIT;
+    });
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(8 << 10).expect("a socket");
+    let mut stream = socket.connect(proxy.address).await.expect("the proxy listens");
+    stream.write_all(&Request::get("/api/v4/files/1").bytes("chat.example")).await.expect("taken");
+    let (started, mut buffer) = (Instant::now(), vec![0; 8 << 10]);
+    while started.elapsed() < 12 * LIMIT {
+        tokio::time::sleep(LIMIT / 10).await;
+        assert!(stream.read(&mut buffer).await.expect("the connection is there") > 0);
+        // The kernel goes on with what it took, whatever has become of the connection.
+        assert_eq!(proxy.metric("avatar_proxy_connections").await, 1, "after {:?}", started.elapsed());
+    }
+
+    // It stands still from now on.
+    while proxy.metric("avatar_proxy_connections").await > 0 {
+        assert!(started.elapsed() < PATIENCE, "the connection is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

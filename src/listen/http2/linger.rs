@@ -1,17 +1,14 @@
 //! The end of a connection: what its client still sends when we have said our last is read and forgotten, because it would
 //! be answered by a reset, which may overtake what we said.
 
+use crate::listen::pulse::LINGER;
 use crate::listen::stream::Socket;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
-
-/// How long a client may take to hear that no further request is wanted, and how long to hear the rest.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// A stream that is shut down when the other side has ended it as well, or could have.
 pub(super) struct Lingering {

@@ -12,7 +12,19 @@ pub(super) struct Case {
     /// What is sent only when the other side has said "go on".
     pub(super) later: Vec<u8>,
     pub(super) reply: Reply,
+    pub(super) way: Way,
     upstream: SocketAddr,
+}
+
+/// How the proxy stands before upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// Clients come by themselves.
+    Plain,
+    /// They speak TLS.
+    Encrypted,
+    /// They come through an outer proxy whose word is believed.
+    Behind,
 }
 
 /// An ordinary answer, as Go writes them.
@@ -26,7 +38,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// All of them, each with a name of its own.
-pub(super) fn all(upstream: SocketAddr) -> Vec<Case> {
+pub(super) fn all(upstream: SocketAddr, way: Way) -> Vec<Case> {
     let families = [
         methods(),
         targets(),
@@ -39,7 +51,7 @@ pub(super) fn all(upstream: SocketAddr) -> Vec<Case> {
         upgrades(),
         not_our_pictures(),
     ];
-    families.into_iter().flatten().map(|case| Case { upstream, ..case }).collect()
+    families.into_iter().flatten().map(|case| Case { way, upstream, ..case }).collect()
 }
 
 impl Case {
@@ -50,6 +62,7 @@ impl Case {
             request: request.into(),
             later: Vec::new(),
             reply: Reply::next(OK),
+            way: Way::Plain,
             upstream: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }

@@ -5,15 +5,19 @@ mod cases;
 mod rules;
 
 use crate::client::PATIENCE;
+use crate::process::Folder;
 use crate::proxy::Proxy;
 use crate::recorder::{Recorder, Reply};
+use crate::tls::{FIRST, connect, encrypted};
 use crate::wire::{Message, Wire};
-use cases::Case;
+use cases::{Case, Way};
 use rules::{RULES, Rule};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpListener;
 
 /// What one request led to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,16 +77,25 @@ async fn exchange(to: SocketAddr, upstream: &Recorder, case: &Case) -> Exchange 
 }
 
 /// Every case, straight and through the proxy.
-async fn pairs() -> Vec<Pair> {
+async fn pairs(way: Way) -> Vec<Pair> {
     let next = Rc::new(RefCell::new(Reply::next("")));
     let says = next.clone();
     let upstream = Recorder::answering(move |_| says.borrow().clone()).await;
-    let proxy = Proxy::with(upstream.address, |config| config.server.workers = 1);
+    let folder = Folder::new();
+    let proxy = Proxy::with(upstream.address, |config| {
+        config.server.workers = 1;
+        match way {
+            Way::Plain => {}
+            Way::Encrypted => encrypted(&folder, FIRST)(config),
+            Way::Behind => config.server.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")],
+        }
+    });
+    let through = if way == Way::Encrypted { putting_tls_on(proxy.address).await } else { proxy.address };
     let mut pairs = Vec::new();
-    for case in cases::all(upstream.address) {
+    for case in cases::all(upstream.address, way) {
         next.replace(case.reply.clone());
         let straight = exchange(upstream.address, &upstream, &case).await;
-        let through = exchange(proxy.address, &upstream, &case).await;
+        let through = exchange(through, &upstream, &case).await;
         pairs.push(Pair { case, straight, through });
     }
     pairs
@@ -90,7 +103,7 @@ async fn pairs() -> Vec<Pair> {
 
 #[actix_web::test]
 async fn through_the_proxy_all_is_as_without_it_but_for_the_rules() {
-    let pairs = pairs().await;
+    let pairs = pairs(Way::Plain).await;
 
     let mut names = HashSet::new();
     assert!(
@@ -105,4 +118,31 @@ async fn through_the_proxy_all_is_as_without_it_but_for_the_rules() {
         let needed = pairs.iter().any(|pair| difference(pair, Some(rule)).is_some());
         assert!(needed, "nothing needs the rule about {}: {}", rule.name, rule.reason);
     }
+}
+
+/// What clients say over TLS, and what an outer proxy says whose word is believed, is as much theirs.
+#[actix_web::test]
+async fn all_is_as_without_the_proxy_however_it_is_reached() {
+    for way in [Way::Encrypted, Way::Behind] {
+        let pairs = pairs(way).await;
+        let differences = pairs.iter().filter_map(|pair| difference(pair, None)).collect::<Vec<_>>();
+        assert!(differences.is_empty(), "{way:?}: {} differ:\n{}", differences.len(), differences.join("\n"));
+        assert!(pairs.len() >= 300, "{} cases", pairs.len());
+    }
+}
+
+/// Where clients connect who leave TLS with `to` to us.
+async fn putting_tls_on(to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    actix_web::rt::spawn(async move {
+        while let Ok((mut plain, _)) = listener.accept().await {
+            actix_web::rt::spawn(async move {
+                let mut tls = connect(to, &[]).await;
+                // An end without a word is an end.
+                let _ = copy_bidirectional(&mut plain, &mut tls).await;
+            });
+        }
+    });
+    address
 }

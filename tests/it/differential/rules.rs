@@ -1,6 +1,7 @@
 //! What may differ between an exchange with upstream and the same one through the proxy: a handful of rules, each with its
 //! reason. A rule turns the straight exchange into what the proxy has to make of it, as exactly as can be told.
 
+use super::cases::Way;
 use super::{Case, Exchange};
 use crate::wire::{Framing, Message};
 
@@ -117,14 +118,20 @@ pub(super) const RULES: &[Rule] = &[
         applies: |case, straight, _| {
             for request in &mut straight.seen {
                 let host = request.all("host").first().map(|host| (*host).to_owned());
-                request.fields.retain(|(name, _)| !FORWARDING.contains(&&*name.to_ascii_lowercase()));
-                for (name, value) in
-                    [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("x-real-ip", "127.0.0.1")]
-                {
-                    add(request, name, value);
+                if case.way != Way::Behind {
+                    request.fields.retain(|(name, _)| !FORWARDING.contains(&&*name.to_ascii_lowercase()));
                 }
+                let client = request.all("x-forwarded-for").last().and_then(|line| line.rsplit(',').next());
+                let client = client.map_or("127.0.0.1", str::trim).to_owned();
+                append(request, "x-forwarded-for", "127.0.0.1");
+                add_where_absent(request, "x-real-ip", &client);
+                let scheme = if case.way == Way::Encrypted { "https" } else { "http" };
+                add_where_absent(request, "x-forwarded-proto", scheme);
                 if let Some(host) = host.filter(|host| *host != case.upstream()) {
-                    add(request, "x-forwarded-host", &host);
+                    add_where_absent(request, "x-forwarded-host", &host);
+                }
+                if !request.all("forwarded").is_empty() {
+                    append(request, "forwarded", "for=127.0.0.1");
                 }
             }
         },
@@ -297,6 +304,19 @@ fn end_the_hop(message: &mut Message) {
         add(message, "connection", "Upgrade");
         add(message, "upgrade", "websocket");
     }
+}
+
+fn add_where_absent(message: &mut Message, name: &str, value: &str) {
+    if message.all(name).is_empty() {
+        add(message, name, value);
+    }
+}
+
+/// Puts a value behind those that are there, all on one line.
+fn append(message: &mut Message, name: &str, value: &str) {
+    let line = [&message.all(name)[..], &[value]].concat().join(", ");
+    message.fields.retain(|(each, _)| !each.eq_ignore_ascii_case(name));
+    add(message, name, &line);
 }
 
 fn add(message: &mut Message, name: &str, value: &str) {

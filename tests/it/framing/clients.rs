@@ -282,13 +282,13 @@ fn lines() -> Vec<Case> {
         ("a line of blanks", field(b"X: a\r\n  "), &[400], &[], Closed),
         ("200 fields", get(many + "\r\n"), &[431], &[], Closed),
         ("a head of 200 kB", get(long), &[431], &[], Closed),
-        // actix has read the second before it answers the first, and answers as the second asks.
+        // RFC 9112 section 9.6.
         (
             "the last request, and one more",
             get("Connection: close\r\n\r\nGET /more HTTP/1.1\r\nHost: a\r\n\r\n"),
-            &[200, 200],
-            &["GET /x", "GET /more"],
-            Kept,
+            &[200],
+            &["GET /x"],
+            Closed,
         ),
         ("what is no request after one", get("\r\nhello, all\r\n\r\n"), &[200, 400], PLAIN, Closed),
         (
@@ -420,4 +420,11 @@ async fn no_byte_goes_before_an_upgrade() {
 #[actix_web::test]
 async fn the_body_of_a_refused_request_is_no_request() {
     check_all(refusals()).await;
+}
+
+#[test]
+fn there_are_at_least_sixty_of_them() {
+    let families = [lengths(), codings(), chunk_forms(), hosts(), lines(), upgrades(), refusals()];
+    let count = families.iter().map(Vec::len).sum::<usize>();
+    assert!(count >= 60, "{count} cases");
 }

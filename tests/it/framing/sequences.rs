@@ -125,3 +125,34 @@ async fn an_answer_before_the_end_of_the_upload_is_the_last_on_its_connection_or
         assert!(upstream.seen().iter().all(|seen| seen.target() != "/smuggled"));
     }
 }
+
+/// RFC 9112 section 9.6, whoever said that it is the last: the client, a client of HTTP/1.0 by saying nothing, or we.
+#[actix_web::test]
+async fn what_comes_behind_the_last_request_is_not_looked_at() {
+    let (upstream, proxy) = with_a_picture_in_memory().await;
+    let memory = picture("Connection: close\r\n\r\n");
+    for (last, own) in [
+        (&*memory, None),
+        ("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Some("/last")),
+        ("GET /last HTTP/1.0\r\nHost: a\r\n\r\n", Some("/last")),
+        ("POST /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", Some("/last")),
+        ("GET /last HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", Some("/last")),
+    ] {
+        for (behind, times) in [
+            ("POST /behind HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 3),
+            ("GET /behind HTTP/1.1\r\nHost: a\r\n\r\n", 30),
+        ] {
+            let mut wire = Wire::to(proxy.address).await;
+            wire.send(format!("{last}{}", behind.repeat(times)).as_bytes()).await;
+
+            let answer = next_answer(&mut wire, "GET").await.expect("an answer");
+
+            assert_eq!(answer.all("connection"), ["close"], "{last} {behind}: {answer:?}");
+            let is_own = own.map_or_else(|| is_picture(&answer), |id| answer.body == id.as_bytes());
+            assert!(is_own, "{last} {behind}: {answer:?}");
+            assert_eq!(next_answer(&mut wire, "GET").await, None, "{last} {behind}");
+            let seen = somebody_else(proxy.address, &upstream, "/other").await;
+            assert!(seen.iter().all(|request| request.second() == "/last"), "{last} {behind}: {seen:?}");
+        }
+    }
+}
