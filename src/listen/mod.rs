@@ -5,8 +5,10 @@
 //! They are switched off; each thread looks at its connections from time to time instead.
 
 mod certificate;
+mod farewell;
 mod files;
 mod gate;
+mod http2;
 mod pulse;
 mod serve;
 mod stream;

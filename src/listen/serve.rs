@@ -1,6 +1,8 @@
-//! What a thread does with a client that connects: HTTP by actix, over a connection of ours.
+//! What a thread does with a client that connects: HTTP/1.1 by actix, over a connection of ours, or HTTP/2.
 
 use super::certificate::Certificate;
+use super::farewell::written;
+use super::http2::{self, Http2};
 use super::pulse::{LINGER, Limits, Pulse};
 use super::stream::{Socket, Stream};
 use super::sweep::Connections;
@@ -12,7 +14,6 @@ use actix_http::h1::Codec;
 use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
-use bytes::Bytes;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -42,21 +43,23 @@ pub struct Settings {
 
 /// Serves each connection of a thread with `answer`, which is the thread's own. What asks for an upgrade to WebSocket, or is
 /// a CONNECT, may be answered by a 101 with a [`Switch`](super::Switch); any other answer to it is the connection's last.
-/// `refuse` counts what is no request, and makes the whole answer to it.
+/// `refuse` counts what is no request, and makes the answer to it.
 pub fn serve<A, F, R>(
     settings: &Settings,
     answer: A,
     refuse: R,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = Infallible, InitError = ()> + use<A, F, R>
 where
-    R: Fn(Refusal) -> Bytes + 'static,
+    R: Fn(Refusal) -> HttpResponse + 'static,
     A: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = HttpResponse> + 'static,
 {
     let Settings { limits, stage, telemetry, certificate } = settings.clone();
     let acceptor = certificate.map(|certificate| TlsAcceptor::from(certificate.server()));
     let refuse = Rc::new(refuse);
-    let connections = Connections::looked_after(limits, stage, refuse);
+    let refuses = refuse.clone();
+    let connections = Connections::looked_after(limits, stage.clone(), Rc::new(move |why| written(refuses(why))));
+    let http2 = Rc::new(Http2 { answer: answer.clone(), refuse, write_idle: limits.write_idle, stage });
     let (among, leaving, upgrade) = (connections.clone(), connections.clone(), answer.clone());
     let http = HttpService::build()
         .keep_alive(KeepAlive::Os)
@@ -94,11 +97,12 @@ where
         }));
     fn_factory(move || {
         let (http, connections, telemetry) = (http.new_service(()), connections.clone(), telemetry.clone());
-        let acceptor = acceptor.clone();
+        let (acceptor, http2) = (acceptor.clone(), http2.clone());
         async move {
             let http = Rc::new(http.await?);
             Ok(fn_service(move |tcp: TcpStream| {
                 let (http, acceptor, among) = (http.clone(), acceptor.clone(), connections.clone());
+                let http2 = http2.clone();
                 // A connection that cannot be set so is about to break anyway.
                 let _ = tcp.set_nodelay(true);
                 let _ = SockRef::from(&tcp).set_tcp_notsent_lowat(NOT_SENT);
@@ -107,8 +111,12 @@ where
                     let peer = socket.peer();
                     let stream = match acceptor {
                         None => Stream::plain(socket),
-                        Some(acceptor) => match Box::pin(Stream::encrypted(socket, &acceptor)).await {
-                            Some(stream) => stream,
+                        Some(acceptor) => match Box::pin(socket.encrypted(&acceptor)).await {
+                            Some(tls) if http2::is_chosen(&tls) => {
+                                http2.serve(tls, peer).await;
+                                return Ok(());
+                            }
+                            Some(tls) => Stream::encrypted(tls),
                             None => return Ok(()),
                         },
                     };

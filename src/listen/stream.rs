@@ -32,6 +32,22 @@ impl Socket {
         self.tcp.peer_addr().ok()
     }
 
+    /// What is known of the connection.
+    pub(super) fn pulse(&self) -> &Rc<Pulse> {
+        self.member.pulse()
+    }
+
+    /// The connection once keys are agreed upon; `None` when that fails or takes too long.
+    pub(super) async fn encrypted(self, acceptor: &TlsAcceptor) -> Option<TlsStream<Self>> {
+        let pulse = self.pulse().clone();
+        let mut handshake = std::pin::pin!(acceptor.accept(self));
+        let agreed = std::future::poll_fn(|context| match pulse.over() {
+            Some(_) => Poll::Ready(None),
+            None => handshake.as_mut().poll(context).map(Result::ok),
+        });
+        agreed.await
+    }
+
     /// Tells the pulse how a write went.
     fn felt<T>(&self, write: Poll<io::Result<T>>, context: &Context<'_>) -> Poll<io::Result<T>> {
         let pulse = self.member.pulse();
@@ -114,16 +130,8 @@ impl Stream {
         Self { transport: Transport::Plain(socket), farewell: None, sequel: Sequel::default() }
     }
 
-    /// The connection once keys are agreed upon; `None` when that fails or takes too long.
-    pub(super) async fn encrypted(socket: Socket, acceptor: &TlsAcceptor) -> Option<Self> {
-        let pulse = socket.member.pulse().clone();
-        let mut handshake = std::pin::pin!(acceptor.accept(socket));
-        let agreed = std::future::poll_fn(|context| match pulse.over() {
-            Some(_) => Poll::Ready(None),
-            None => handshake.as_mut().poll(context).map(Result::ok),
-        });
-        let tls = agreed.await?;
-        Some(Self { transport: Transport::Tls(Box::new(tls)), farewell: None, sequel: Sequel::default() })
+    pub(super) fn encrypted(tls: TlsStream<Socket>) -> Self {
+        Self { transport: Transport::Tls(Box::new(tls)), farewell: None, sequel: Sequel::default() }
     }
 
     fn member(&self) -> &Member {
