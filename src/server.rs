@@ -141,7 +141,9 @@ impl Bound {
         let caller_key = Arc::new(CallerKey::draw().map_err(StartError::Random)?);
         let drawn = getrandom::u64().map_err(StartError::Random)?;
         let hop = HeaderValue::try_from(format!("avatar-proxy;id={drawn:016x}")).expect("hex digits");
-        let readiness = readiness(&Arc::new(Upstream::new(&gateway.apart())?), config.server.base_path.prefix());
+        // Each worker builds its own; what stands in the way is to be known before.
+        drop(Upstream::new(&gateway)?);
+        let readiness = readiness(&gateway, config.server.base_path.prefix());
         let settings = Arc::new(web_settings(&config)?);
         let avatars = Arc::new(avatars);
         let (influence, school) = (Arc::default(), Arc::default());
@@ -336,12 +338,12 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartErro
     bound().map_err(|cause| StartError::Bind { key, address, cause })
 }
 
-fn readiness(upstream: &Arc<Upstream>, base_path: &str) -> Readiness {
-    let (upstream, base_path) = (upstream.clone(), base_path.to_owned());
+fn readiness(gateway: &Gateway, base_path: &str) -> Readiness {
+    let (gateway, base_path) = (gateway.clone(), base_path.to_owned());
     let ping = move || {
-        let (upstream, base_path) = (upstream.clone(), base_path.clone());
+        let (gateway, base_path) = (gateway.clone(), base_path.clone());
         let asked = async move {
-            upstream.ping(&base_path).await.map_err(|error| match error {
+            gateway.ping(&base_path).await.map_err(|error| match error {
                 UpstreamError::TimedOut => NotReady::TimedOut,
                 _ => NotReady::Unreachable,
             })

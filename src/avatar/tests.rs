@@ -10,6 +10,7 @@ use crate::variant::transform::Sizes;
 use http::uri::Scheme;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -198,7 +199,7 @@ async fn f44_with_all_permits_taken_the_original_is_sent_for_this_once() {
         drop(RELEASED.wait_while(held, |held| *held).expect("never poisoned"));
         render::render(pixels, recipe, source_len)
     };
-    let stage = Arc::new(Stage::with(Codecs { render, ..Codecs::OURS }, 8));
+    let stage = Rc::new(Stage::with(Codecs { render, ..Codecs::OURS }, 8));
     let first = actix_web::rt::spawn({
         let stage = stage.clone();
         async move { is_variant(&stage.ask("size=32").await) }

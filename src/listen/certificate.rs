@@ -10,6 +10,9 @@ use rustls::{InconsistentKeys, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
+/// What a client that would speak HTTP/2 calls it (RFC 9113 section 3.1).
+pub(super) const HTTP2: &[u8] = b"h2";
+
 /// Where certificate and key are, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -74,7 +77,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// How a server with this certificate speaks TLS 1.2 and 1.3, and HTTP/1.1 over it.
+    /// How a server with this certificate speaks TLS 1.2 and 1.3, and HTTP/2 or HTTP/1.1 over it, as the client likes.
     pub(super) fn server(&self) -> Arc<ServerConfig> {
         let Self(shown) = self;
         let mut config = ServerConfig::builder_with_provider(shown.provider.clone())
@@ -82,7 +85,7 @@ impl Certificate {
             .expect("ring knows TLS 1.2 and 1.3")
             .with_no_client_auth()
             .with_cert_resolver(shown.clone());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         Arc::new(config)
     }
 }

@@ -5,18 +5,22 @@
 //! They are switched off; each thread looks at its connections from time to time instead.
 
 mod certificate;
+mod farewell;
 mod files;
 mod gate;
+mod http2;
 mod pulse;
 mod serve;
 mod stream;
 mod sweep;
+mod upgrade;
 
 pub use certificate::{Certificate, CertificateError, CertificateFiles};
 pub use files::{connections_for, raise_file_limit};
 pub use gate::{Gate, HANDOVER};
 pub use pulse::{Body, Exchange, Limits, Pulse, Ticket};
 pub use serve::{Settings, serve};
+pub use upgrade::{Switch, Upgraded, read};
 
 use tokio::sync::watch;
 

@@ -262,12 +262,6 @@ impl Pulse {
         !self.refused.replace(true)
     }
 
-    /// Whether the client has to take something before all is written that was to be.
-    #[must_use]
-    pub fn is_blocked(&self) -> bool {
-        self.blocked.get()
-    }
-
     /// Whom to wake when the connection is to end.
     pub(super) fn park(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();

@@ -1,16 +1,19 @@
-//! What a thread does with a client that connects: HTTP by actix, over a connection of ours.
+//! What a thread does with a client that connects: HTTP/1.1 by actix, over a connection of ours, or HTTP/2.
 
 use super::certificate::Certificate;
+use super::farewell::written;
+use super::http2::{self, Http2};
 use super::pulse::{LINGER, Limits, Pulse};
 use super::stream::{Socket, Stream};
 use super::sweep::Connections;
-use super::{Refusal, Stage};
+use super::{Refusal, Stage, upgrade};
 use crate::telemetry::Telemetry;
+use actix_codec::Framed;
 use actix_http::error::{DispatchError, ParseError};
-use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
+use actix_http::h1::Codec;
+use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
-use bytes::Bytes;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -38,31 +41,41 @@ pub struct Settings {
     pub certificate: Option<Certificate>,
 }
 
-/// Serves each connection of a thread with `answer`, which is the thread's own. `refuse` counts what is no request, and
-/// makes the whole answer to it.
+/// Serves each connection of a thread with `answer`, which is the thread's own. What asks for an upgrade to WebSocket, or is
+/// a CONNECT, may be answered by a 101 with a [`Switch`](super::Switch); any other answer to it is the connection's last.
+/// `refuse` counts what is no request, and makes the answer to it.
 pub fn serve<A, F, R>(
     settings: &Settings,
     answer: A,
     refuse: R,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = Infallible, InitError = ()> + use<A, F, R>
 where
-    R: Fn(Refusal) -> Bytes + 'static,
+    R: Fn(Refusal) -> HttpResponse + 'static,
     A: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = HttpResponse> + 'static,
 {
     let Settings { limits, stage, telemetry, certificate } = settings.clone();
     let acceptor = certificate.map(|certificate| TlsAcceptor::from(certificate.server()));
     let refuse = Rc::new(refuse);
-    let connections = Connections::looked_after(limits, stage, refuse);
-    let among = connections.clone();
+    let refuses = refuse.clone();
+    let connections = Connections::looked_after(limits, stage.clone(), Rc::new(move |why| written(refuses(why))));
+    let http2 = Rc::new(Http2 { answer: answer.clone(), refuse, write_idle: limits.write_idle, stage });
+    let (among, leaving, upgrade) = (connections.clone(), connections.clone(), answer.clone());
     let http = HttpService::build()
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Stream, data| _ = data.insert(stream.pulse().clone()))
+        .upgrade(fn_service(move |(request, framed): (Request, Framed<Stream, Codec>)| {
+            let (answer, among) = (upgrade.clone(), leaving.clone());
+            async move {
+                upgrade::serve(request, framed, answer, &among).await;
+                Ok::<_, Infallible>(())
+            }
+        }))
         .finish(fn_service(move |request: Request| {
             // actix says `Connection: upgrade` in every answer to a request that says so, and keeps no such connection;
-            // but only a 101 upgrades anything (RFC 9110 section 7.8).
+            // but nothing is upgraded here (RFC 9110 section 7.8).
             let wants_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
             let wants_close = request.head().connection_type() == ConnectionType::Close;
             let pulse = request.conn_data::<Rc<Pulse>>().cloned().expect("each connection brings its own");
@@ -73,7 +86,7 @@ where
                 }
                 let mut response = asked.await;
                 let closes = among.drain() || wants_upgrade || wants_close;
-                if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if closes {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 if response.head().connection_type() == ConnectionType::Close {
@@ -84,11 +97,12 @@ where
         }));
     fn_factory(move || {
         let (http, connections, telemetry) = (http.new_service(()), connections.clone(), telemetry.clone());
-        let acceptor = acceptor.clone();
+        let (acceptor, http2) = (acceptor.clone(), http2.clone());
         async move {
             let http = Rc::new(http.await?);
             Ok(fn_service(move |tcp: TcpStream| {
                 let (http, acceptor, among) = (http.clone(), acceptor.clone(), connections.clone());
+                let http2 = http2.clone();
                 // A connection that cannot be set so is about to break anyway.
                 let _ = tcp.set_nodelay(true);
                 let _ = SockRef::from(&tcp).set_tcp_notsent_lowat(NOT_SENT);
@@ -97,13 +111,21 @@ where
                     let peer = socket.peer();
                     let stream = match acceptor {
                         None => Stream::plain(socket),
-                        Some(acceptor) => match Stream::encrypted(socket, &acceptor).await {
-                            Some(stream) => stream,
+                        Some(acceptor) => match Box::pin(socket.encrypted(&acceptor)).await {
+                            Some(tls) if http2::is_chosen(&tls) => {
+                                http2.serve(tls, peer).await;
+                                return Ok(());
+                            }
+                            Some(tls) => Stream::encrypted(tls),
                             None => return Ok(()),
                         },
                     };
-                    let pulse = stream.pulse().clone();
-                    let ended = http.call((stream, Protocol::Http1, peer)).await;
+                    let (pulse, sequel) = (stream.pulse().clone(), stream.sequel().clone());
+                    // On the heap: what actix needs for a connection is let go while that goes on as a tunnel.
+                    let ended = Box::pin(http.call((stream, Protocol::Http1, peer))).await;
+                    if let Some(sequel) = sequel.take() {
+                        sequel.await;
+                    }
                     if let Err(DispatchError::Parse(error)) = ended
                         && pulse.refuse()
                     {

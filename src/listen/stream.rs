@@ -4,6 +4,8 @@ use super::Refusal;
 use super::pulse::{Over, Pulse, Silence};
 use super::sweep::Member;
 use bytes::{Buf, Bytes};
+use futures_util::future::LocalBoxFuture;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -28,6 +30,22 @@ impl Socket {
     /// Who is at the other end, where the system still knows.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.tcp.peer_addr().ok()
+    }
+
+    /// What is known of the connection.
+    pub(super) fn pulse(&self) -> &Rc<Pulse> {
+        self.member.pulse()
+    }
+
+    /// The connection once keys are agreed upon; `None` when that fails or takes too long.
+    pub(super) async fn encrypted(self, acceptor: &TlsAcceptor) -> Option<TlsStream<Self>> {
+        let pulse = self.pulse().clone();
+        let mut handshake = std::pin::pin!(acceptor.accept(self));
+        let agreed = std::future::poll_fn(|context| match pulse.over() {
+            Some(_) => Poll::Ready(None),
+            None => handshake.as_mut().poll(context).map(Result::ok),
+        });
+        agreed.await
     }
 
     /// Tells the pulse how a write went.
@@ -101,23 +119,19 @@ pub(super) struct Stream {
     transport: Transport,
     /// What we say in actix's place, as far as it has not gone out.
     farewell: Option<Bytes>,
+    sequel: Sequel,
 }
+
+/// What the connection goes on as when it is HTTP no more; shared with whoever waits for the end of that.
+pub(super) type Sequel = Rc<Cell<Option<LocalBoxFuture<'static, ()>>>>;
 
 impl Stream {
     pub(super) fn plain(socket: Socket) -> Self {
-        Self { transport: Transport::Plain(socket), farewell: None }
+        Self { transport: Transport::Plain(socket), farewell: None, sequel: Sequel::default() }
     }
 
-    /// The connection once keys are agreed upon; `None` when that fails or takes too long.
-    pub(super) async fn encrypted(socket: Socket, acceptor: &TlsAcceptor) -> Option<Self> {
-        let pulse = socket.member.pulse().clone();
-        let mut handshake = std::pin::pin!(acceptor.accept(socket));
-        let agreed = std::future::poll_fn(|context| match pulse.over() {
-            Some(_) => Poll::Ready(None),
-            None => handshake.as_mut().poll(context).map(Result::ok),
-        });
-        let tls = agreed.await?;
-        Some(Self { transport: Transport::Tls(Box::new(tls)), farewell: None })
+    pub(super) fn encrypted(tls: TlsStream<Socket>) -> Self {
+        Self { transport: Transport::Tls(Box::new(tls)), farewell: None, sequel: Sequel::default() }
     }
 
     fn member(&self) -> &Member {
@@ -130,6 +144,11 @@ impl Stream {
     /// What is known of the connection.
     pub(super) fn pulse(&self) -> &Rc<Pulse> {
         self.member().pulse()
+    }
+
+    /// What it goes on as.
+    pub(super) fn sequel(&self) -> &Sequel {
+        &self.sequel
     }
 
     /// What actix says to what is no request has an empty body, and nobody has counted it: ours has neither fault.

@@ -1,100 +1,115 @@
-//! Bodies on their way through: a request body handed over chunk by chunk, and an answer that must not stall.
+//! Bodies on their way through: a request's, drawn chunk by chunk as upstream takes it, and an answer's that must not stall.
 
 use super::UpstreamError;
+use super::clock::Clock;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How many chunks of a request body may wait for upstream: back-pressure, not buffering. actix hands over up to 128 KiB in
-/// one of them, and holds as much before and behind it.
-const CHUNKS_IN_FLIGHT: usize = 1;
-
-/// The client's body broke off: upstream must see an aborted request, never a short one that looks whole.
-#[derive(Debug, thiserror::Error)]
-#[error("the client's body broke off")]
-pub struct Aborted;
-
-/// What goes from the client's side to upstream's.
-enum Part {
-    Chunk(Bytes),
-    /// The body is whole. Without this its end counts as broken off, however it came about.
-    End,
+/// The client's body ended before it was whole: upstream must see an aborted request, never a short one that looks whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Aborted {
+    /// It broke off.
+    #[error("the client's body broke off")]
+    BrokeOff,
+    /// It paused for too long.
+    #[error("the client's body stalled")]
+    Stalled,
 }
 
-/// A request body that upstream's connection draws from.
-pub struct RequestBody {
-    parts: Option<mpsc::Receiver<Part>>,
+/// The body of a request as it comes from the client, [`Aborted`] its last item if it is not whole.
+pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, Aborted>>>>;
+
+/// A request body that upstream's connection draws from, no faster than upstream takes it.
+pub struct RequestBody(Option<Upload>);
+
+struct Upload {
+    chunks: Chunks,
+    /// What came before anybody asked for it.
+    first: Poll<Option<Result<Bytes, Aborted>>>,
+    /// Why it broke off, to be told in a moment.
+    broken: Option<Aborted>,
+    /// How many bytes are to come, where that is known.
     remaining: Option<u64>,
-    progress: Progress,
-}
-
-/// How many chunks of a body upstream has taken so far; a body that is empty makes none.
-#[derive(Clone, Default)]
-pub(super) struct Progress(Option<Arc<AtomicU64>>);
-
-impl Progress {
-    pub(super) fn made(&self) -> u64 {
-        self.0.as_ref().map_or(0, |taken| taken.load(Ordering::Relaxed))
-    }
-
-    fn make(&self) {
-        if let Some(taken) = &self.0 {
-            taken.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The end of a [`RequestBody`] that the client's side fills.
-///
-/// Dropped without [`BodySender::finish`], it aborts the request: nothing that goes wrong on the way can make half a
-/// body look whole.
-pub struct BodySender {
-    parts: mpsc::Sender<Part>,
+    /// How long the client may pause.
+    idle: Duration,
+    clock: Clock,
 }
 
 impl RequestBody {
     /// No body at all.
     #[must_use]
     pub fn empty() -> Self {
-        Self { parts: None, remaining: Some(0), progress: Progress::default() }
+        Self(None)
     }
 
-    /// A body of `length` bytes where that is known, chunked where it is not.
+    /// A body of `length` bytes where that is known, chunked where it is not; the client may pause for `idle`, while
+    /// somebody waits for more.
     #[must_use]
-    pub fn channel(length: Option<u64>) -> (BodySender, Self) {
-        let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let progress = Progress(Some(Arc::default()));
-        (BodySender { parts: sender }, Self { parts: Some(receiver), remaining: length, progress })
+    pub fn of(chunks: Chunks, length: Option<u64>, idle: Duration) -> Self {
+        Self(Some(Upload {
+            chunks,
+            first: Poll::Pending,
+            broken: None,
+            remaining: length,
+            idle,
+            clock: Clock::default(),
+        }))
     }
 
     /// How many bytes it has, where that is known.
     pub(super) fn length(&self) -> Option<u64> {
-        self.remaining
+        self.0.as_ref().map_or(Some(0), |upload| upload.remaining)
     }
 
-    /// What upstream takes of it: a time-out for the answer starts anew with each chunk.
-    pub(super) fn progress(&self) -> Progress {
-        self.progress.clone()
+    /// Lets the client's side hand over what came right behind the head, so that both leave in one write. A body of which
+    /// nothing is there is not waited for: upstream may have something to say to the head alone.
+    pub(super) async fn begin(&mut self) {
+        let Some(upload) = &mut self.0 else { return };
+        let mut gave_way = false;
+        poll_fn(|context| {
+            upload.first = upload.chunks.poll_next_unpin(context);
+            if upload.first.is_ready() || std::mem::replace(&mut gave_way, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }
 
-impl BodySender {
-    /// Hands `chunk` over as soon as upstream has room for it; `false` when upstream takes no more.
-    pub async fn send(&self, chunk: Bytes) -> bool {
-        self.parts.send(Part::Chunk(chunk)).await.is_ok()
-    }
-
-    /// Ends the body: it is whole.
-    pub async fn finish(self) {
-        // When upstream has hung up already there is nobody left to tell.
-        let _ = self.parts.send(Part::End).await;
+impl Upload {
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        let first = std::mem::replace(&mut self.first, Poll::Pending);
+        let Poll::Ready(next) = (if first.is_ready() { first } else { self.chunks.poll_next_unpin(context) }) else {
+            ready!(self.clock.poll_over(self.idle, context));
+            return Poll::Ready(Some(Err(Aborted::Stalled)));
+        };
+        self.clock.stop();
+        match (next, &mut self.remaining) {
+            (Some(Ok(chunk)), Some(remaining)) => {
+                *remaining = remaining.saturating_sub(chunk.len() as u64);
+                Poll::Ready(Some(Ok(chunk)))
+            }
+            // actix has an answer of its own to a body that makes no sense, or nobody is there to be answered: it lets go of
+            // whoever reads that body in this very moment.
+            (Some(Err(broken)), _) => {
+                self.broken = Some(broken);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            // An end before the length that was announced is none.
+            (None, Some(1..)) => Poll::Ready(Some(Err(Aborted::BrokeOff))),
+            (next, _) => Poll::Ready(next),
+        }
     }
 }
 
@@ -103,31 +118,20 @@ impl http_body::Body for RequestBody {
     type Error = Aborted;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let Some(parts) = &mut self.parts else {
-            return Poll::Ready(None);
-        };
-        match ready!(parts.poll_recv(context)) {
-            Some(Part::Chunk(chunk)) => {
-                self.progress.make();
-                if let Some(remaining) = &mut self.remaining {
-                    *remaining = remaining.saturating_sub(chunk.len() as u64);
-                }
-                Poll::Ready(Some(Ok(Frame::data(chunk))))
-            }
-            Some(Part::End) => {
-                self.parts = None;
-                Poll::Ready(None)
-            }
-            None => Poll::Ready(Some(Err(Aborted))),
+        let Some(upload) = &mut self.0 else { return Poll::Ready(None) };
+        let next = ready!(upload.poll_chunk(context));
+        if !matches!(next, Some(Ok(_))) {
+            self.0 = None;
         }
+        Poll::Ready(next.map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_none()
+        self.0.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -141,16 +145,13 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin + 'static,
     E: Into<UpstreamError>,
 {
-    Box::pin(Watched { chunks: Some(chunks), idle, waits_since: None, clock: None })
+    Box::pin(Watched { chunks: Some(chunks), idle, clock: Clock::default() })
 }
 
 struct Watched<S> {
     chunks: Option<S>,
     idle: Duration,
-    waits_since: Option<Instant>,
-    /// Wound when somebody has to wait for the first time, and not for each chunk: that would cost more than the chunk.
-    /// When it rings for a wait that is over, it is put to where the present one ends.
-    clock: Option<Pin<Box<Sleep>>>,
+    clock: Clock,
 }
 
 impl<S, E> Stream for Watched<S>
@@ -161,32 +162,18 @@ where
     type Item = Result<Bytes, UpstreamError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(chunks) = &mut self.chunks else { return Poll::Ready(None) };
-        let Poll::Ready(next) = chunks.poll_next_unpin(context) else {
-            ready!(self.poll_idle(context));
-            self.chunks = None;
+        let Self { chunks, idle, clock } = &mut *self;
+        let Some(stream) = chunks else { return Poll::Ready(None) };
+        let Poll::Ready(next) = stream.poll_next_unpin(context) else {
+            ready!(clock.poll_over(*idle, context));
+            *chunks = None;
             return Poll::Ready(Some(Err(UpstreamError::TimedOut)));
         };
-        self.waits_since = None;
+        clock.stop();
         if !matches!(next, Some(Ok(_))) {
-            self.chunks = None;
+            *chunks = None;
         }
         Poll::Ready(next.map(|chunk| chunk.map_err(Into::into)))
-    }
-}
-
-impl<S> Watched<S> {
-    /// Ready when the present wait has been too long.
-    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let end = *self.waits_since.get_or_insert_with(Instant::now) + self.idle;
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        loop {
-            ready!(clock.as_mut().poll(context));
-            if clock.deadline() >= end {
-                return Poll::Ready(());
-            }
-            clock.as_mut().reset(end);
-        }
     }
 }
 
@@ -194,11 +181,46 @@ impl<S> Watched<S> {
 mod tests {
     use super::*;
     use futures_util::stream;
+    use http_body_util::BodyExt;
+    use tokio::time::Instant;
     use tokio::time::sleep;
 
     const IDLE: Duration = Duration::from_millis(60);
 
     const CHUNK: Result<Bytes, UpstreamError> = Ok(Bytes::from_static(b"chunk"));
+
+    /// How a body of `length` bytes ends of which `chunks` come.
+    async fn ended(
+        length: Option<u64>,
+        chunks: impl Stream<Item = Result<Bytes, Aborted>> + 'static,
+    ) -> Option<Aborted> {
+        let mut body = RequestBody::of(Box::pin(chunks), length, IDLE);
+        body.begin().await;
+        while let Some(frame) = body.frame().await {
+            if let Err(error) = frame {
+                return Some(error);
+            }
+        }
+        None
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_whole_never_looks_so() {
+        let chunks = |count| stream::iter((0..count).map(|_| Ok(Bytes::from_static(b"chunk"))));
+        for (length, count, end) in [
+            (Some(10), 2, None),
+            (Some(10), 1, Some(Aborted::BrokeOff)),
+            (Some(10), 0, Some(Aborted::BrokeOff)),
+            (None, 2, None),
+            (None, 0, None),
+        ] {
+            assert_eq!(ended(length, chunks(count)).await, end, "{length:?} {count}");
+            let broken = chunks(count).chain(stream::iter([Err(Aborted::BrokeOff)]));
+            assert_eq!(ended(None, broken).await, Some(Aborted::BrokeOff));
+            let stalled = chunks(count).chain(stream::pending());
+            assert_eq!(ended(None, stalled).await, Some(Aborted::Stalled));
+        }
+    }
 
     #[tokio::test]
     async fn a_slow_reader_is_no_fault_of_upstreams() {

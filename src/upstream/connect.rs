@@ -1,12 +1,13 @@
 //! How a connection to upstream comes about: to one of the addresses behind its name, with TLS where that is asked for, all
 //! of it within one time, and no more of them at once than are allowed.
 
+use super::slots::{Slot, Slots};
 use super::{BuildError, Settings};
-use http::uri::{Scheme, Uri};
+use http::uri::{PathAndQuery, Scheme, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, crypto};
@@ -16,11 +17,10 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
 /// Why there is no connection.
@@ -38,98 +38,109 @@ pub(super) enum ConnectError {
 }
 
 /// Makes connections, each of which counts until it ends, idle ones and tunnels too.
-pub(super) struct Connector<Resolver = GaiResolver>(Arc<Way<Resolver>>);
-
-struct Way<Resolver> {
+#[derive(Clone)]
+pub(super) struct Connector<Resolver = GaiResolver> {
     dial: HttpsConnector<HttpConnector<Resolver>>,
+    upstream: Uri,
     timeout: Duration,
-    slots: Arc<Semaphore>,
-}
-
-/// The client makes several copies for each request, whether or not it connects: they are to cost nothing.
-impl<Resolver> Clone for Connector<Resolver> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
+    pub(super) slots: Arc<Slots>,
 }
 
 impl Connector {
     /// Asks the system where a name leads.
-    pub(super) fn new(settings: &Settings, tls: ClientConfig, slots: Arc<Semaphore>) -> Self {
-        Self::resolving_by(GaiResolver::new(), settings, tls, slots)
+    pub(super) fn new(settings: &Settings, tls: ClientConfig) -> Result<Self, BuildError> {
+        Self::resolving_by(GaiResolver::new(), settings, tls)
     }
 }
 
 impl<Resolver> Connector<Resolver> {
-    fn resolving_by(resolver: Resolver, settings: &Settings, tls: ClientConfig, slots: Arc<Semaphore>) -> Self {
+    fn resolving_by(resolver: Resolver, settings: &Settings, tls: ClientConfig) -> Result<Self, BuildError> {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared out among the addresses of a name, so that one that swallows everything leaves time for the next.
         tcp.set_connect_timeout(Some(settings.connect_timeout));
         let dial = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        Self(Arc::new(Way { dial, timeout: settings.connect_timeout, slots }))
+        let upstream = Uri::builder()
+            .scheme(settings.scheme.clone())
+            .authority(settings.authority.clone())
+            .path_and_query(PathAndQuery::from_static("/"))
+            .build()
+            .map_err(|error| BuildError(error.to_string()))?;
+        let slots = Arc::new(Slots::new(settings.max_connections));
+        Ok(Self { dial, upstream, timeout: settings.connect_timeout, slots })
     }
 }
 
-impl<Resolver> Service<Uri> for Connector<Resolver>
+impl<Resolver> Connector<Resolver>
 where
     HttpConnector<Resolver>:
         Service<Uri, Response = TokioIo<TcpStream>, Error: Into<Box<dyn Error + Send + Sync>>, Future: Send + 'static>,
     Resolver: Clone + Send + Sync + 'static,
 {
-    type Response = Link;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Link, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
+    /// A connection that counts.
+    pub(super) async fn connect(&self) -> Result<Link, ConnectError> {
+        let slot = self.slots.take().await.ok_or(ConnectError::TooMany)?;
+        self.dial(Some(slot)).await
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let Way { dial, timeout, slots } = &*self.0;
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            return Box::pin(std::future::ready(Err(ConnectError::TooMany)));
+    /// A connection that is not counted, for a question of our own that is to be answered however many there are.
+    pub(super) async fn connect_uncounted(&self) -> Result<Link, ConnectError> {
+        self.dial(None).await
+    }
+
+    async fn dial(&self, slot: Option<Slot>) -> Result<Link, ConnectError> {
+        let mut dial = self.dial.clone();
+        let dialled = async {
+            poll_fn(|context| dial.poll_ready(context)).await?;
+            dial.call(self.upstream.clone()).await
         };
-        let (mut dial, limit) = (dial.clone(), *timeout);
-        Box::pin(async move {
-            let dialled = async {
-                poll_fn(|context| dial.poll_ready(context)).await?;
-                dial.call(uri).await
-            };
-            // All of it: the name, each address, and the handshake of TLS.
-            let dialled = tokio::time::timeout(limit, dialled).await.map_err(|_| ConnectError::TimedOut(limit))?;
-            let stream = dialled.map_err(ConnectError::Failed)?;
-            Ok(Link { stream, worn: Worn::default(), _slot: slot })
-        })
+        // All of it: the name, each address, and the handshake of TLS.
+        let dialled = tokio::time::timeout(self.timeout, dialled).await;
+        let dialled = dialled.map_err(|_| ConnectError::TimedOut(self.timeout))?;
+        Ok(Link { stream: dialled.map_err(ConnectError::Failed)?, outflow: Arc::default(), _slot: slot })
     }
 }
 
 /// A connection to upstream.
 pub(super) struct Link {
     stream: MaybeHttpsStream<TokioIo<TcpStream>>,
-    worn: Worn,
-    _slot: OwnedSemaphorePermit,
+    outflow: Arc<Outflow>,
+    _slot: Option<Slot>,
 }
 
-/// Whether an answer has come over a connection before; shared by the connection and by what the client tells of it.
-#[derive(Clone, Default)]
-pub(super) struct Worn(Arc<AtomicBool>);
-
-impl Worn {
-    /// An answer has come.
-    pub(super) fn wear(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_worn(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+impl Link {
+    /// What is known of the bytes that go out over it, for as long as it lives.
+    pub(super) fn outflow(&self) -> Arc<Outflow> {
+        self.outflow.clone()
     }
 }
 
-impl Connection for Link {
-    fn connected(&self) -> Connected {
-        Connected::new().extra(self.worn.clone())
+/// What goes out over a connection. Written by whoever moves its bytes, without a look at any clock.
+#[derive(Default)]
+pub(super) struct Outflow {
+    /// Changes with each write of which upstream took something.
+    turn: AtomicU32,
+    /// Upstream has to take something before more can be written.
+    blocked: AtomicBool,
+}
+
+impl Outflow {
+    /// What has the same turn as before has not moved.
+    pub(super) fn turn(&self) -> u32 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// There is one writer, so that this need not be one step.
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        self.blocked.store(written.is_pending(), Ordering::Relaxed);
+        if written.is_ready() {
+            self.turn.store(self.turn().wrapping_add(1), Ordering::Relaxed);
+        }
     }
 }
 
@@ -145,11 +156,16 @@ impl Read for Link {
 
 impl Write for Link {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.outflow.wrote(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        // TLS takes bytes before the socket does.
+        self.outflow.blocked.store(flushed.is_pending(), Ordering::Relaxed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -165,7 +181,9 @@ impl Write for Link {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.outflow.wrote(&written);
+        written
     }
 }
 
@@ -248,8 +266,8 @@ mod tests {
     async fn connect(addresses: Vec<SocketAddr>, limit: Duration) -> Result<Link, ConnectError> {
         let settings = settings(Scheme::HTTP, "mattermost", limit);
         let tls = tls(&settings).expect("no TLS to speak of");
-        let mut connector = Connector::resolving_by(Leading(addresses), &settings, tls, Arc::new(Semaphore::new(1)));
-        connector.call(Uri::from_static("http://mattermost/")).await
+        let connector = Connector::resolving_by(Leading(addresses), &settings, tls).expect("an address");
+        connector.connect().await
     }
 
     #[tokio::test]
@@ -264,14 +282,14 @@ mod tests {
     #[tokio::test]
     async fn there_are_no_more_connections_than_allowed() {
         let (_listener, listening) = listener().await;
-        let settings = settings(Scheme::HTTP, "mattermost", LONG);
-        let slots = Arc::new(Semaphore::new(2));
+        let settings = Settings { max_connections: 2, ..settings(Scheme::HTTP, "mattermost", LONG) };
         let tls = tls(&settings).expect("no TLS to speak of");
-        let mut connector = Connector::resolving_by(Leading(vec![listening]), &settings, tls, slots);
-        let mut connect = || connector.call(Uri::from_static("http://mattermost/"));
+        let connector = Connector::resolving_by(Leading(vec![listening]), &settings, tls).expect("an address");
+        let connect = || connector.connect();
 
         let (one, _other) = (connect().await, connect().await);
         assert!(matches!(connect().await, Err(ConnectError::TooMany)));
+        assert!(connector.connect_uncounted().await.is_ok());
         drop(one);
         assert!(connect().await.is_ok());
     }

@@ -4,6 +4,7 @@ use super::body::Aborted;
 use super::connect::ConnectError;
 use super::headers::FramedTwice;
 use std::error::Error;
+use std::io;
 
 /// Why upstream gave no answer that could be passed on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,14 +42,11 @@ impl From<reqwest::Error> for UpstreamError {
     }
 }
 
-impl From<hyper_util::client::legacy::Error> for UpstreamError {
-    fn from(error: hyper_util::client::legacy::Error) -> Self {
-        if !error.is_connect() {
-            return broken_or_aborted(&error);
-        }
-        match find::<ConnectError>(&error) {
-            Some(ConnectError::TooMany) => Self::Overloaded,
-            _ => Self::Unreachable(causes(&error)),
+impl From<ConnectError> for UpstreamError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::TooMany => Self::Overloaded,
+            error => Self::Unreachable(root(&error)),
         }
     }
 }
@@ -61,12 +59,17 @@ impl From<FramedTwice> for UpstreamError {
 
 impl From<hyper::Error> for UpstreamError {
     fn from(error: hyper::Error) -> Self {
-        broken_or_aborted(&error)
+        match find::<Aborted>(&error) {
+            Some(Aborted::BrokeOff) => Self::ClientAborted,
+            Some(Aborted::Stalled) => Self::ClientStalled,
+            None => Self::Broken(root(&error)),
+        }
     }
 }
 
-fn broken_or_aborted(error: &(dyn Error + 'static)) -> UpstreamError {
-    if find::<Aborted>(error).is_some() { UpstreamError::ClientAborted } else { UpstreamError::Broken(causes(error)) }
+/// Whether a connection ended where an answer should have begun, unlike one over which came no HTTP.
+pub(super) fn lost_connection(error: &(dyn Error + 'static)) -> bool {
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message) || find::<io::Error>(error).is_some()
 }
 
 /// The first of an error and its causes that is an `E`.
@@ -74,10 +77,16 @@ pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> 
     chain(error).find_map(|error| error.downcast_ref::<E>())
 }
 
-/// What is at the root of an error, in one line; addresses are told apart from anything a client sent, which is not in it.
-pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
-    // reqwest's outermost text carries the URL with its query; what lies beneath does not.
-    chain(error).skip(1).last().map_or_else(|| "no cause named".to_owned(), ToString::to_string)
+/// What is at the root of one of reqwest's errors, in one line; addresses are told apart from anything a client sent, which
+/// is not in it.
+pub(super) fn causes(error: &reqwest::Error) -> String {
+    // Its outermost text carries the URL with its query; what lies beneath does not.
+    error.source().map_or_else(|| "no cause named".to_owned(), root)
+}
+
+/// What is at the root of an error, in one line.
+fn root(error: &(dyn Error + 'static)) -> String {
+    chain(error).last().map_or_else(String::new, ToString::to_string)
 }
 
 /// An error and its causes, the innermost last.

@@ -3,19 +3,24 @@
 use crate::source::Validator;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 use std::net::IpAddr;
 
-/// Fields that belong to one connection and never cross (RFC 9110 section 7.6.1, RFC 9112 section 6), whoever sends them.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Whether a field belongs to one connection and never crosses (RFC 9110 section 7.6.1, RFC 9112 section 6), whoever sends
+/// it.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Fields whose removal by `Connection: <name>` would change who asks, from where or for which site (mattermost.md
 /// sections 4 and 6); a request that tries it is refused. So is any name that begins with one of [`FORWARDING`] or
@@ -105,8 +110,10 @@ pub fn check_answer_framing(headers: &HeaderMap) -> Result<(), FramedTwice> {
 #[error("its answer is framed twice, or in a way that nobody asked for")]
 pub struct FramedTwice;
 
+/// Most messages have one of them at most, and to look at all names costs less than to ask for each.
 fn strip_listed(headers: &mut HeaderMap) {
-    for name in &HOP_BY_HOP {
+    let listed = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect::<SmallVec<[HeaderName; 4]>>();
+    for name in &listed {
         headers.remove(name);
     }
 }
@@ -122,7 +129,10 @@ fn connection_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|b| *b == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .map(<[u8]>::trim_ascii)
+        // Listed above anyway, and nearly all there ever is.
+        .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect()
 }
 
@@ -151,8 +161,16 @@ pub struct Origin {
 /// Mattermost does not read it.
 pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Option<&HeaderValue>) {
     let peer = HeaderValue::try_from(origin.peer.to_string()).expect("an address is ASCII");
+    let scheme = HeaderValue::from_static(if origin.encrypted { "https" } else { "http" });
     if !origin.trusted {
         drop_forwarding(headers);
+        headers.insert(X_FORWARDED_FOR, peer.clone());
+        headers.insert(X_REAL_IP, peer);
+        headers.insert(X_FORWARDED_PROTO, scheme);
+        if let Some(host) = client_host {
+            headers.insert(X_FORWARDED_HOST, host.clone());
+        }
+        return;
     }
     let chain = lines(headers, &X_FORWARDED_FOR);
     // The address that the outer proxy added itself, which is the last: those before it may be the client's invention.
@@ -164,8 +182,7 @@ pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Opti
     let chain = if chain.is_empty() { peer } else { joined(&chain, peer.as_bytes()) };
     headers.insert(X_FORWARDED_FOR, chain);
     headers.entry(X_REAL_IP).or_insert(client);
-    let scheme = if origin.encrypted { "https" } else { "http" };
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
+    headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
     if let Some(host) = client_host {
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
@@ -177,12 +194,13 @@ pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Opti
 }
 
 fn drop_forwarding(headers: &mut HeaderMap) {
-    let told = |name: &&HeaderName| name.as_str().starts_with(FORWARDING);
+    let told = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.starts_with(FORWARDING) || name == X_REAL_IP.as_str() || name == header::FORWARDED.as_str()
+    };
     for name in headers.keys().filter(told).cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
-    headers.remove(X_REAL_IP);
-    headers.remove(header::FORWARDED);
 }
 
 /// The lines of a list, without empty ones.

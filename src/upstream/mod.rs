@@ -1,18 +1,24 @@
 //! The back door: ask upstream for a picture, forward a request, open a tunnel. The only room that names the HTTP clients.
 //!
 //! Two clients, because they are good at different things: `reqwest` for our own fetches of pictures, whose paths are
-//! canonical, and the `hyper` client that it stands on for everything that passes through: that one takes a raw URI, so
-//! path bytes arrive as they came (`url::Url` folds dot segments and backslashes), and it hands out upgraded connections.
+//! canonical, and connections of `hyper`, which it stands on, for everything that passes through: those take a raw URI, so
+//! path bytes arrive as they came (`url::Url` folds dot segments and backslashes), they can be upgraded, and whoever waits
+//! for an answer moves its connection by itself, which is the cheapest way to have a small one.
 
 mod body;
+mod clock;
 mod connect;
+mod download;
 mod error;
 mod exchange;
 pub mod headers;
+mod line;
 mod picture;
+mod pool;
 mod roots;
+mod slots;
 
-pub use body::{Aborted, BodySender, BodyStream, RequestBody, with_idle_timeout};
+pub use body::{Aborted, BodyStream, Chunks, RequestBody, with_idle_timeout};
 pub use error::UpstreamError;
 pub use picture::{Answer, AnswerBody, PictureRequest};
 pub use roots::{Roots, RootsError};
@@ -20,14 +26,15 @@ pub use roots::{Roots, RootsError};
 use crate::source::Validator;
 use bytes::Bytes;
 use connect::Connector;
-use error::causes;
-use exchange::{Exchange, Head, lost_connection};
+use download::Download;
+use error::{causes, lost_connection};
+use exchange::{Exchange, Head, Times};
 use futures_util::stream;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use line::Line;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -51,7 +58,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Until the head of the answer to a picture request is there.
     pub head_timeout: Duration,
-    /// Between two chunks of any body.
+    /// Between two chunks of any body, and between two parts that upstream takes of a request that it answers already.
     pub idle_timeout: Duration,
     /// For a picture as a whole.
     pub picture_timeout: Duration,
@@ -64,6 +71,9 @@ pub struct Settings {
     /// Root certificates beside those of the platform.
     pub roots: Option<Roots>,
 }
+
+/// How to have the header of a request once more: it is gone when the request goes out, and seldom needed again.
+pub type Again<'a> = &'a dyn Fn() -> HeaderMap;
 
 /// An upgraded connection to upstream.
 pub type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
@@ -82,7 +92,7 @@ pub struct Gateway {
     settings: Arc<Settings>,
     tls: rustls::ClientConfig,
     picture_slots: Arc<Semaphore>,
-    connection_slots: Arc<Semaphore>,
+    connector: Connector,
 }
 
 impl Gateway {
@@ -95,15 +105,36 @@ impl Gateway {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = connect::tls(&settings)?;
         let picture_slots = Arc::new(Semaphore::new(settings.max_picture_requests));
-        let connection_slots = Arc::new(Semaphore::new(settings.max_connections));
-        Ok(Self { settings: Arc::new(settings), tls, picture_slots, connection_slots })
+        let connector = Connector::new(&settings, tls.clone())?;
+        Ok(Self { settings: Arc::new(settings), tls, picture_slots, connector })
     }
 
-    /// The same way with connections of its own, for a question that must not wait for clients: one, and one more for when
-    /// the kept one has just died.
-    #[must_use]
-    pub fn apart(&self) -> Self {
-        Self { connection_slots: Arc::new(Semaphore::new(2)), ..self.clone() }
+    /// Whether upstream answers its health route (`getSystemPing` in `server/channels/api4/system.go`). It is asked on a
+    /// connection made for it, which counts for no limit: that all are in use is not for this question to suffer from.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn ping(&self, base_path: &str) -> Result<(), UpstreamError> {
+        let path = format!("{base_path}/api/v4/system/ping");
+        let target = PathAndQuery::try_from(path).map_err(|error| UpstreamError::Broken(error.to_string()))?;
+        let headers = HeaderMap::from_iter([(header::HOST, self.settings.host_for(None))]);
+        let head = Head { method: Method::GET, target, headers };
+        let patience = self.settings.head_timeout;
+        let mut line = Line::over(self.connector.connect_uncounted().await?).await?;
+        let answer = line.send(head.with(RequestBody::empty()), patience).await.map_err(|failure| failure.error)?;
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(UpstreamError::Broken(format!("the health route answers {}", answer.status())))
+        }
+    }
+}
+
+impl Settings {
+    fn host_for(&self, client_host: Option<&HeaderValue>) -> HeaderValue {
+        let fixed = self.host.as_ref().or(client_host).cloned();
+        let authority = || HeaderValue::from_str(self.authority.as_str()).expect("an authority is a field value");
+        fixed.unwrap_or_else(authority)
     }
 }
 
@@ -124,7 +155,7 @@ impl Upstream {
     /// # Errors
     /// The clients refuse their settings.
     pub fn new(gateway: &Gateway) -> Result<Self, BuildError> {
-        let Gateway { settings, tls, picture_slots, connection_slots } = gateway.clone();
+        let Gateway { settings, tls, picture_slots, connector } = gateway.clone();
         let pictures = |idle| {
             let client = reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
@@ -138,11 +169,11 @@ impl Upstream {
                 .pool_max_idle_per_host(idle);
             client.build().map_err(|error| BuildError(causes(&error)))
         };
-        let connector = Connector::new(&settings, tls.clone(), connection_slots);
+        let times = Times { patience: settings.passthrough_timeout, idle: settings.idle_timeout };
         Ok(Self {
             pictures: pictures(POOL_SIZE)?,
             pictures_afresh: pictures(0)?,
-            passthrough: Exchange::new(&connector, POOL_SIZE, POOL_IDLE, settings.passthrough_timeout),
+            passthrough: Exchange::new(connector, POOL_SIZE, POOL_IDLE, times),
             picture_slots,
             settings,
         })
@@ -151,8 +182,13 @@ impl Upstream {
     /// The `Host` that is sent upstream for a request that came with `client_host`.
     #[must_use]
     pub fn host_for(&self, client_host: Option<&HeaderValue>) -> HeaderValue {
-        let fixed = self.settings.host.as_ref().or(client_host);
-        fixed.cloned().unwrap_or_else(|| self.authority_value())
+        self.settings.host_for(client_host)
+    }
+
+    /// [`Upstream::host_for`], where it is another than the client's.
+    #[must_use]
+    pub fn other_host(&self, client_host: Option<&HeaderValue>) -> Option<HeaderValue> {
+        (self.settings.host.is_some() || client_host.is_none()).then(|| self.host_for(client_host))
     }
 
     /// [`Upstream::host_for`] as bytes.
@@ -160,10 +196,6 @@ impl Upstream {
     pub fn host_of<'a>(&'a self, client_host: Option<&'a [u8]>) -> &'a [u8] {
         let fixed = self.settings.host.as_ref().map(HeaderValue::as_bytes);
         fixed.or(client_host).unwrap_or(self.settings.authority.as_str().as_bytes())
-    }
-
-    fn authority_value(&self) -> HeaderValue {
-        HeaderValue::from_str(self.settings.authority.as_str()).expect("an authority is a field value")
     }
 
     /// The time that any body may pause.
@@ -223,22 +255,30 @@ impl Upstream {
         Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), slot: Some(slot) })
     }
 
-    /// Forwards a request whose path and query are sent byte for byte.
+    /// Forwards a request whose path and query are sent byte for byte, if need be twice where `again` says how. To be called, as [`Upstream::upgrade`], on a thread
+    /// that runs a [`tokio::task::LocalSet`].
     ///
     /// # Errors
-    /// No answer, or not in time; [`UpstreamError::ClientAborted`] when the client's body broke off.
+    /// No answer, or not in time; [`UpstreamError::ClientAborted`] when the client's body broke off, and
+    /// [`UpstreamError::ClientStalled`] when it paused for too long.
     pub async fn forward(
         &self,
         method: Method,
         target: PathAndQuery,
         headers: HeaderMap,
         body: RequestBody,
-    ) -> Result<http::Response<BodyStream>, UpstreamError> {
-        let response = self.send(method, target, headers, body).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        again: Option<Again<'_>>,
+    ) -> Result<http::Response<AnswerBody>, UpstreamError> {
+        let answer = self.send(Head { method, target, headers }, body, again).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
         }
-        self.streamed(response)
+        let (head, mut body) = prepared(answer)?.into_parts();
+        let body = match body.all_at_once()? {
+            Some(whole) => AnswerBody::Complete(whole),
+            None => AnswerBody::Partial(Bytes::new(), Box::pin(body)),
+        };
+        Ok(http::Response::from_parts(head, body))
     }
 
     /// Asks for an upgrade of the connection. Not one byte of the client's is sent before upstream's 101.
@@ -246,50 +286,24 @@ impl Upstream {
     /// # Errors
     /// No answer, or not in time.
     pub async fn upgrade(&self, target: PathAndQuery, headers: HeaderMap) -> Result<UpgradeAnswer, UpstreamError> {
-        let mut response = self.send(Method::GET, target, headers, RequestBody::empty()).await?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(UpgradeAnswer::Declined(self.streamed(response)?));
+        let head = Head { method: Method::GET, target, headers: headers.clone() };
+        let mut answer = self.send(head, RequestBody::empty(), Some(&|| headers.clone())).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(UpgradeAnswer::Declined(prepared(answer)?.map(|body| Box::pin(body) as BodyStream)));
         }
-        let upgraded = timeout(self.settings.head_timeout, hyper::upgrade::on(&mut response)).await;
+        let upgraded = timeout(self.settings.head_timeout, hyper::upgrade::on(&mut answer)).await;
         let upgraded = upgraded.map_err(|_| UpstreamError::TimedOut)??;
-        Ok(UpgradeAnswer::Switched(response.headers().clone(), TokioIo::new(upgraded)))
-    }
-
-    /// Whether upstream answers its health route (`getSystemPing` in `server/channels/api4/system.go`).
-    ///
-    /// # Errors
-    /// What stands in the way.
-    pub async fn ping(&self, base_path: &str) -> Result<(), UpstreamError> {
-        let path = format!("{base_path}/api/v4/system/ping");
-        let target = PathAndQuery::try_from(path).map_err(|error| UpstreamError::Broken(error.to_string()))?;
-        let headers = HeaderMap::from_iter([(header::HOST, self.host_for(None))]);
-        let sent = self.send(Method::GET, target, headers, RequestBody::empty());
-        let response = timeout(self.settings.head_timeout, sent).await.map_err(|_| UpstreamError::TimedOut)??;
-        if response.status().is_success() {
-            Ok(())
-        } else {
-            Err(UpstreamError::Broken(format!("the health route answers {}", response.status())))
-        }
+        Ok(UpgradeAnswer::Switched(answer.headers().clone(), TokioIo::new(upgraded)))
     }
 
     async fn send(
         &self,
-        method: Method,
-        target: PathAndQuery,
-        mut headers: HeaderMap,
+        mut head: Head,
         body: RequestBody,
-    ) -> Result<http::Response<Incoming>, UpstreamError> {
-        frame(&method, &mut headers, body.length());
-        let uri = self.uri_of(target)?;
-        self.passthrough.send(Head { method, uri, headers }, body).await
-    }
-
-    fn streamed(&self, response: http::Response<Incoming>) -> Result<http::Response<BodyStream>, UpstreamError> {
-        let (mut head, body) = response.into_parts();
-        headers::check_answer_framing(&head.headers)?;
-        headers::strip_response_hop_by_hop(&mut head.headers);
-        let chunks = http_body_util::BodyDataStream::new(body);
-        Ok(http::Response::from_parts(head, with_idle_timeout(chunks, self.settings.idle_timeout)))
+        again: Option<Again<'_>>,
+    ) -> Result<http::Response<Download>, UpstreamError> {
+        frame(&head.method, &mut head.headers, body.length());
+        self.passthrough.send(head, body, again).await
     }
 
     fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, UpstreamError> {
@@ -306,6 +320,13 @@ impl Upstream {
         parts.path_and_query = Some(target);
         Uri::from_parts(parts).map_err(|error| UpstreamError::Broken(error.to_string()))
     }
+}
+
+/// An answer without what belongs to upstream's connection with us.
+fn prepared<Body>(mut answer: http::Response<Body>) -> Result<http::Response<Body>, UpstreamError> {
+    headers::check_answer_framing(answer.headers())?;
+    headers::strip_response_hop_by_hop(answer.headers_mut());
+    Ok(answer)
 }
 
 /// Frames a request anew by what really follows its head. The client's own `Content-Length` is not believed: hyper would

@@ -1,6 +1,7 @@
 //! An answer on its way out: its framing, a body that is counted while it is sent, and the counters and the log line that
 //! close a request however it ended.
 
+use super::intake::Unread;
 use super::request_id::RequestId;
 use super::wire;
 use crate::identity::PictureId;
@@ -99,6 +100,16 @@ impl Ledger {
             self.bytes_sent = len;
         }
         response
+    }
+
+    /// The answer is a 101: the account stays open as long as what comes of that.
+    pub(super) fn switched(&mut self) {
+        self.status = UpstreamStatus::SWITCHING_PROTOCOLS;
+    }
+
+    /// So many bytes more have gone to the client, behind the head of the answer.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.bytes_sent += bytes as u64;
     }
 
     /// Ties the account to the answer: it closes with the body's last byte.
@@ -212,6 +223,28 @@ pub(super) fn framed_for(version: Version, mut response: HttpResponse) -> HttpRe
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response
+}
+
+/// An answer during which `unread` is held.
+pub(super) fn holding(unread: Unread, response: HttpResponse) -> HttpResponse {
+    response.map_body(|_, body| BoxBody::new(Holding { body, _unread: unread }))
+}
+
+struct Holding {
+    body: BoxBody,
+    _unread: Unread,
+}
+
+impl MessageBody for Holding {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        self.body.as_pin_mut().poll_next(context)
+    }
 }
 
 /// A body of `len` bytes that is announced and not sent.

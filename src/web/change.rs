@@ -6,7 +6,7 @@ use super::route::Who;
 use super::{Front, Inbound, WebError};
 use crate::identity::{ObjectId, PictureId, PictureKind, Site};
 use crate::telemetry::ChangeOutcome;
-use crate::upstream::{AnswerBody, BodyStream, PictureRequest, UpstreamError, headers};
+use crate::upstream::{AnswerBody, PictureRequest, UpstreamError, headers};
 use crate::variant::query::names_parameter;
 use actix_web::HttpResponse;
 use http::{StatusCode, header};
@@ -52,7 +52,7 @@ async fn write(
     kind: PictureKind,
     changed: Changed,
     sender: Sender,
-) -> Result<http::Response<BodyStream>, UpstreamError> {
+) -> Result<http::Response<AnswerBody>, UpstreamError> {
     let believed = sender.may_forget(&front);
     if believed {
         forget(&front, changed);

@@ -6,7 +6,7 @@ use super::{Front, Inbound};
 use crate::allowance::{Allowances, Payer, Rate, Settings};
 use crate::caller::{Caller, Credentials};
 use crate::telemetry::ChangeOutcome;
-use crate::upstream::{BodyStream, UpstreamError};
+use crate::upstream::{AnswerBody, UpstreamError};
 use crate::variant::query::names_parameter;
 use http::{Response, StatusCode};
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ impl Sender {
 }
 
 /// What a request that is to change something came to, by upstream's answer.
-pub(super) fn outcome(answer: &Result<Response<BodyStream>, UpstreamError>) -> ChangeOutcome {
+pub(super) fn outcome(answer: &Result<Response<AnswerBody>, UpstreamError>) -> ChangeOutcome {
     match answer.as_ref().map(Response::status) {
         Ok(status) if status.is_success() => ChangeOutcome::Accepted,
         // The router sends to another path; or the feature is not there.

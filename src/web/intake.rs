@@ -5,51 +5,100 @@ use actix_http::Request;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
-use std::future::poll_fn;
+use futures_util::{Stream, StreamExt};
+use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker, ready};
 
 /// A body on its way in. The connection knows whether all that came of it was taken: when its client hangs up, actix
 /// forgets what it has read and not handed over.
 pub(super) struct Intake {
-    payload: Payload,
+    coming: Rc<RefCell<Coming>>,
     ticket: Option<Ticket>,
+}
+
+struct Coming {
+    payload: Payload,
+    /// How much of it is to come, where that is known.
+    remaining: Option<u64>,
+    is_over: bool,
+}
+
+impl Coming {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
+        let next = ready!(self.payload.poll_next_unpin(context));
+        match (&next, &mut self.remaining) {
+            (Some(Ok(chunk)), Some(remaining)) => {
+                *remaining = remaining.saturating_sub(chunk.len() as u64);
+                self.is_over = *remaining == 0;
+            }
+            (Some(Ok(_)), None) => {}
+            (Some(Err(_)) | None, _) => self.is_over = true,
+        }
+        Poll::Ready(next)
+    }
+}
+
+/// What nobody takes any more of a body. As long as it is held, actix takes the body for one that is being read, and ends the
+/// connection with the answer; one that was let go of it would read on for nobody, however long it is.
+pub(super) struct Unread(Rc<RefCell<Coming>>);
+
+impl Unread {
+    /// Whether there is nothing left to read.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.borrow().is_over
+    }
 }
 
 impl Intake {
     /// What follows the head of `request`.
     pub(super) fn of(request: &mut Request) -> Self {
         let ticket = request.conn_data::<Rc<Pulse>>().cloned().map(Ticket::of);
-        Self { payload: request.take_payload(), ticket }
+        let coming = Coming { payload: request.take_payload(), remaining: None, is_over: false };
+        Self { coming: Rc::new(RefCell::new(coming)), ticket }
     }
 
-    /// The next part; until the one after it is asked for, this one counts as not taken.
+    /// How long it is, where that is known.
+    pub(super) fn announced(self, length: Option<u64>) -> Self {
+        self.coming.borrow_mut().remaining = length;
+        self
+    }
+
+    /// What is left of it when it is no longer taken.
+    pub(super) fn unread(&self) -> Unread {
+        Unread(self.coming.clone())
+    }
+
+    /// The next part.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, PayloadError>> {
-        poll_fn(|context| {
-            let next = self.payload.poll_next_unpin(context);
-            if let Some(ticket) = &self.ticket {
-                ticket.body_is(match next {
-                    Poll::Pending => Body::Awaited,
-                    Poll::Ready(Some(Ok(_))) => Body::Passed,
-                    Poll::Ready(Some(Err(_)) | None) => Body::Over,
-                });
-            }
-            next
-        })
-        .await
+        StreamExt::next(self).await
     }
+}
 
-    /// The connection that it comes over.
-    pub(super) fn pulse(&self) -> Option<Rc<Pulse>> {
-        self.ticket.as_ref().map(|ticket| ticket.pulse().clone())
+/// Until the part after it is asked for, a part counts as not taken.
+impl Stream for Intake {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.coming.borrow_mut().poll(context);
+        if let Some(ticket) = &self.ticket {
+            ticket.body_is(match next {
+                Poll::Pending => Body::Awaited,
+                Poll::Ready(Some(Ok(_))) => Body::Passed,
+                Poll::Ready(Some(Err(_)) | None) => Body::Over,
+            });
+        }
+        next
     }
 }
 
 impl Drop for Intake {
     fn drop(&mut self) {
+        let Some(ticket) = &self.ticket else { return };
         // Whoever knows how long it is does not ask for its end.
-        if let (Some(ticket), Some(None)) = (&self.ticket, self.payload.next().now_or_never()) {
+        let mut coming = self.coming.borrow_mut();
+        if coming.is_over || matches!(coming.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)) {
             ticket.body_is(Body::Over);
         }
     }

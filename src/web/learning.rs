@@ -9,7 +9,7 @@ use crate::identity::Site;
 use crate::overheard::{Lesson, ListenBudget, Reservation, Unreadable, inflate};
 use crate::telemetry::{LessonOutcome, Telemetry};
 use crate::upstream::headers::content_length;
-use crate::upstream::{BodyStream, UpstreamError};
+use crate::upstream::{AnswerBody, BodyStream, UpstreamError};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::header::{self, HeaderMap};
@@ -105,19 +105,19 @@ pub(super) struct Attending {
 
 impl Attending {
     /// To be made before the request is sent upstream; `None` where nothing may be learned.
-    pub(super) fn of(front: &Front, inbound: &Inbound, caller: Option<Caller>) -> Option<Self> {
+    pub(super) fn of(front: &Front, inbound: &Inbound) -> Option<Self> {
         if !front.settings.learn {
             return None;
         }
-        let caller = caller?;
         let lesson = Lesson::of(&inbound.method, &inbound.path, &inbound.query, &front.settings.base_path)?;
+        let caller = front.caller(&inbound.headers)?;
         let site = front.site(front.host(&inbound.headers));
         let asked = front.avatars.asking(&caller, Instant::now())?;
         Some(Self { lesson, caller, asked, site })
     }
 
     /// Keeps a copy of what passes, if it is an answer that can be read at all.
-    pub(super) fn listen_to(self, front: &Front, answer: Response<BodyStream>) -> Response<BodyStream> {
+    pub(super) fn listen_to(self, front: &Front, answer: Response<AnswerBody>) -> Response<AnswerBody> {
         let Some(coding) = readable(answer.status(), answer.headers()) else { return answer };
         let declared = content_length(answer.headers()).unwrap_or(0);
         let mut room = Reservation::empty(&front.school.copies);
@@ -125,7 +125,7 @@ impl Attending {
             front.telemetry.lesson(LessonOutcome::NoRoom);
             return answer;
         }
-        let copy = Copy {
+        let mut copy = Copy {
             attending: self,
             coding,
             chunks: Vec::new(),
@@ -135,7 +135,19 @@ impl Attending {
             telemetry: front.telemetry.clone(),
             school: front.school.clone(),
         };
-        answer.map(|body| Box::pin(Overheard { body, copy: Some(copy) }) as BodyStream)
+        answer.map(|body| match body {
+            AnswerBody::Complete(whole) => {
+                if copy.keep(&whole) {
+                    copy.school.clone().hand_in(copy);
+                } else {
+                    copy.telemetry.lesson(LessonOutcome::NoRoom);
+                }
+                AnswerBody::Complete(whole)
+            }
+            AnswerBody::Partial(begun, rest) => {
+                AnswerBody::Partial(begun, Box::pin(Overheard { body: rest, copy: Some(copy) }))
+            }
+        })
     }
 }
 

@@ -39,7 +39,7 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 pub use influence::Influence;
-use intake::Intake;
+use intake::{Intake, Unread};
 use ipnet::IpNet;
 pub use learning::School;
 pub use refusal::refuse;
@@ -50,6 +50,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use websocket::Tunnel;
 
 /// What the front door needs to know.
 #[derive(Clone, Debug)]
@@ -123,6 +124,14 @@ impl Front {
         self.stands_for(&Credentials::of(fields(headers)), headers)
     }
 
+    /// [`Front::caller`] of a request with these fields that goes to `host`.
+    fn caller_at<'a>(&self, fields: impl Iterator<Item = (&'a str, &'a [u8])>, host: &[u8]) -> Option<Caller> {
+        if !self.avatars.remembers() {
+            return None;
+        }
+        Credentials::of(fields).caller(&self.caller_key, host)
+    }
+
     /// [`Front::caller`] by credentials that have been read from `headers`.
     fn stands_for(&self, credentials: &Credentials<'_>, headers: &HeaderMap) -> Option<Caller> {
         if !self.avatars.remembers() {
@@ -158,7 +167,12 @@ fn fields(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
 }
 
-/// A request, read once: past this nothing is taken from actix's.
+/// The fields of a request as actix read them.
+fn actix_fields(request: &Request) -> impl Iterator<Item = (&str, &[u8])> {
+    request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
+/// A request, read once: past this nothing is taken from actix's, but what is seldom needed.
 struct Inbound {
     method: Method,
     path: String,
@@ -167,6 +181,13 @@ struct Inbound {
     /// The client's fields without those of its connection, with ours for forwarding.
     headers: HeaderMap,
     body: ClientBody,
+    /// What the connection becomes once it is answered.
+    tunnel: Option<Box<Tunnel>>,
+    /// What may be left of the body when the answer goes out.
+    unread: Option<Unread>,
+    /// What actix read.
+    request: Request,
+    origin: Origin,
     /// The client's address; `None` where the peer may well be a proxy that is not declared as one.
     client: Option<IpAddr>,
     ledger: Ledger,
@@ -178,7 +199,7 @@ enum ClientBody {
     /// So many bytes, or chunks.
     Some(Option<u64>, Intake),
     /// Whatever the client sends once the connection is a WebSocket's.
-    WebSocket(Intake),
+    WebSocket,
 }
 
 /// Answers any request.
@@ -209,13 +230,24 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
     };
     let (path, query) = (request.path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
     let version = request.version();
-    drop(request);
     let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
-    let mut inbound = Inbound { method, path, query, target, headers, body, client, ledger };
-    match dispatch(&front, &mut inbound, &route).await {
-        Ok(response) => inbound.ledger.close_with(answer::framed_for(version, response)),
+    let unread = match &body {
+        ClientBody::Some(_, intake) => Some(intake.unread()),
+        ClientBody::None | ClientBody::WebSocket => None,
+    };
+    let mut inbound =
+        Inbound { method, path, query, target, headers, body, tunnel: None, unread, request, origin, client, ledger };
+    let response = match dispatch(&front, &mut inbound, &route).await {
+        Ok(response) => match inbound.tunnel {
+            Some(tunnel) => return tunnel.behind(response, inbound.ledger),
+            None => inbound.ledger.close_with(answer::framed_for(version, response)),
+        },
         Err(error) => fail(&front, &error, inbound.ledger, &route),
+    };
+    match inbound.unread {
+        Some(unread) if !unread.is_over() => answer::holding(unread, response),
+        _ => response,
     }
 }
 
@@ -233,7 +265,7 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
         Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
         Route::Picture(..) | Route::Passthrough => {
             inbound.ledger.route = RouteClass::Passthrough;
-            if matches!(inbound.body, ClientBody::WebSocket(_)) {
+            if matches!(inbound.body, ClientBody::WebSocket) {
                 return websocket::serve(front, inbound).await;
             }
             match front.ending(inbound) {
@@ -290,6 +322,15 @@ fn read(
     Ok((headers, body, target_of(request)?))
 }
 
+impl Inbound {
+    /// Once more the header that went upstream, which is seldom needed, so that no copy is kept.
+    fn headers_again(&self, front: &Front) -> HeaderMap {
+        let mut headers = wire::from_client(self.request.headers()).expect("it was read before");
+        prepare(front, &mut headers, self.origin).expect("it was let pass before");
+        headers
+    }
+}
+
 fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {
     headers::strip_request_hop_by_hop(headers)?;
     headers::mark_hop(headers, &front.hop)?;
@@ -327,12 +368,12 @@ fn expects_continue(headers: &HeaderMap) -> bool {
 fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intake) -> Result<ClientBody, WebError> {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length = headers::content_length(headers).unwrap_or(0);
-    // The very test by which actix decides to hand over whatever follows as it comes.
+    // The very test by which actix hands over the connection, unless there are chunks.
     let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
     if headers.get_all(header::UPGRADE).iter().any(websocket) {
         let named = headers::connection_names(headers, &header::UPGRADE) && version == Version::HTTP_11;
         return if *method == Method::GET && named && !chunked && length == 0 {
-            Ok(ClientBody::WebSocket(intake))
+            Ok(ClientBody::WebSocket)
         } else {
             Err(WebError::Handshake)
         };
@@ -340,7 +381,7 @@ fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intak
     Ok(match (chunked, length) {
         (true, _) => ClientBody::Some(None, intake),
         (false, 0) => ClientBody::None,
-        (false, length) => ClientBody::Some(Some(length), intake),
+        (false, length) => ClientBody::Some(Some(length), intake.announced(Some(length))),
     })
 }
 

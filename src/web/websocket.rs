@@ -1,41 +1,34 @@
 //! Upgraded connections: after upstream's 101, bytes both ways.
 
-use super::answer::streamed;
-use super::intake::Intake;
-use super::{ClientBody, Front, Inbound, WebError};
+use super::answer::{Ledger, streamed};
+use super::{Front, Inbound, WebError};
 use crate::avatar::Avatars;
 use crate::identity::{PictureId, PictureKind, Site};
-use crate::listen::{Pulse, Stage};
+use crate::listen::{Stage, Switch, Upgraded, read};
 use crate::overheard::{Boundary, Listener, News, is_event_socket};
 use crate::telemetry::{Counted, Heard, Outcome, Route, Telemetry};
-use crate::upstream::{AnswerBody, Tunnel, UpgradeAnswer, UpstreamError, headers};
+use crate::upstream::{self, AnswerBody, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
 use base64::Engine;
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream, stream};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use sha1::{Digest, Sha1};
-use std::ops::RangeInclusive;
-use std::rc::Rc;
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{oneshot, watch};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How much of upstream's is read at once: at least, since most tunnels are silent while they hold a buffer, and at most.
-const READS: RangeInclusive<usize> = 2 << 10..=16 << 10;
-/// How long what upstream said last, its close frame above all, may take to reach the client.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a client that upstream says no more to, or that the process leaves, may take for its own last words.
+const LAST_WORDS: Duration = Duration::from_millis(400);
 
 /// A close frame with the status 1001, unmasked as a server's are (RFC 6455 sections 5.5.1 and 7.4.1).
 const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
 
 /// Asks upstream for the upgrade and, if it agrees, becomes a pipe. Not one byte of the client's goes before that.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpResponse, WebError> {
-    let ClientBody::WebSocket(intake) = std::mem::replace(&mut inbound.body, ClientBody::None) else {
-        unreachable!("only a WebSocket request is sent here");
-    };
     inbound.ledger.route = Route::Websocket;
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
@@ -45,24 +38,21 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
     asked.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let caller = front.caller(&inbound.headers);
     match front.upstream.upgrade(inbound.target.clone(), asked).await? {
-        UpgradeAnswer::Switched(mut head, tunnel) => {
+        UpgradeAnswer::Switched(mut head, upstream) => {
             if !accepts(&inbound.headers, &head) {
                 return Err(UpstreamError::Broken("the accept key of its 101 is wrong".to_owned()).into());
             }
             let ears = Ears::for_tunnel(front, inbound, &head);
             headers::strip_response_hop_by_hop(&mut head);
+            let (stage, idle) = (front.stage.clone(), front.upstream.idle_timeout());
             let counted = front.telemetry.websocket();
-            Ok(switched(&head, intake, tunnel, ears, counted, front.stage.clone(), front.upstream.idle_timeout()))
+            inbound.tunnel = Some(Box::new(Tunnel { upstream, ears, stage, idle, counted }));
+            Ok(switching(&head))
         }
         UpgradeAnswer::Declined(answer) => {
             front.avatars.heed(caller.as_ref(), None, answer.status());
             let (head, body) = answer.into_parts();
-            let mut response =
-                streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body));
-            response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
-            // actix writes no chunks to a connection that asked for an upgrade: the body ends with the connection.
-            response.head_mut().no_chunking(true);
-            Ok(response)
+            Ok(streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body)))
         }
     }
 }
@@ -77,136 +67,142 @@ fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
     answer.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
 }
 
-fn switched(
-    head: &HeaderMap,
-    intake: Intake,
-    tunnel: Tunnel,
-    ears: Option<Ears>,
-    counted: Counted,
-    stage: watch::Receiver<Stage>,
-    idle: Duration,
-) -> HttpResponse {
-    let (from_upstream, to_upstream) = tokio::io::split(tunnel);
-    let pulse = intake.pulse();
-    let (stall, stalled) = oneshot::channel();
-    actix_web::rt::spawn(async move {
-        let ended = client_to_upstream(intake, to_upstream, idle).await;
-        // Of every other end upstream tells by itself, and may have something to say before it.
-        if ended.is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
-            let _ = stall.send(());
-        }
-    });
-    let mut response = HttpResponse::SwitchingProtocols();
-    response.upgrade("websocket");
-    let downstream = Downstream {
-        from_upstream,
-        room: *READS.start(),
-        ears,
-        stage,
-        boundary: Boundary::default(),
-        is_over: false,
-        stalled,
-        pulse,
-        _counted: counted,
-    };
-    let mut response = response.streaming(downstream.into_stream());
-    // actix takes what follows for content.
-    response.headers_mut().remove(actix_web::http::header::CONTENT_TYPE);
+fn switching(head: &HeaderMap) -> HttpResponse {
+    let mut response = HttpResponse::SwitchingProtocols().upgrade("websocket").finish();
     super::wire::to_client(head, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
     response
 }
 
+/// A connection upstream that waits for the client's to become one with it.
+pub(super) struct Tunnel {
+    upstream: upstream::Tunnel,
+    ears: Option<Ears>,
+    stage: watch::Receiver<Stage>,
+    /// How long upstream may take nothing of what the client says.
+    idle: Duration,
+    /// As one of those that are open.
+    counted: Counted,
+}
+
+impl Tunnel {
+    /// Follows `response`, a 101, over the same connection.
+    pub(super) fn behind(self, mut response: HttpResponse, mut ledger: Ledger) -> HttpResponse {
+        ledger.switched();
+        response.extensions_mut().insert(Switch::to(|client| self.carry(client, ledger)));
+        response
+    }
+
+    /// Bytes both ways, in one task. Each side may say its last and still hear the other, but when upstream has, the client
+    /// is waited for no longer than it takes to answer that.
+    async fn carry(self, client: Upgraded, mut ledger: Ledger) {
+        let Self { upstream, ears, stage, idle, counted: _counted } = self;
+        let (from_upstream, to_upstream) = split(upstream);
+        let (from_client, to_client) = split(client);
+        let mut up = pin!(client_to_upstream(from_client, to_upstream, idle));
+        let (boundary, ledger) = (Boundary::default(), &mut ledger);
+        let down = Downstream { from_upstream, to_client, ears, stage, boundary, ledger };
+        let mut down = pin!(down.carry());
+        tokio::select! {
+            said = &mut up => if said.is_ok() {
+                let _ = down.await;
+            },
+            said = &mut down => if said.is_ok() {
+                let _ = timeout(LAST_WORDS, up).await;
+            },
+        }
+    }
+}
+
 /// Hands over what the client says, as long as upstream takes some of it within `idle`: a tunnel may be silent, but what is
 /// said must be heard.
+///
+/// # Errors
+/// The client is gone, or upstream takes nothing: that is the end of both ways.
 async fn client_to_upstream(
-    mut intake: Intake,
-    mut to_upstream: WriteHalf<Tunnel>,
+    mut from_client: ReadHalf<Upgraded>,
+    mut to_upstream: WriteHalf<upstream::Tunnel>,
     idle: Duration,
-) -> std::io::Result<()> {
-    while let Some(Ok(mut chunk)) = intake.next().await {
-        while !chunk.is_empty() {
-            match timeout(idle, to_upstream.write(&chunk)).await?? {
-                0 => return Err(std::io::ErrorKind::WriteZero.into()),
-                taken => chunk.advance(taken),
+) -> io::Result<()> {
+    let mut is_heard = true;
+    loop {
+        let chunk = read(&mut from_client).await?;
+        if is_heard {
+            match hand_over(&chunk, &mut to_upstream, idle).await {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
+                // Upstream hangs up, and may have something to say before that. The rest is read for nobody, since what is
+                // not read resets a connection.
+                handed => is_heard = handed.is_ok(),
             }
         }
-        // TLS may have taken it all and have sent a part.
-        timeout(idle, to_upstream.flush()).await??;
+        if chunk.is_empty() {
+            return Ok(());
+        }
     }
-    // The client is gone or has said its last: upstream hears of it either way, and if not it is gone itself.
-    timeout(idle, to_upstream.shutdown()).await?
+}
+
+/// Writes all of a chunk; after an empty one nothing more comes.
+async fn hand_over(mut chunk: &[u8], to_upstream: &mut WriteHalf<upstream::Tunnel>, idle: Duration) -> io::Result<()> {
+    if chunk.is_empty() {
+        return timeout(idle, to_upstream.shutdown()).await?;
+    }
+    while !chunk.is_empty() {
+        match timeout(idle, to_upstream.write(chunk)).await?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            taken => chunk = &chunk[taken..],
+        }
+    }
+    // TLS may have taken it all and have sent a part.
+    timeout(idle, to_upstream.flush()).await?
 }
 
 /// Upstream's side of a tunnel on its way to the client.
-struct Downstream {
-    from_upstream: ReadHalf<Tunnel>,
-    /// How much of it is read at once.
-    room: usize,
+struct Downstream<'a> {
+    from_upstream: ReadHalf<upstream::Tunnel>,
+    to_client: WriteHalf<Upgraded>,
     ears: Option<Ears>,
     stage: watch::Receiver<Stage>,
     boundary: Boundary,
-    /// Nothing more is to be said.
-    is_over: bool,
-    /// Upstream takes no more of what the client says.
-    stalled: oneshot::Receiver<()>,
-    /// The client's connection.
-    pulse: Option<Rc<Pulse>>,
-    _counted: Counted,
+    /// Open until both ways have ended.
+    ledger: &'a mut Ledger,
 }
 
-impl Downstream {
-    /// Upstream's bytes until it hangs up or the process has to. Then the stream fails instead of ending: at an end actix
-    /// would wait seconds for the client to hang up first, while the client waits to be told.
-    fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-        stream::try_unfold(self, |mut this| async move {
-            let Some(chunk) = this.next().await? else {
-                this.last_words().await;
-                return Err(std::io::ErrorKind::ConnectionAborted.into());
-            };
-            Ok(Some((chunk, this)))
-        })
-    }
-
-    /// A client that takes its time may do so, unless the process has none: whether it stands still is watched elsewhere.
-    async fn last_words(&self) {
+impl Downstream<'_> {
+    /// Hands over what upstream says until it hangs up or the process has to. Whether the client takes anything is watched
+    /// by its connection.
+    ///
+    /// # Errors
+    /// The client is gone, or takes nothing.
+    async fn carry(mut self) -> io::Result<()> {
         loop {
-            tokio::time::sleep(LAST_WORDS).await;
-            let is_blocked = self.pulse.as_ref().is_some_and(|pulse| pulse.is_blocked());
-            if !is_blocked || *self.stage.borrow() == Stage::Closing {
-                return;
+            let chunk = tokio::select! {
+                biased;
+                // Upstream's connection broke off, or it said its last: the client is told the same.
+                chunk = read(&mut self.from_upstream) => chunk.unwrap_or_default(),
+                () = Stage::closing(&mut self.stage) => {
+                    // In the midst of a frame of upstream's it would be part of that.
+                    if self.boundary.is_between_frames() {
+                        self.tell(GOING_AWAY).await?;
+                    }
+                    return self.to_client.shutdown().await;
+                }
+            };
+            if chunk.is_empty() {
+                return self.to_client.shutdown().await;
             }
+            self.boundary.pass(&chunk);
+            if let Some(ears) = &mut self.ears {
+                // Before the client hears of it: what it asks for next is to be the new picture.
+                ears.hear(&chunk).await;
+            }
+            self.tell(&chunk).await?;
         }
     }
 
-    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
-        let Self { from_upstream, room, ears, stage, boundary, is_over, stalled, .. } = self;
-        if *is_over {
-            return Ok(None);
-        }
-        // Its own for each: a silent tunnel holds the least.
-        let mut buffer = BytesMut::with_capacity(*room);
-        let read = tokio::select! {
-            biased;
-            read = from_upstream.read_buf(&mut buffer) => read?,
-            Ok(()) = &mut *stalled, if !stalled.is_terminated() => return Ok(None),
-            () = Stage::closing(stage) => {
-                *is_over = true;
-                // In the midst of a frame of upstream's it would be part of that.
-                return Ok(boundary.is_between_frames().then_some(Bytes::from_static(GOING_AWAY)));
-            }
-        };
-        if read == 0 {
-            return Ok(None);
-        }
-        // What fills the buffer goes on; what does not is over for now.
-        *room = if read == *room { (2 * read).min(*READS.end()) } else { *READS.start() };
-        let chunk = buffer.freeze();
-        boundary.pass(&chunk);
-        if let Some(ears) = ears {
-            // Before the client hears of it: what it asks for next is to be the new picture.
-            ears.hear(&chunk).await;
-        }
-        Ok(Some(chunk))
+    async fn tell(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to_client.write_all(bytes).await?;
+        self.to_client.flush().await?;
+        self.ledger.sent(bytes.len());
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ thread_local! {
 /// The client's fields, in their order, with repeats.
 ///
 /// # Errors
-/// A name that is no token (RFC 9110 section 5.1): actix's crate lets a quotation mark pass, which HTTP/2 could bring.
+/// A name that is no token (RFC 9110 section 5.1): actix's crate lets a quotation mark pass.
 pub(super) fn from_client(fields: &ActixHeaders) -> Result<HeaderMap, WebError> {
     let mut headers = HeaderMap::with_capacity(fields.len() + 8);
     let mut values = gathered(|| fields.iter().map(|(_, value)| value.as_bytes()));

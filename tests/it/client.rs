@@ -102,6 +102,16 @@ impl Request {
         [lines.join("\r\n").as_bytes(), b"\r\n\r\n", &self.body].concat()
     }
 
+    /// The request as HTTP/2 has it, without its body, and that.
+    pub(crate) fn http2(&self) -> (http::Request<()>, Bytes) {
+        let uri = format!("https://chat.example{}", self.target);
+        let mut request = http::Request::builder().method(&*self.method).uri(uri);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        (request.body(()).expect("a request"), self.body.clone().into())
+    }
+
     /// Sends the request on a connection of its own and reads the answer to its end.
     pub(crate) async fn send(&self, to: SocketAddr) -> Answer {
         let mut stream = TcpStream::connect(to).await.expect("the server listens");

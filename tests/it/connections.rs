@@ -4,7 +4,7 @@
 use crate::client::{Answer, Connection, PATIENCE, Request};
 use crate::pictures::{photo, png};
 use crate::proxy::{Proxy, SHORT};
-use crate::upstream::{Upstream, answer, drain, picture_answer};
+use crate::upstream::{Kept, Upstream, answer, drain, keeping, kept_answer, picture_answer};
 use avatar_proxy::config::{Config, UpstreamUrl};
 use avatar_proxy::upstream::Roots;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -193,6 +193,44 @@ async fn one_connection_too_many_is_503_and_passes_by_itself() {
     }
     let pings = upstream.seen().iter().filter(|seen| seen.target() == "/api/v4/system/ping").count();
     assert_eq!(upstream.seen().len(), 2 + pings);
+}
+
+/// Each worker keeps connections of its own, and the limit is one for all of them.
+#[actix_web::test]
+async fn what_one_worker_keeps_for_nothing_another_may_have() {
+    let upstream = keeping(|_| kept_answer("200 OK", &[], b"{}")).await;
+    let proxy = Proxy::with(upstream, |config| {
+        config.upstream.max_connections = 1;
+        config.server.workers = 3;
+    });
+    // Each comes over a connection of its own, and the workers take turns.
+    for n in 0..12 {
+        let answer = proxy.send(&Request::get("/api/v4/config/client")).await;
+        assert_eq!(answer.status, 200, "{n}: {answer:?}");
+    }
+}
+
+/// What may not be sent twice must not meet a connection of which it is known that it has ended.
+#[actix_web::test]
+async fn f21_a_connection_that_has_ended_is_not_used_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (tells, mut closed) = mpsc::unbounded_channel();
+    actix_web::rt::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = Kept::new(stream);
+            if connection.next().await.is_some() {
+                connection.send(&kept_answer("200 OK", &[], b"{}")).await;
+            }
+            drop(connection);
+            let _ = tells.send(());
+        }
+    });
+    let proxy = Proxy::with(address, |config| config.server.workers = 1);
+    for _ in 0..5 {
+        assert_eq!(proxy.send(&Request::new("POST", "/api/v4/posts")).await.status, 200);
+        closed.recv().await.expect("it listens");
+    }
 }
 
 /// An upstream that answers the first request on each connection and hangs up on the second, which is what a client meets

@@ -4,48 +4,17 @@ use crate::client::{PATIENCE, Request};
 use crate::pictures::{photo, png};
 use crate::process::{Folder, PROGRAM, Process};
 use crate::proxy::Proxy;
+use crate::tls::{FIRST, SECOND, connect, encrypted, is_shown};
 use crate::upstream::{Upstream, answer};
+use crate::websocket::{ACCEPT, handshake, switching};
 use avatar_proxy::config::Config;
 use avatar_proxy::server::{Bound, StartError};
 use avatar_proxy::telemetry::Telemetry;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-
-pub(crate) const FIRST: (&str, &str) = (include_str!("certificates/first.pem"), include_str!("certificates/first.key"));
-const SECOND: (&str, &str) = (include_str!("certificates/second.pem"), include_str!("certificates/second.key"));
-
-/// A client that believes in both certificates of these tests.
-fn connector() -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    for (certificate, _) in [FIRST, SECOND] {
-        roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")).expect("a certificate");
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring knows them")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
-}
-
-pub(crate) async fn connect(to: SocketAddr) -> TlsStream<TcpStream> {
-    let tcp = TcpStream::connect(to).await.expect("it listens");
-    connector().connect(ServerName::try_from("chat.example").expect("a name"), tcp).await.expect("keys are agreed upon")
-}
-
-fn is_shown(stream: &TlsStream<TcpStream>, certificate: (&str, &str)) -> bool {
-    let shown = stream.get_ref().1.peer_certificates().expect("a certificate");
-    shown == [CertificateDer::from_pem_slice(certificate.0.as_bytes()).expect("PEM")]
-}
 
 /// Sends a request and reads the status and a body of known length.
 async fn ask(stream: &mut TlsStream<TcpStream>, request: &Request) -> (String, Vec<u8>) {
@@ -61,30 +30,65 @@ async fn ask(stream: &mut TlsStream<TcpStream>, request: &Request) -> (String, V
     (head.lines().next().expect("a status line").to_owned(), body)
 }
 
-/// Sets up a proxy that shows this certificate.
-pub(crate) fn encrypted(folder: &Folder, certificate: (&str, &str)) -> impl FnOnce(&mut Config) + use<> {
-    let (certificate, key) = (folder.put("cert.pem", certificate.0), folder.put("key.pem", certificate.1));
-    move |config| {
-        config.server.tls.certificate = Some(certificate);
-        config.server.tls.key = Some(key);
-    }
-}
-
 #[actix_web::test]
 async fn requests_over_tls_are_like_others_and_upstream_is_told() {
     let upstream = Upstream::answering(answer("200 OK", &[], &vec![7; 1 << 20])).await;
     let folder = Folder::new();
     let proxy = Proxy::with(upstream.address, encrypted(&folder, FIRST));
-    let mut stream = connect(proxy.address).await;
-    assert!(is_shown(&stream, FIRST));
-    for _ in 0..3 {
-        let (status, body) = ask(&mut stream, &Request::get("/api/v4/files/1")).await;
-        assert_eq!((status.as_str(), body.len()), ("HTTP/1.1 200 OK", 1 << 20));
+    let mut kept = Vec::new();
+    for protocols in [&[][..], &["http/1.1"], &["spdy/3", "http/1.1"]] {
+        let mut stream = connect(proxy.address, protocols).await;
+        assert!(is_shown(&stream, FIRST));
+        for _ in 0..3 {
+            let (status, body) = ask(&mut stream, &Request::get("/api/v4/files/1")).await;
+            assert_eq!((status.as_str(), body.len()), ("HTTP/1.1 200 OK", 1 << 20));
+        }
+        kept.push(stream);
     }
     for seen in upstream.seen() {
         assert_eq!(seen.header("x-forwarded-proto"), Some("https"), "{seen:?}");
     }
-    assert_eq!(proxy.metric("avatar_proxy_connections").await, 1);
+    assert_eq!(proxy.metric("avatar_proxy_connections").await, 3);
+}
+
+#[actix_web::test]
+async fn f38_a_tunnel_over_tls_carries_both_ways_and_each_side_may_end_first() {
+    let upstream = Upstream::scripted(|_, _, mut stream| async move {
+        stream.write_all(&switching(ACCEPT)).await.expect("taken");
+        let mut said = vec![0; 1 << 20];
+        stream.read_exact(&mut said).await.expect("a mebibyte");
+        stream.write_all(&said).await.expect("taken");
+        said.clear();
+        stream.read_to_end(&mut said).await.expect("an end");
+        stream.write_all(&[b"farewell to ", &said[..]].concat()).await.expect("taken");
+    })
+    .await;
+    let folder = Folder::new();
+    let proxy = Proxy::with(upstream.address, encrypted(&folder, FIRST));
+    let mut stream = connect(proxy.address).await;
+    stream.write_all(&handshake().bytes("chat.example")).await.expect("taken");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("an answer"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{head:?}");
+
+    let said = (0..1 << 20).map(|n: u32| n.to_be_bytes()[2] ^ n.to_be_bytes()[3]).collect::<Vec<_>>();
+    let mut echoed = vec![0; said.len()];
+    let (mut reads, mut writes) = tokio::io::split(&mut stream);
+    let says = async {
+        writes.write_all(&said).await?;
+        writes.flush().await
+    };
+    let (said_all, heard_all) = tokio::join!(says, reads.read_exact(&mut echoed));
+    said_all.expect("taken");
+    heard_all.expect("an echo");
+    assert!(said == echoed);
+    stream.write_all(b"one who leaves").await.expect("taken");
+    stream.shutdown().await.expect("a socket");
+    let mut last = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut last)).await.expect("an end").expect("an orderly one");
+    assert_eq!(last, "farewell to one who leaves");
 }
 
 #[actix_web::test]
@@ -106,7 +110,7 @@ async fn f28_a_handshake_that_does_not_come_ends_the_connection() {
         assert!(started.elapsed() < 10 * limit, "{:?}", started.elapsed());
     }
     // What comes after it has the same limit, and is told.
-    let mut stream = connect(proxy.address).await;
+    let mut stream = connect(proxy.address, &[]).await;
     stream.write_all(b"GET / HTTP/1.1\r\nHost").await.expect("taken");
     let mut said = String::new();
     tokio::time::timeout(PATIENCE, stream.read_to_string(&mut said)).await.expect("the connection ends").expect("well");
@@ -136,18 +140,18 @@ async fn a_hangup_shows_a_new_certificate_and_drops_nobody() {
     let mut command = Process::command(PROGRAM, upstream.address);
     command.env("AVATAR_PROXY__SERVER__TLS__CERTIFICATE", &certificate).env("AVATAR_PROXY__SERVER__TLS__KEY", &key);
     let process = Process::start(&mut command);
-    let mut old = connect(process.address).await;
+    let mut old = connect(process.address, &[]).await;
     assert!(is_shown(&old, FIRST));
 
     folder.put("cert.pem", SECOND.0);
     process.signal("HUP");
     let told = process.says("the certificate stays as it was");
     assert!(told.contains("server.tls.key"), "{told}");
-    assert!(is_shown(&connect(process.address).await, FIRST));
+    assert!(is_shown(&connect(process.address, &[]).await, FIRST));
 
     folder.put("key.pem", SECOND.1);
     process.signal("HUP");
     process.says("the certificate was read again");
-    assert!(is_shown(&connect(process.address).await, SECOND));
+    assert!(is_shown(&connect(process.address, &[]).await, SECOND));
     assert_eq!(ask(&mut old, &Request::picture("size=32")).await.0, "HTTP/1.1 200 OK");
 }

@@ -1,6 +1,6 @@
 //! Behaviour on real sockets: a proxy as it is deployed, a client that sends raw bytes, and an upstream that answers
 //! with raw bytes or is the demo's stand-in Mattermost. `client`, `dice`, `mattermost`, `pictures`, `process`, `proxy`,
-//! `recorder`, `upstream` and `wire` are the stage; each other module is a group of tests.
+//! `recorder`, `tls`, `upstream` and `wire` are the stage; each other module is a group of tests.
 //! A number in a test's name is a row of the fault table that the proxy was built by.
 
 mod client;
@@ -10,6 +10,7 @@ mod pictures;
 mod process;
 mod proxy;
 mod recorder;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -27,6 +28,7 @@ mod forwarding;
 mod framing;
 mod grants;
 mod half_sent;
+mod http2;
 mod interleaving;
 mod invalidation;
 mod learning;
@@ -58,4 +60,5 @@ mod slow_upstream;
 mod starved;
 mod stock_clients;
 mod streaming;
+mod tunnels;
 mod websocket;

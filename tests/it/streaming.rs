@@ -1,7 +1,7 @@
 //! Bodies in motion: answers that come early, chunk by chunk or not at all, readers that stop, and clients of HTTP/1.0.
 
 use crate::client::{PATIENCE, Request, read_answer};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, SHORT};
 use crate::upstream::{Upstream, answer, drain, send_and_close};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +102,44 @@ async fn an_upload_that_is_cut_off_upstream_ends() {
             let status = std::str::from_utf8(&got[9..12]).expect("a status line");
             assert!(["413", "502"].contains(&status), "{framing}: {status}");
         }
+    }
+}
+
+/// Upstream goes on answering and takes no more of the upload: that ends as if upstream had fallen silent.
+#[actix_web::test]
+async fn f30_an_upload_of_which_upstream_takes_no_more_ends_although_it_answers() {
+    for framing in ["counted", "chunked"] {
+        let (tells, mut ended) = mpsc::unbounded_channel();
+        let upstream = Upstream::scripted(move |_, _, mut stream| {
+            let tells = tells.clone();
+            async move {
+                let mut taken = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+                while taken.is_ok() {
+                    tokio::time::sleep(SHORT / 8).await;
+                    taken = stream.write_all(b"1\r\nx\r\n").await;
+                }
+                let _ = tells.send(());
+            }
+        })
+        .await;
+        let proxy = Proxy::impatient(upstream.address);
+        let (head, body) = upload(framing, 64 * MIB);
+        let mut stream = connect(&proxy).await;
+        let (mut reads, mut writes) = stream.split();
+        let mut got = Vec::new();
+        let sends = async {
+            writes.write_all(head.as_bytes()).await.expect("taken");
+            let all = writes.write_all(&body).await;
+            assert!(all.is_err(), "{framing}: somebody has taken all of it");
+        };
+        // It may be reset, with what of the upload nobody reads.
+        let hears = async { _ = reads.read_to_end(&mut got).await };
+        let both = async { tokio::join!(sends, hears) };
+        tokio::time::timeout(PATIENCE, both).await.expect("an end in time");
+
+        assert!(got.starts_with(b"HTTP/1.1 200 OK\r\n"), "{framing}");
+        assert!(!got.ends_with(b"0\r\n\r\n"), "{framing}: it looks whole");
+        tokio::time::timeout(PATIENCE, ended.recv()).await.expect("upstream is let go").expect("it listens");
     }
 }
 
@@ -335,12 +373,7 @@ pub(crate) mod in_flight {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         assert!(before < LONG, "all of it was taken");
-        held_of(before, proxy, upstream)
-    }
-
-    /// How many of so many bytes that were written the proxy holds at this moment.
-    pub(crate) fn held_of(written: usize, proxy: &Proxy, upstream: &Upstream) -> usize {
-        written.saturating_sub(in_kernel([proxy.address.port(), upstream.address.port()]))
+        before.saturating_sub(in_kernel([proxy.address.port(), upstream.address.port()]))
     }
 
     /// What waits in the sockets of these ports, on either side.

@@ -42,7 +42,7 @@ pub(crate) fn handshake() -> Request {
 }
 
 /// Asks for an upgrade and sends `early` right behind it.
-async fn connect(proxy: SocketAddr, early: &[u8]) -> TcpStream {
+pub(crate) async fn connect(proxy: SocketAddr, early: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(proxy).await.expect("the proxy listens");
     let bytes = [&handshake().bytes("chat.example")[..], early].concat();
     stream.write_all(&bytes).await.expect("the request is taken");
@@ -50,7 +50,7 @@ async fn connect(proxy: SocketAddr, early: &[u8]) -> TcpStream {
 }
 
 /// Answers the upgrade with `answer`, then sends back whatever comes and tells of it; nothing is the end.
-async fn echoing(answer: Vec<u8>) -> (Upstream, mpsc::UnboundedReceiver<Vec<u8>>) {
+pub(crate) async fn echoing(answer: Vec<u8>) -> (Upstream, mpsc::UnboundedReceiver<Vec<u8>>) {
     let (tells, told) = mpsc::unbounded_channel();
     let upstream = Upstream::scripted(move |_, _, mut stream| {
         let (answer, tells) = (answer.clone(), tells.clone());
@@ -148,7 +148,7 @@ async fn bytes_cross_as_they_are_early_ones_included() {
 }
 
 /// Upstream agrees, then does as `script` says.
-async fn agreeing<F: Future<Output = ()> + 'static>(script: impl Fn(TcpStream) -> F + 'static) -> Upstream {
+pub(crate) async fn agreeing<F: Future<Output = ()> + 'static>(script: impl Fn(TcpStream) -> F + 'static) -> Upstream {
     let script = Rc::new(script);
     Upstream::scripted(move |_, _, mut stream| {
         let script = script.clone();
@@ -161,14 +161,14 @@ async fn agreeing<F: Future<Output = ()> + 'static>(script: impl Fn(TcpStream) -
 }
 
 /// A tunnel over which nothing has gone.
-async fn tunnel(proxy: &Proxy) -> TcpStream {
+pub(crate) async fn tunnel(proxy: &Proxy) -> TcpStream {
     let mut stream = connect(proxy.address, b"").await;
     assert_eq!(read_answer(&mut stream, "GET").await.status, 101);
     stream
 }
 
 /// Reads to the end of a connection, however it ends.
-async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an end");
     bytes
@@ -212,7 +212,6 @@ async fn f38_when_one_side_dies_the_other_hears_of_it() {
     }
 }
 
-/// Whoever has said its last still hears the other's.
 /// Silence is no end, but what is said must be heard: else a client keeps what it has of us for as long as it likes.
 #[actix_web::test]
 async fn f38_when_upstream_hears_no_more_the_tunnel_ends() {
@@ -232,6 +231,7 @@ async fn f38_when_upstream_hears_no_more_the_tunnel_ends() {
     talks.await.expect("no panic");
 }
 
+/// Whoever has said its last still hears the other's.
 #[actix_web::test]
 async fn f38_half_of_a_tunnel_may_end_first() {
     let upstream = agreeing(|mut stream| async move {
@@ -321,8 +321,8 @@ async fn what_a_handshake_agrees_on_is_between_the_two_sides() {
 #[cfg(target_os = "linux")]
 mod long_frames {
     use super::*;
-    use crate::streaming::in_flight::{LONG, held, held_of};
-    use std::cell::{Cell, RefCell};
+    use crate::streaming::in_flight::{LONG, held};
+    use std::cell::Cell;
     use std::sync::Arc;
     use tokio::sync::Notify;
 
@@ -366,6 +366,15 @@ mod long_frames {
         (upstream, tells)
     }
 
+    /// Writes until nobody takes any more, and tells how much was taken.
+    async fn fills(stream: &mut TcpStream) -> usize {
+        let mut taken = 0;
+        while let Ok(written) = tokio::time::timeout(SHORT, stream.write(&[7; 8 << 10])).await {
+            taken += written.expect("the tunnel is there");
+        }
+        taken
+    }
+
     /// The client hangs up while the proxy holds what upstream has not taken.
     #[actix_web::test]
     async fn f38_what_the_client_said_before_its_end_arrives() {
@@ -376,16 +385,9 @@ mod long_frames {
         .await;
         let proxy = Proxy::before(upstream.address);
         let mut stream = tunnel(&proxy).await;
-        // More than actix hands over before some of it is taken, and less than makes it stop reading.
-        let mut written = 0;
-        while held_of(written, &proxy, &upstream) < 100_000 {
-            stream.write_all(&[7; 8 << 10]).await.expect("taken");
-            written += 8 << 10;
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let written = fills(&mut stream).await;
 
         stream.shutdown().await.expect("a socket");
-        tokio::time::sleep(Duration::from_millis(200)).await;
         may_read.notify_one();
 
         assert_eq!(String::from_utf8(rest(&mut stream).await).expect("text"), written.to_string());
@@ -394,29 +396,20 @@ mod long_frames {
     /// Upstream hangs up while the proxy holds what the client has not taken, and the client takes its time.
     #[actix_web::test]
     async fn f38_what_upstream_said_before_its_end_arrives() {
-        let (orders, given) = mpsc::unbounded_channel::<()>();
-        let given = Rc::new(RefCell::new(Some(given)));
+        let (tells, mut told) = mpsc::unbounded_channel();
         let upstream = agreeing(move |mut stream| {
-            let mut given = given.take().expect("one tunnel");
+            let tells = tells.clone();
             async move {
-                while given.recv().await.is_some() {
-                    stream.write_all(&[7; 8 << 10]).await.expect("taken");
-                }
+                stream.read_u8().await.expect("a word");
+                let _ = tells.send(fills(&mut stream).await);
             }
         })
         .await;
         let proxy = Proxy::before(upstream.address);
         let mut stream = tunnel(&proxy).await;
-        let mut written = 0;
-        // Less than makes the proxy stop asking upstream for more.
-        while held_of(written, &proxy, &upstream) < 20_000 {
-            orders.send(()).expect("upstream listens");
-            written += 8 << 10;
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-
-        drop(orders);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        stream.write_u8(0).await.expect("taken");
+        let written = told.recv().await.expect("upstream is held back");
+        tokio::time::sleep(SHORT).await;
 
         assert_eq!(rest(&mut stream).await.len(), written);
     }

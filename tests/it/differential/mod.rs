@@ -5,10 +5,10 @@ mod cases;
 mod rules;
 
 use crate::client::PATIENCE;
-use crate::listener_tls::{FIRST, connect, encrypted};
 use crate::process::Folder;
 use crate::proxy::Proxy;
 use crate::recorder::{Recorder, Reply};
+use crate::tls::{FIRST, connect, encrypted};
 use crate::wire::{Message, Wire};
 use cases::{Case, Way};
 use rules::{RULES, Rule};
@@ -138,7 +138,7 @@ async fn putting_tls_on(to: SocketAddr) -> SocketAddr {
     actix_web::rt::spawn(async move {
         while let Ok((mut plain, _)) = listener.accept().await {
             actix_web::rt::spawn(async move {
-                let mut tls = connect(to).await;
+                let mut tls = connect(to, &[]).await;
                 // An end without a word is an end.
                 let _ = copy_bidirectional(&mut plain, &mut tls).await;
             });
