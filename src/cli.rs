@@ -92,13 +92,13 @@ enum Command {
     /// Check the configuration and print the effective one, with where each value came from
     Check,
     /// Show what would be made of one picture: everything that is tried, with bytes and scores
-    Explain(Picture),
+    Explain(ToExplain),
     /// Serve a built-in stand-in for Mattermost with pictures to look at; of the flags, only --listen
     Demo,
 }
 
 #[derive(Clone, Debug, Args)]
-struct Picture {
+struct ToExplain {
     /// A file, or an address
     #[arg(value_name = "FILE|URL")]
     picture: String,
@@ -124,7 +124,7 @@ struct Picture {
     sheet: Option<PathBuf>,
 }
 
-impl Picture {
+impl ToExplain {
     fn question(self) -> Question {
         let Self { picture, size, query, accept, fields, sheet } = self;
         let query = size.map_or(query, |size| format!("size={size}"));

@@ -11,7 +11,7 @@ use crate::telemetry::Telemetry;
 use actix_codec::Framed;
 use actix_http::error::{DispatchError, ParseError};
 use actix_http::h1::Codec;
-use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request};
+use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
 use socket2::SockRef;

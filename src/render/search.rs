@@ -173,7 +173,7 @@ impl Search<'_> {
         self.attempt(Made::First, |raster, _| encode::first(raster, recipe))?;
         match recipe.offer {
             Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
-                self.best_of(Family::WebpPalette, Self::lossy)?
+                self.best_of(Family::WebpPalette, Self::lossy)?;
             }
             Offer::Avif => {
                 self.best_of(Family::WebpPalette, Self::lossy)?;
