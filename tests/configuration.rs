@@ -225,8 +225,8 @@ fn f52_unknown_names_are_told_with_what_was_meant() {
         ("[server]\ntls = \"k\"", "2: server.tls: unknown key; did you mean server.tls.key?"),
         ("\n\n[chache]", "3: \"chache\": unknown section; did you mean [cache]?"),
         (
-            "[improve]\nenabled = true",
-            "1: \"improve\": unknown section; version 0.1.0 has server, upstream, pictures, cache,",
+            "[purge]\nenabled = true",
+            "1: \"purge\": unknown section; version 0.1.0 has server, upstream, pictures, cache,",
         ),
         ("workers = 4", "1: \"workers\": unknown key outside of a section; did you mean server.workers?"),
         ("server = 4", "1: \"server\": this is a section, written [server]"),
