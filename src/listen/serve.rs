@@ -112,8 +112,9 @@ where
                     let stream = match acceptor {
                         None => Stream::plain(socket),
                         Some(acceptor) => match Box::pin(socket.encrypted(&acceptor)).await {
+                            // On the heap, as everything that a plain connection does without.
                             Some(tls) if http2::is_chosen(&tls) => {
-                                http2.serve(tls, peer).await;
+                                Box::pin(http2.serve(tls, peer)).await;
                                 return Ok(());
                             }
                             Some(tls) => Stream::encrypted(tls),

@@ -29,6 +29,7 @@ mod framing;
 mod grants;
 mod half_sent;
 mod http2;
+mod improving;
 mod interleaving;
 mod invalidation;
 mod learning;
