@@ -41,7 +41,7 @@ pub fn explain(question: &Question, config: &Config) -> Result<String, Box<dyn E
     let info = &pixels.info;
     let mut told = format!(
         "{}: {} {} x {}{}, {} bytes\n",
-        question.picture,
+        named(&question.picture),
         info.format.media_type(),
         info.width,
         info.height,
@@ -85,6 +85,16 @@ fn source(question: &Question, config: &Config) -> Result<Bytes, Box<dyn Error>>
     actix_web::rt::System::new().block_on(fetched(question, config, at_most))
 }
 
+/// The picture without what may be a secret: who asks for it, and the query of its address.
+fn named(picture: &str) -> String {
+    let address = picture.split_once("://").filter(|_| picture.starts_with("http"));
+    let Some((scheme, rest)) = address else { return picture.to_owned() };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}/{path}")
+}
+
 /// The picture behind an address, asked for as the proxy would ask.
 async fn fetched(question: &Question, config: &Config, at_most: u64) -> Result<Bytes, Box<dyn Error>> {
     let uri: http::Uri = question.picture.parse()?;
@@ -95,14 +105,14 @@ async fn fetched(question: &Question, config: &Config, at_most: u64) -> Result<B
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
     for field in &question.fields {
-        let (name, value) = field.split_once(':').ok_or_else(|| format!("{field:?} is not \"Name: value\""))?;
+        let (name, value) = field.split_once(':').ok_or("a --header is written \"Name: value\"")?;
         headers.append(HeaderName::from_bytes(name.trim().as_bytes())?, HeaderValue::from_str(value.trim())?);
     }
     let upstream = Upstream::new(&Gateway::new(upstream_settings(&config))?)?;
     let request = PictureRequest { path: uri.path().to_owned(), query: uri.query().map(str::to_owned), headers };
     let answer = upstream.picture(&request, None).await?;
     if !answer.status.is_success() {
-        return Err(format!("{}: {}", question.picture, answer.status).into());
+        return Err(format!("{}: {}", named(&question.picture), answer.status).into());
     }
     match answer.read_up_to(at_most).await?.body {
         AnswerBody::Complete(bytes) => Ok(bytes),
@@ -203,6 +213,17 @@ mod tests {
         // One more than was tried, each twice on both grounds.
         assert_eq!(page.matches("<img ").count(), 4 * (bytes.len() + 1));
         assert_eq!(page.matches("<b>sent</b>").count(), 1);
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_repeated() {
+        for (picture, told) in [
+            ("https://me:secret@chat.example/a/b?access_token=x#y", "https://chat.example/a/b"),
+            ("http://chat.example", "http://chat.example/"),
+            ("a?b.png", "a?b.png"),
+        ] {
+            assert_eq!(named(picture), told);
+        }
     }
 
     #[test]

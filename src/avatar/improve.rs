@@ -6,7 +6,6 @@
 
 use super::Avatars;
 use super::render_pool::{Background, step_back};
-use crate::cache::Rejection;
 use crate::render::{EncodeError, Targets};
 use crate::source::ContentHash;
 use crate::telemetry::Improvement;
@@ -218,11 +217,8 @@ impl Avatars {
         let better = match found {
             Ok(Ok(Some(better))) => better,
             Ok(Ok(None)) => return None,
-            Ok(Err(_)) => return Some(Improvement::Failed),
-            Err(_) => {
-                self.sources.reject(key.source, Rejection::Quarantined).await;
-                return Some(Improvement::Failed);
-            }
+            // A codec that panics over it here has let its first answer pass: that goes on as it is.
+            Ok(Err(_)) | Err(_) => return Some(Improvement::Failed),
         };
         let saved = match &better {
             Variant::Encoded(encoded) => {

@@ -222,7 +222,7 @@ const WORTH_IT: ImproveSettings =
 const BETTER: &[u8] = b"fewer bytes that look the same";
 
 fn better() -> Variant {
-    Variant::Encoded(Arc::new(Encoded::new(BETTER.to_vec(), Format::Webp)))
+    Variant::Encoded(Arc::new(Encoded::new(BETTER, Format::Webp)))
 }
 
 #[actix_web::test]
@@ -343,7 +343,7 @@ async fn the_most_wanted_come_first_and_few_may_wait() {
     let source = ContentHash::of(b"a picture");
     let all: Vec<_> = (0..300_u16)
         .map(|n| {
-            let encoded = Arc::new(Encoded::new(n.to_be_bytes().to_vec(), Format::Webp));
+            let encoded = Arc::new(Encoded::new(&n.to_be_bytes(), Format::Webp));
             // The later ones are asked for more often.
             for _ in 0..2 + n {
                 improver.asked_again(source, recipe(n), &encoded);

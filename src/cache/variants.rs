@@ -126,12 +126,13 @@ impl Variants {
         Ok((variant, lookup))
     }
 
-    /// Puts `better` in the place of `first`, if that is still there; whether it was.
+    /// Puts `better` in the place of `first`, if that is still there and it is not too large to be kept; whether it did.
     pub async fn replace(&self, key: VariantKey, first: &Arc<Encoded>, better: Variant) -> bool {
         let replaced = self.cache.entry(key).and_compute_with(|entry| {
             let held = entry.map(moka::Entry::into_value);
             let is_first = matches!(&held, Some(Variant::Encoded(held)) if Arc::ptr_eq(held, first));
-            std::future::ready(if is_first { Op::Put(better) } else { Op::Nop })
+            let fits = content_len(&better) as u64 <= self.max_entry;
+            std::future::ready(if is_first && fits { Op::Put(better) } else { Op::Nop })
         });
         matches!(replaced.await, CompResult::ReplacedWith(_))
     }
@@ -167,7 +168,7 @@ mod tests {
     }
 
     fn encoded(len: usize) -> Variant {
-        Variant::Encoded(Arc::new(Encoded::new(vec![1; len], Format::Webp)))
+        Variant::Encoded(Arc::new(Encoded::new(&vec![1; len], Format::Webp)))
     }
 
     fn variants(budget: u64) -> Arc<Variants> {

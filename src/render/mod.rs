@@ -191,7 +191,7 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
 /// When the encoder refuses.
 pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
     let (format, bytes) = encode::encode(&resized.raster, recipe)?;
-    Ok(variant(format, bytes, recipe, source_len))
+    Ok(variant(format, &bytes, recipe, source_len))
 }
 
 /// The better answer, for some hundred times the work of [`encode`]: the smallest candidate that reaches the target, or
@@ -210,7 +210,7 @@ pub fn improve(
     let tries = search::search(&resized.raster, recipe, targets, go_on)?;
     Ok(tries.map(|mut tries| {
         let best = tries.all.swap_remove(tries.best);
-        variant(best.format, best.file, recipe, source_len)
+        variant(best.format, &best.file, recipe, source_len)
     }))
 }
 
@@ -237,7 +237,7 @@ pub fn candidates(resized: &Pixels, recipe: &Recipe, targets: &Targets) -> Resul
     Ok(tries.all.into_iter().enumerate().map(candidate).collect())
 }
 
-fn variant(format: Format, file: Vec<u8>, recipe: &Recipe, source_len: usize) -> Variant {
+fn variant(format: Format, file: &[u8], recipe: &Recipe, source_len: usize) -> Variant {
     if recipe.source_may_serve && file.len() >= source_len {
         return Variant::SourceIsBest;
     }
@@ -255,5 +255,5 @@ pub fn animate(source: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Varian
     if recipe.source_may_serve && bytes.len() >= source.len() {
         return Ok(Variant::SourceIsBest);
     }
-    Ok(Variant::Encoded(Arc::new(Encoded::new(bytes, Format::Webp))))
+    Ok(Variant::Encoded(Arc::new(Encoded::new(&bytes, Format::Webp))))
 }

@@ -8,6 +8,9 @@ use image::metadata::Orientation;
 use jpeg_decoder::{Decoder, Error, PixelFormat};
 use std::borrow::Cow;
 
+/// A scan may take a few bytes and be felt in every block of the picture. The finest script in use has about ten.
+const SCANS_AT_MOST: u32 = 64;
+
 pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, DecodeError> {
     let outline = outline(bytes)?;
     let frame = outline.frame;
@@ -75,7 +78,12 @@ fn outline(bytes: &[u8]) -> Result<Outline<'_>, DecodeError> {
                         upright = upright.or_else(|| Some(orientation(exif)));
                     }
                     (0xe2, part) => profile.take(part),
-                    (0xda, _) => scans += 1,
+                    (0xda, _) => {
+                        scans += 1;
+                        if scans > SCANS_AT_MOST {
+                            return Err(DecodeError::OverLimit("scans"));
+                        }
+                    }
                     _ => {}
                 }
             }

@@ -220,6 +220,16 @@ fn opaque([r, g, b]: [u8; 3]) -> [u8; 4] {
 }
 
 #[test]
+fn a_picture_of_countless_scans_is_left_alone() {
+    let file = jpeg_file(1, true);
+    let scan = file.windows(2).position(|marker| marker == [0xff, 0xda]).expect("a scan");
+    // A scan of nothing: its header without data behind it.
+    let empty = [&[0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0][..]; 65].concat();
+    let many = [&file[..scan], &empty, &file[scan..]].concat();
+    assert_eq!(decode(&many, &Limits::default()).map(drop), Err(DecodeError::OverLimit("scans")));
+}
+
+#[test]
 fn every_kind_is_recognised_by_its_bytes() {
     let check = |name: &str, file: &[u8], format, alpha, animated| {
         let pixels = decoded(file);

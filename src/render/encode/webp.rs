@@ -1,6 +1,7 @@
 //! WebP, by libwebp. It only ever encodes here, pixels that are ours; what strangers send is decoded in safe code.
 #![expect(unsafe_code, reason = "libwebp is C; the two types that own its memory and the one call sequence are here")]
 
+use super::PALETTE_PIXELS;
 use super::colours::Content;
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
@@ -73,7 +74,8 @@ impl Lossy {
             segments: if small { 1 } else { 4 },
             sns_strength: if small { 0 } else { 50 },
             // Halved colour planes blur the edges of flat areas.
-            sharp_yuv: content != Content::Photo,
+            // It takes memory for each pixel several times over.
+            sharp_yuv: content != Content::Photo && raster.len() <= PALETTE_PIXELS,
             ..Self::PLAIN
         }
     }
