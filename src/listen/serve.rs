@@ -14,6 +14,7 @@ use actix_http::h1::Codec;
 use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
+use actix_web::http::StatusCode;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::rc::Rc;

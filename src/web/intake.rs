@@ -69,11 +69,6 @@ impl Intake {
     pub(super) fn unread(&self) -> Unread {
         Unread(self.coming.clone())
     }
-
-    /// The next part.
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, PayloadError>> {
-        StreamExt::next(self).await
-    }
 }
 
 /// Until the part after it is asked for, a part counts as not taken.
