@@ -1,45 +1,148 @@
-//! What pictures weigh: a table of class and edge, the source's bytes beside ours for clients that take WebP and for
-//! those that name nothing. A plain program; see `benches/render.rs` for the pictures.
+//! What pictures weigh and how alike they look: a table of class and edge, the first answer beside the improvement, for
+//! clients that take WebP and for those that name nothing. A plain program; see `benches/render.rs` for the pictures.
+//!
+//! `AVATAR_PROXY_FILES` names a folder for the files themselves and their scores (`scores.csv`), each beside the pixels
+//! that it was made of, so that other encoders can be given the same.
 
 mod corpus;
 
-use avatar_proxy::render::{Limits, decode, render};
-use avatar_proxy::variant::{Offer, Variant};
+use avatar_proxy::render::{Candidate, Fate, Limits, Pixels, Targets, candidates, decode, encode, resize};
+use avatar_proxy::variant::{Format, Offer, Recipe, Variant};
 use corpus::{CLASSES, EDGES};
+use rustix::time::{ClockId, clock_gettime};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 fn main() {
-    println!("Bytes, mean (median)\n");
-    println!("| class | pictures | edge | source | WebP offered | nothing offered |");
-    println!("|---|---|---|---|---|---|");
-    for class in CLASSES {
-        let files = corpus::files(class);
-        let sources = Lengths(files.iter().map(Vec::len).collect());
-        for edge in EDGES {
-            let [webp, basic] = [Offer::Webp, Offer::Basic]
-                .map(|offer| Lengths(files.iter().map(|file| length(file, edge, offer)).collect()));
-            println!("| {class} | {} | {edge} | {sources} | {webp} | {basic} |", files.len());
+    let folder = std::env::var_os("AVATAR_PROXY_FILES").map(PathBuf::from);
+    let mut scores = "picture,edge,offer,answer,format,bytes,score\n".to_owned();
+    for (offer, name) in [(Offer::Webp, "webp"), (Offer::Basic, "basic")] {
+        println!("\nOffered: {name}. Bytes: median (mean); scores: median, least\n");
+        println!(
+            "| class | pictures | edge | first | score | improved | score | under target - 0.5 | CPU ms: median, most |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|");
+        for class in CLASSES {
+            let pictures = corpus::files(class);
+            for edge in EDGES {
+                let mut row = Row::new(if class == "letter" { 90.0 } else { 80.0 });
+                for (picture, file) in &pictures {
+                    let measured = Measured::of(file, &corpus::recipe(edge, offer));
+                    row.add(&measured);
+                    if let Some(folder) = &folder {
+                        let stem = picture.trim_end_matches(".png");
+                        scores += &measured.write(folder, &format!("{stem},{edge},{name}"));
+                    }
+                }
+                println!("| {class} | {} | {edge} | {row} |", pictures.len());
+            }
         }
     }
-}
-
-/// The bytes that a client is sent for `file`: the source where nothing is smaller at its own size.
-fn length(file: &[u8], edge: u32, offer: Offer) -> usize {
-    let pixels = decode(file, &Limits::default()).expect("a picture of the corpus decodes");
-    let mut recipe = corpus::recipe(edge, offer);
-    recipe.source_may_serve = (pixels.info.width, pixels.info.height) == (edge, edge);
-    match render(&pixels, &recipe, file.len()).expect("encodes") {
-        Variant::Encoded(encoded) => encoded.bytes.len(),
-        Variant::SourceIsBest => file.len(),
+    if let Some(folder) = folder {
+        std::fs::write(folder.join("scores.csv"), scores).expect("the folder is writable");
     }
 }
 
-struct Lengths(Vec<usize>);
+/// What became of one picture.
+struct Measured {
+    resized: Pixels,
+    recipe: Recipe,
+    first: Candidate,
+    improved: Candidate,
+    milliseconds: f64,
+}
 
-impl std::fmt::Display for Lengths {
+impl Measured {
+    fn of(file: &[u8], recipe: &Recipe) -> Self {
+        let pixels = decode(file, &Limits::default()).expect("a picture of the corpus decodes");
+        let resized = resize(&pixels, recipe.geometry).expect("a size").into_owned();
+        let started = cpu_milliseconds();
+        let all = candidates(&resized, recipe, &Targets::default()).expect("encodes");
+        let milliseconds = cpu_milliseconds() - started;
+        let with = |fate| all.iter().find(|candidate| candidate.fate == fate).cloned();
+        let both = with(Fate::FirstAndLast);
+        let first = with(Fate::First).or(both.clone()).expect("there is a first answer");
+        let improved = with(Fate::Improved).or(both).expect("there is a best answer");
+        Self { resized, recipe: *recipe, first, improved, milliseconds }
+    }
+
+    /// Writes both files and the pixels; `name` is that of the picture, its edge and the offer, with commas. Gives the
+    /// lines for the table.
+    fn write(&self, folder: &Path, name: &str) -> String {
+        let path = |answer: &str, ending: &str| folder.join(format!("{}-{answer}.{ending}", name.replace(',', "-")));
+        let exact = Recipe { quality: Some(100), offer: Offer::Only(Format::Png), ..self.recipe };
+        let Variant::Encoded(pixels) = encode(&self.resized, &exact, 0).expect("encodes") else {
+            unreachable!("no source offered");
+        };
+        std::fs::write(path("pixels", "png"), &pixels.bytes).expect("the folder is writable");
+        let mut lines = String::new();
+        for (answer, candidate) in [("first", &self.first), ("improved", &self.improved)] {
+            let (format, length, score) = (candidate.format.name(), candidate.bytes.len(), score(candidate));
+            std::fs::write(path(answer, format), &candidate.bytes).expect("the folder is writable");
+            writeln!(lines, "{name},{answer},{format},{length},{score:.2}").expect("a string takes everything");
+        }
+        lines
+    }
+}
+
+fn score(candidate: &Candidate) -> f64 {
+    candidate.score.expect("the pictures are small")
+}
+
+/// The CPU time of this thread.
+fn cpu_milliseconds() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    #[expect(clippy::cast_precision_loss, reason = "hours at most")]
+    let (seconds, nanoseconds) = (time.tv_sec as f64, time.tv_nsec as f64);
+    seconds * 1e3 + nanoseconds / 1e6
+}
+
+/// A line of the table.
+struct Row {
+    target: f64,
+    first: [Vec<f64>; 2],
+    improved: [Vec<f64>; 2],
+    milliseconds: Vec<f64>,
+}
+
+impl Row {
+    fn new(target: f64) -> Self {
+        Self { target, first: Default::default(), improved: Default::default(), milliseconds: Vec::new() }
+    }
+
+    fn add(&mut self, measured: &Measured) {
+        #[expect(clippy::cast_precision_loss, reason = "files are far below 2^52 bytes")]
+        for (columns, candidate) in [(&mut self.first, &measured.first), (&mut self.improved, &measured.improved)] {
+            columns[0].push(candidate.bytes.len() as f64);
+            columns[1].push(score(candidate));
+        }
+        self.milliseconds.push(measured.milliseconds);
+    }
+}
+
+impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut sorted = self.0.clone();
-        sorted.sort_unstable();
-        let mean = sorted.iter().sum::<usize>() / sorted.len().max(1);
-        write!(f, "{mean} ({})", sorted.get(sorted.len() / 2).copied().unwrap_or_default())
+        for [bytes, scores] in [&self.first, &self.improved] {
+            write!(f, "{:.0} ({:.0}) | {:.1}, {:.1} | ", median(bytes), mean(bytes), median(scores), least(scores))?;
+        }
+        let missed = self.improved[1].iter().filter(|&&score| score < self.target - 0.5).count();
+        let most = self.milliseconds.iter().copied().fold(0.0, f64::max);
+        write!(f, "{missed} | {:.1}, {most:.1}", median(&self.milliseconds))
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a corpus of some dozens")]
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[middle - 1], sorted[middle]) } else { sorted[middle] }
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
 }

@@ -26,7 +26,7 @@ criterion_group! {
 /// The stages in the order of a request, and the yardstick.
 fn stages(criterion: &mut Criterion) {
     for class in CLASSES {
-        let files = corpus::files(class);
+        let files: Vec<Vec<u8>> = corpus::files(class).into_values().collect();
         let sources: Vec<Pixels> = files.iter().map(|file| decoded(file)).collect();
         criterion
             .bench_function(&format!("decode/{class}/128"), |bencher| round(bencher, &files, |file| decoded(file)));

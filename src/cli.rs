@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and what it means.
 
 use crate::config::Sources;
+use crate::explain::Question;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -14,6 +15,8 @@ pub enum Task {
     Serve(Flags),
     /// Check the configuration and print the effective one.
     Check(Flags),
+    /// Show what would be made of one picture, by the configuration where one is named.
+    Explain(Flags, Question),
     /// Serve an embedded stand-in for Mattermost, and a page to look at.
     Demo {
         /// Where; `None` for the demo's own choice.
@@ -32,6 +35,7 @@ impl Task {
         match command {
             None => Ok(Self::Serve(flags)),
             Some(Command::Check) => Ok(Self::Check(flags)),
+            Some(Command::Explain(picture)) => Ok(Self::Explain(flags, picture.question())),
             Some(Command::Demo) => flags.for_demo().map(|listen| Self::Demo { listen }),
         }
     }
@@ -83,12 +87,49 @@ pub struct Flags {
     pub listen: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Check the configuration and print the effective one, with where each value came from
     Check,
+    /// Show what would be made of one picture: everything that is tried, with bytes and scores
+    Explain(ToExplain),
     /// Serve a built-in stand-in for Mattermost with pictures to look at; of the flags, only --listen
     Demo,
+}
+
+#[derive(Clone, Debug, Args)]
+struct ToExplain {
+    /// A file, or an address
+    #[arg(value_name = "FILE|URL")]
+    picture: String,
+    /// The edge in pixels that is asked for; as it is without this
+    #[arg(long, value_name = "PIXELS", conflicts_with = "query")]
+    size: Option<u32>,
+    /// What a client writes behind the `?`
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        help = "What a client writes behind the ?, such as 'size=32&fit=contain'"
+    )]
+    query: String,
+    /// What the client says it can show
+    #[arg(long, default_value = "image/avif,image/webp,*/*;q=0.8")]
+    accept: String,
+    /// A field for the request to the URL, such as 'Authorization: Bearer ...'; may be repeated
+    #[arg(long = "header", value_name = "FIELD")]
+    fields: Vec<String>,
+    /// Writes a page that shows all of them side by side
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+}
+
+impl ToExplain {
+    fn question(self) -> Question {
+        let Self { picture, size, query, accept, fields, sheet } = self;
+        let query = size.map_or(query, |size| format!("size={size}"));
+        Question { picture, fields, query, accept, sheet }
+    }
 }
 
 impl Flags {
@@ -142,6 +183,21 @@ mod tests {
             ("avatar-proxy demo --listen nowhere", Err(ErrorKind::ValueValidation)),
             ("avatar-proxy demo --upstream http://mm", Err(ErrorKind::ArgumentConflict)),
             ("avatar-proxy demo --config a.toml", Err(ErrorKind::ArgumentConflict)),
+            (
+                "avatar-proxy explain a.png --size 64",
+                Ok(Task::Explain(
+                    Flags::default(),
+                    Question {
+                        picture: "a.png".to_owned(),
+                        fields: Vec::new(),
+                        query: "size=64".to_owned(),
+                        accept: "image/avif,image/webp,*/*;q=0.8".to_owned(),
+                        sheet: None,
+                    },
+                )),
+            ),
+            ("avatar-proxy explain", Err(ErrorKind::MissingRequiredArgument)),
+            ("avatar-proxy explain a.png --size 64 --query s=3", Err(ErrorKind::ArgumentConflict)),
             ("avatar-proxy serve", Err(ErrorKind::InvalidSubcommand)),
             ("avatar-proxy --port 80", Err(ErrorKind::UnknownArgument)),
             ("avatar-proxy --version", Err(ErrorKind::DisplayVersion)),

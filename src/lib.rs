@@ -14,6 +14,7 @@
 //! - [`variant`]: what a request may ask for; sync and pure;
 //! - [`overheard`]: what passes through and tells of pictures and permissions; sync and pure;
 //! - [`source`], [`identity`], [`caller`]: the nouns everybody shares;
+//! - [`explain`]: what would be made of one picture, for people;
 //! - [`demo`]: an embedded stand-in Mattermost, a server of its own that imports none of the rooms.
 //!
 //! The important rules are absences:
@@ -22,7 +23,8 @@
 //!   to the very same credentials about this picture, of which nothing newer was heard;
 //! - nothing else grants: no event, no presence, no answer that is not in the table of `overheard`;
 //! - no async in `render`, `variant`, `overheard`, `allowance`, `source`, `identity` and `caller`;
-//! - no error status is chosen outside `web::error`, no pixel work runs outside `avatar::render_pool`;
+//! - no error status is chosen outside `web::error`, no pixel work runs outside `avatar::render_pool` but what `avatar::improve` does
+//!   on its one thread while the pool has capacity to spare;
 //! - no credential is stored or logged;
 //! - no globals: each part is built once, outside actix's per-worker closure;
 //! - nothing is unbounded: bodies, pixels, queue, time, cache weight.
@@ -35,6 +37,7 @@ pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod explain;
 pub mod identity;
 pub mod listen;
 pub mod overheard;

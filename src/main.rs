@@ -1,8 +1,9 @@
-//! The command line: serve (when nothing is named), `check`, `demo`.
+//! The command line: serve (when nothing is named), `check`, `explain`, `demo`.
 
-use avatar_proxy::cli::Task;
+use avatar_proxy::cli::{Flags, Task};
 use avatar_proxy::config::{Config, Loaded, Sources, UpstreamUrl};
 use avatar_proxy::demo;
+use avatar_proxy::explain::{Question, explain};
 use avatar_proxy::reload::{Reload, again_aside};
 use avatar_proxy::server::{Bound, certificate_of};
 use avatar_proxy::telemetry::{Telemetry, init_logs};
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Serve(flags) => serve(flags.sources()),
         Task::Check(flags) => load(&flags.sources()).map(|loaded| print!("{}", loaded.describe())),
+        Task::Explain(flags, question) => explain_by(flags, &question).map(|told| print!("{told}")),
         Task::Demo { listen } => run_demo(listen),
     };
     match done {
@@ -39,6 +41,12 @@ fn load(sources: &Sources) -> Result<Loaded, Box<dyn Error>> {
         None => error.to_string(),
     })?;
     Ok(loaded)
+}
+
+/// By the defaults where no file is named: whoever looks at a picture need not have a Mattermost.
+fn explain_by(flags: Flags, question: &Question) -> Result<String, Box<dyn Error>> {
+    let config = if flags.config.is_some() { load(&flags.sources())?.config } else { Config::default() };
+    explain(question, &config)
 }
 
 fn serve(sources: Sources) -> Result<(), Box<dyn Error>> {

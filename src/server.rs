@@ -1,7 +1,7 @@
 //! Build every part once, bind, serve, drain.
 
 use crate::admin::{self, AdminState, NotReady, Readiness, ReadinessSettings};
-use crate::avatar::{self, Avatars};
+use crate::avatar::{self, Avatars, Improving};
 use crate::caller::CallerKey;
 use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::identity::PictureKind;
@@ -191,6 +191,7 @@ impl Bound {
     pub async fn serve(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> io::Result<()> {
         let Self { public, gate, admin, certificate, parts, readiness, lifecycle, config } = self;
         let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
+        let improving = Improving::begin(parts.avatars.clone())?;
         let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
         let settings = listen_settings(&config, &parts, certificate);
         let (telemetry, grace) = (parts.telemetry.clone(), config.server.shutdown_timeout);
@@ -213,6 +214,7 @@ impl Bound {
         tracing::info!("draining");
         readiness.drain();
         lifecycle.send_replace(Stage::Draining);
+        drop(improving);
         let drained = async {
             let deadline = Instant::now() + grace;
             handle.pause().await;
@@ -354,7 +356,12 @@ fn readiness(gateway: &Gateway, base_path: &str) -> Readiness {
 fn cache_levels(avatars: &Avatars) -> CacheLevels {
     let usage = avatars.usage();
     let level = |usage: cache::Usage| CacheLevel { weight: usage.weight, entries: usage.entries };
-    CacheLevels { sources: level(usage.sources), variants: level(usage.variants), pixels: level(usage.pixels) }
+    CacheLevels {
+        sources: level(usage.sources),
+        variants: level(usage.variants),
+        pixels: level(usage.pixels),
+        waiting_for_improvement: avatars.waiting_for_improvement() as u64,
+    }
 }
 
 fn listen_settings(config: &Config, parts: &Parts, certificate: Option<Certificate>) -> listen::Settings {
@@ -367,7 +374,7 @@ fn listen_settings(config: &Config, parts: &Parts, certificate: Option<Certifica
     listen::Settings { limits, stage: parts.stage.clone(), telemetry: parts.telemetry.clone(), certificate }
 }
 
-fn upstream_settings(config: &Config) -> upstream::Settings {
+pub(crate) fn upstream_settings(config: &Config) -> upstream::Settings {
     let settings = &config.upstream;
     upstream::Settings {
         scheme: match settings.url.scheme() {
@@ -410,13 +417,30 @@ fn avatar_settings(config: &Config) -> avatar::Settings {
             queue: render.queue,
             queue_timeout: render.queue_timeout,
         },
-        limits: render::Limits {
-            edge: limits.edge,
-            pixels: limits.pixels,
-            decoder_memory: limits.decoder_memory.bytes(),
-        },
+        improve: config.improve.enabled.then(|| avatar::ImproveSettings {
+            after_hits: config.improve.after_hits,
+            cpu_share: config.improve.cpu_share.value(),
+            targets: targets(config),
+        }),
+        limits: render_limits(config),
         max_source: limits.source.bytes(),
     }
+}
+
+pub(crate) fn render_limits(config: &Config) -> render::Limits {
+    let limits = &config.limits;
+    render::Limits {
+        edge: limits.edge,
+        pixels: limits.pixels,
+        decoder_memory: limits.decoder_memory.bytes(),
+        frames: limits.frames,
+        frame_pixels: limits.frame_pixels,
+        animation_time: limits.animation_time,
+    }
+}
+
+pub(crate) fn targets(config: &Config) -> render::Targets {
+    render::Targets { photo: config.pictures.target.value(), flat: config.pictures.flat_target.value() }
 }
 
 const fn rate(rate: config::Rate) -> allowance::Rate {
@@ -443,6 +467,7 @@ fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
             formats: pictures.formats.clone(),
             user_agents: pictures.user_agents.iter().map(|row| (row.prefix.clone(), row.formats.clone())).collect(),
         },
+        client_hints: pictures.client_hints,
         learn: config.grants.learn,
         listen: config.grants.listen,
         cache_status: config.headers.cache_status,

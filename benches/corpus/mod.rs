@@ -1,6 +1,7 @@
 //! The pictures that are measured, by class.
 
 use avatar_proxy::variant::{Geometry, Offer, Recipe};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The first word of a picture's name: photographs, illustrations, letters.
@@ -9,11 +10,12 @@ pub(crate) const CLASSES: [&str; 3] = ["photo", "illu", "letter"];
 /// Pixels a side.
 pub(crate) const EDGES: [u32; 5] = [24, 32, 40, 64, 128];
 
-/// The PNG files of `class`: those that are published here, and those of the folder that `AVATAR_PROXY_CORPUS` names.
-pub(crate) fn files(class: &str) -> Vec<Vec<u8>> {
+/// The PNG files of `class` by name: those that are published here, and those of the folder that `AVATAR_PROXY_CORPUS`
+/// names.
+pub(crate) fn files(class: &str) -> BTreeMap<String, Vec<u8>> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/pictures");
     let further = std::env::var_os("AVATAR_PROXY_CORPUS");
-    let mut found = std::collections::BTreeMap::new();
+    let mut found = BTreeMap::new();
     for folder in [Some(ours), further.map(Into::into)].into_iter().flatten() {
         for entry in std::fs::read_dir(&folder).expect("the folder of pictures is readable") {
             let path = entry.expect("the folder of pictures is readable").path();
@@ -23,7 +25,7 @@ pub(crate) fn files(class: &str) -> Vec<Vec<u8>> {
             }
         }
     }
-    found.into_values().collect()
+    found
 }
 
 /// What a client asks for: a square of `edge` pixels at the usual quality.

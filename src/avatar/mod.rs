@@ -8,32 +8,35 @@ mod admission;
 mod examine;
 mod flights;
 mod hearsay;
+mod improve;
 pub mod render_pool;
 mod rendering;
 #[cfg(test)]
 mod tests;
 
 pub use admission::Proof;
+pub use improve::{Improving, Settings as ImproveSettings};
 
 use crate::allowance::{self, Allowances, Exhausted, Holds, Payer};
 use crate::cache::grants;
 use crate::cache::{Grants, Lookup, OnEviction, PixelCache, Record, Sources, Usage, Variants};
 use crate::caller::Caller;
 use crate::identity::PictureId;
-use crate::render::{self, Limits, Pixels};
-use crate::source::{SourceFormat, SourceImage};
+use crate::render::{Limits, Pixels};
+use crate::source::{ContentHash, SourceFormat, SourceImage};
 use crate::telemetry::{CacheName, Fault, Telemetry};
 use crate::upstream::headers::picture_vary;
 use crate::upstream::{Answer, PictureRequest, Upstream, UpstreamError};
 use crate::variant::negotiation::OfferKind;
 use crate::variant::transform::Transform;
-use crate::variant::{Encoded, Format, Plan, Variant, VariantKey};
+use crate::variant::{Encoded, Format, Plan, Recipe, Variant, VariantKey};
 use admission::{Admission, Errand, Granted, Need};
 use bytes::Bytes;
 use flights::Flights;
 use hearsay::Throttle;
 use http::StatusCode;
 use http::header::{self, HeaderMap};
+use improve::Improver;
 use render_pool::RenderPool;
 use rendering::Codecs;
 use std::net::IpAddr;
@@ -52,6 +55,8 @@ pub struct Settings {
     pub allowances: allowance::Settings,
     /// How much pixel work may run and wait.
     pub render: render_pool::Settings,
+    /// How variants are improved in idle time; `None`: not at all.
+    pub improve: Option<ImproveSettings>,
     /// What a picture may cost before it is relayed as it came.
     pub limits: Limits,
     /// The longest source in bytes that is read into memory.
@@ -183,6 +188,7 @@ pub struct Avatars {
     variants: Variants,
     pixels: PixelCache<Pixels>,
     pool: RenderPool,
+    improver: Option<Improver>,
     settings: Settings,
 }
 
@@ -202,7 +208,7 @@ impl Avatars {
     #[must_use]
     pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Self {
         Self {
-            codecs: Codecs { decode: render::decode, render: render::render },
+            codecs: Codecs::OURS,
             grants: settings.grants.map(Grants::new),
             flights: Flights::default(),
             allowances: Allowances::new(settings.allowances),
@@ -214,6 +220,7 @@ impl Avatars {
             variants: Variants::new(&settings.cache, evictions(&telemetry, CacheName::Variants)),
             pixels: PixelCache::new(&settings.cache, Pixels::memory, evictions(&telemetry, CacheName::Pixels)),
             pool: RenderPool::new(settings.render),
+            improver: settings.improve.map(Improver::new),
             settings,
             telemetry,
         }
@@ -227,7 +234,10 @@ impl Avatars {
             Plan::Untouched => None,
             Plan::Render(recipe) => {
                 match self.variants.get_by(&granted.record.shortcuts, &VariantKey { source, recipe }).await? {
-                    Variant::Encoded(encoded) => Some(encoded),
+                    Variant::Encoded(encoded) => {
+                        self.asked_again(source, recipe, &encoded);
+                        Some(encoded)
+                    }
                     Variant::SourceIsBest => None,
                 }
             }
@@ -293,6 +303,12 @@ impl Avatars {
         self.sources.forget_all();
     }
 
+    /// How many variants wait to be improved.
+    #[must_use]
+    pub fn waiting_for_improvement(&self) -> usize {
+        self.improver.as_ref().map_or(0, Improver::waiting)
+    }
+
     /// What each cache holds now.
     #[must_use]
     pub fn usage(&self) -> CacheUsage {
@@ -316,6 +332,9 @@ impl Avatars {
             Plan::Render(recipe) => {
                 let key = VariantKey { source, recipe };
                 if let Some(variant) = self.variants.get(&key).await {
+                    if let Variant::Encoded(encoded) = &variant {
+                        self.asked_again(source, recipe, encoded);
+                    }
                     Ok((variant, Lookup::Hit))
                 } else if self.sources.rejection(&source).await.is_some() {
                     Ok((Variant::SourceIsBest, Lookup::Hit))
@@ -383,6 +402,12 @@ impl Avatars {
         self.allowances.spend(payer, Instant::now())
     }
 
+    fn asked_again(&self, source: ContentHash, recipe: Recipe, encoded: &Arc<Encoded>) {
+        if let Some(improver) = &self.improver {
+            improver.asked_again(source, recipe, encoded);
+        }
+    }
+
     async fn body_of(&self, granted: &Granted) -> Option<Arc<SourceImage>> {
         match &granted.body {
             Some(body) => Some(body.clone()),
@@ -412,7 +437,7 @@ fn evictions(telemetry: &Arc<Telemetry>, cache: CacheName) -> OnEviction {
 /// Whether a client to whom `offer` may be made shows a source of this format as it is.
 const fn shows(offer: OfferKind, source: SourceFormat) -> bool {
     !matches!(source, SourceFormat::Webp)
-        || matches!(offer, OfferKind::Webp | OfferKind::Original | OfferKind::Only(Format::Webp))
+        || matches!(offer, OfferKind::Avif | OfferKind::Webp | OfferKind::Original | OfferKind::Only(Format::Webp))
 }
 
 impl Relayed {

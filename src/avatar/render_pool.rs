@@ -73,13 +73,18 @@ impl RenderPool {
         let fenced = move || {
             // The permit ends with the work and not with whoever waits for it: a client that leaves frees no core.
             let _permit = permit;
-            step_back();
+            step_back(Background::Render);
             catch_unwind(AssertUnwindSafe(work))
         };
         match tokio::task::spawn_blocking(fenced).await {
             Ok(Ok(done)) => Ok((done, waited)),
             Ok(Err(_)) | Err(_) => Err(PoolError::Panicked),
         }
+    }
+
+    /// Whether there is no permit to spare, or somebody waits for one.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.permits.available_permits() == 0 || self.waiting.load(Ordering::Acquire) > 0
     }
 
     async fn wait_for_permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, PoolError> {
@@ -93,25 +98,34 @@ impl RenderPool {
     }
 }
 
-/// How far a render steps back behind the threads that answer requests: a hit must not wait for a core until a render
-/// has had its share. Where there is a core to spare it costs nothing.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
+/// Work that steps back behind the threads that answer requests: a hit must not wait for a core until it has had its
+/// share. Where there is a core to spare that costs nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Background {
+    /// Somebody waits for it.
+    Render,
+    /// Nobody does.
+    Improvement,
+}
 
 /// Lowers the priority of the thread that this runs on, once and for good.
 #[cfg(target_os = "linux")]
-fn step_back() {
+pub(super) fn step_back(behind: Background) {
     thread_local! {
         static BEHIND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
     }
     if !BEHIND.replace(true) {
+        let nice = match behind {
+            Background::Render => 10,
+            Background::Improvement => 19,
+        };
         // On Linux a thread has a nice value of its own. Where that is forbidden it goes on as it is.
-        let _ = rustix::process::setpriority_process(None, NICE);
+        let _ = rustix::process::setpriority_process(None, nice);
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+pub(super) fn step_back(_: Background) {}
 
 #[cfg(test)]
 mod tests {

@@ -3,19 +3,40 @@
 use super::Avatars;
 use super::render_pool::PoolError;
 use crate::cache::{Lookup, Rejection};
-use crate::render::{DecodeError, EncodeError, Limits, Pixels};
+use crate::render::{self, DecodeError, EncodeError, Limits, MotionError, Pixels, Targets};
 use crate::source::{ContentHash, SourceImage};
 use crate::telemetry::{Fault, Stage};
-use crate::variant::{Recipe, Variant, VariantKey};
+use crate::variant::{Offer, Recipe, Variant, VariantKey};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The two calls into `render`, so that a test can put codecs in their place that panic or never end.
+/// [`render::improve`].
+type Improve = fn(&Pixels, &Recipe, &Targets, usize, &dyn Fn() -> bool) -> Result<Option<Variant>, EncodeError>;
+
+/// The calls into `render`, so that a test can put codecs in their place that panic or never end.
 #[derive(Clone, Copy)]
 pub(super) struct Codecs {
     pub(super) decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError>,
     pub(super) render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError>,
+    pub(super) animate: fn(&[u8], &Recipe, &Limits) -> Result<Variant, MotionError>,
+    pub(super) improve: Improve,
+}
+
+impl Codecs {
+    pub(super) const OURS: Self =
+        Self { decode: render::decode, render: render::render, animate: render::animate, improve: resize_and_improve };
+}
+
+/// [`render::improve`] of a picture at the size that it is to have.
+fn resize_and_improve(
+    pixels: &Pixels,
+    recipe: &Recipe,
+    targets: &Targets,
+    source_len: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Variant>, EncodeError> {
+    render::improve(render::resize(pixels, recipe.geometry)?.as_ref(), recipe, targets, source_len, go_on)
 }
 
 /// Why a variant was not rendered.
@@ -37,6 +58,9 @@ impl Avatars {
     ) -> Result<(Variant, Lookup), RenderError> {
         let (render, recipe, source_len) = (self.codecs.render, key.recipe, source.bytes.len());
         let rendered = async {
+            if recipe.offer == Offer::Moving {
+                return self.animate(recipe, &source).await;
+            }
             let pixels = self.pixels(source.hash, &source.bytes).await?;
             let timed = move || {
                 let started = Instant::now();
@@ -53,6 +77,32 @@ impl Avatars {
         };
         // On the heap, like every step that a hit does not take: its state is many times that of a hit.
         self.variants.get_or_render(key, Box::pin(rendered)).await
+    }
+
+    /// All frames of a moving picture. One that is too much, or damaged behind its first frame, goes out as it came, now and
+    /// ever after: to look at it for each request is what its limits are to keep from us. So does one that would come out
+    /// too large to be kept.
+    async fn animate(&self, recipe: Recipe, source: &Arc<SourceImage>) -> Result<Variant, RenderError> {
+        let (animate, limits, bytes) = (self.codecs.animate, self.settings.limits, source.bytes.clone());
+        let timed = move || {
+            let started = Instant::now();
+            (animate(&bytes, &recipe, &limits), started.elapsed())
+        };
+        let ((variant, took), waited) = self.fenced(source.hash, timed).await?;
+        self.telemetry.render_stage(Stage::Queue, waited);
+        self.telemetry.render_stage(Stage::Animate, took);
+        Ok(match variant {
+            Ok(Variant::Encoded(encoded)) if encoded.bytes.len() as u64 <= self.settings.cache.max_entry => {
+                self.telemetry.rendered(encoded.format);
+                Variant::Encoded(encoded)
+            }
+            Ok(_) => Variant::SourceIsBest,
+            Err(error) => {
+                let too_much = matches!(error, MotionError::Decode(DecodeError::OverLimit(_)));
+                self.telemetry.fault(if too_much { Fault::OverLimit } else { Fault::BrokenPicture });
+                Variant::SourceIsBest
+            }
+        })
     }
 
     /// The pixels of the body of that name, decoded once for all who ask at the same time.

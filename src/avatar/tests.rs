@@ -1,8 +1,9 @@
-//! What happens when a codec panics, or every render permit is taken: faults that no picture can be made to cause.
+//! What happens when a codec panics, or every render permit is taken: faults that no picture can be made to cause. And
+//! what becomes of variants in idle time, with codecs that say when they are at work.
 
 use super::*;
 use crate::identity::{ObjectId, PictureKind, Site};
-use crate::render::{DecodeError, EncodeError};
+use crate::render::{self, DecodeError, EncodeError, MotionError, Targets};
 use crate::upstream::{self, Gateway};
 use crate::variant::Recipe;
 use crate::variant::transform::Sizes;
@@ -52,12 +53,16 @@ fn mattermost() -> upstream::Settings {
 
 struct Stage {
     upstream: Upstream,
-    avatars: Avatars,
+    avatars: Arc<Avatars>,
     telemetry: Arc<Telemetry>,
 }
 
 impl Stage {
     fn with(codecs: Codecs, queue: usize) -> Self {
+        Self::improving(codecs, queue, None)
+    }
+
+    fn improving(codecs: Codecs, queue: usize, improve: Option<ImproveSettings>) -> Self {
         let upstream = Upstream::new(&Gateway::new(mattermost()).expect("plain http")).expect("clients");
         let telemetry = Arc::new(Telemetry::new());
         let settings = Settings {
@@ -65,12 +70,13 @@ impl Stage {
             grants: None,
             allowances: allowance::Settings { caller: None, address: None },
             render: render_pool::Settings { permits: 1, queue, queue_timeout: Duration::from_millis(50) },
+            improve,
             limits: Limits::default(),
             max_source: 1 << 20,
         };
         let mut avatars = Avatars::new(settings, telemetry.clone());
         avatars.codecs = codecs;
-        Self { upstream, avatars, telemetry }
+        Self { upstream, avatars: Arc::new(avatars), telemetry }
     }
 
     async fn ask(&self, query: &str) -> Served {
@@ -98,6 +104,18 @@ impl Stage {
     fn faults(&self, fault: &str) -> bool {
         let text = self.telemetry.encode(&crate::telemetry::CacheLevels::default());
         text.contains(&format!("avatar_proxy_faults_total{{fault=\"{fault}\"}} 1\n"))
+    }
+
+    fn improvements(&self, outcome: &str) -> bool {
+        let text = self.telemetry.encode(&crate::telemetry::CacheLevels::default());
+        text.contains(&format!("avatar_proxy_improvements_total{{outcome=\"{outcome}\"}} 1\n"))
+    }
+
+    async fn bytes(&self, query: &str) -> Bytes {
+        match self.ask(query).await {
+            Served::Picture(Picture { body: PictureBody::Encoded(encoded), .. }) => encoded.bytes.clone(),
+            _ => panic!("no variant"),
+        }
     }
 }
 
@@ -127,25 +145,45 @@ async fn f42_a_decoder_that_panics_costs_the_picture_its_transform_and_is_not_as
         DECODES.fetch_add(1, Ordering::Relaxed);
         panic!("a codec bug")
     };
-    let mut stage = Stage::with(Codecs { decode, render: render::render }, 8);
+    let mut stage = Stage::with(Codecs { decode, ..Codecs::OURS }, 8);
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::AsUpstreamSays));
     assert!(stage.faults("decoder_panic"));
     assert_eq!(original(&stage.ask("size=64").await), (PICTURE, Keep::AsUpstreamSays));
     assert_eq!(DECODES.load(Ordering::Relaxed), 1);
 
     // The pool and the flights are as good as new.
-    stage.avatars.codecs.decode = render::decode;
-    stage.avatars.sources = Sources::new(&stage.avatars.settings.cache, Arc::new(|| ()));
+    let avatars = Arc::get_mut(&mut stage.avatars).expect("nobody else has it");
+    avatars.codecs.decode = render::decode;
+    avatars.sources = Sources::new(&avatars.settings.cache, Arc::new(|| ()));
     assert!(is_variant(&stage.ask("size=32").await));
 }
 
 #[actix_web::test]
 async fn f42_an_encoder_that_panics_costs_the_picture_its_transform() {
-    let stage = Stage::with(Codecs { decode: render::decode, render: |_, _, _| panic!("a codec bug") }, 8);
+    let stage = Stage::with(Codecs { render: |_, _, _| panic!("a codec bug"), ..Codecs::OURS }, 8);
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::StopGap));
     assert!(stage.faults("decoder_panic"));
     // Quarantined: what is known of it stays, and is sent as it came.
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::AsUpstreamSays));
+}
+
+#[actix_web::test]
+async fn f42_an_animation_that_panics_costs_the_picture_its_transform_and_is_not_asked_again() {
+    static ANIMATIONS: AtomicUsize = AtomicUsize::new(0);
+    let decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError> = |bytes, limits| {
+        let mut pixels = render::decode(bytes, limits)?;
+        pixels.info.animated = true;
+        Ok(pixels)
+    };
+    let animate: fn(&[u8], &Recipe, &Limits) -> Result<Variant, MotionError> = |_, _, _| {
+        ANIMATIONS.fetch_add(1, Ordering::Relaxed);
+        panic!("a codec bug")
+    };
+    let stage = Stage::with(Codecs { decode, animate, ..Codecs::OURS }, 8);
+    assert_eq!(original(&stage.ask("animated=1").await), (PICTURE, Keep::StopGap));
+    assert!(stage.faults("decoder_panic"));
+    assert_eq!(original(&stage.ask("animated=1&size=32").await), (PICTURE, Keep::AsUpstreamSays));
+    assert_eq!(ANIMATIONS.load(Ordering::Relaxed), 1);
 }
 
 /// Renders wait while this is true; whether one does.
@@ -161,7 +199,7 @@ async fn f44_with_all_permits_taken_the_original_is_sent_for_this_once() {
         drop(RELEASED.wait_while(held, |held| *held).expect("never poisoned"));
         render::render(pixels, recipe, source_len)
     };
-    let stage = Rc::new(Stage::with(Codecs { decode: render::decode, render }, 8));
+    let stage = Rc::new(Stage::with(Codecs { render, ..Codecs::OURS }, 8));
     let first = actix_web::rt::spawn({
         let stage = stage.clone();
         async move { is_variant(&stage.ask("size=32").await) }
@@ -175,4 +213,150 @@ async fn f44_with_all_permits_taken_the_original_is_sent_for_this_once() {
     RELEASED.notify_all();
     assert!(first.await.expect("no panic"));
     assert!(is_variant(&stage.ask("size=64").await));
+}
+
+const WORTH_IT: ImproveSettings =
+    ImproveSettings { after_hits: 2, cpu_share: 1.0, targets: Targets { photo: 80.0, flat: 90.0 } };
+
+/// What the improved variants of the tests below are.
+const BETTER: &[u8] = b"fewer bytes that look the same";
+
+fn better() -> Variant {
+    Variant::Encoded(Arc::new(Encoded::new(BETTER.to_vec(), Format::Webp)))
+}
+
+#[actix_web::test]
+async fn what_is_asked_for_again_is_improved_once() {
+    let improve = |_: &Pixels, _: &Recipe, _: &Targets, _: usize, _: &dyn Fn() -> bool| Ok(Some(better()));
+    let stage = Stage::improving(Codecs { improve, ..Codecs::OURS }, 8, Some(WORTH_IT));
+    let first = stage.bytes("size=32").await;
+    assert_eq!(stage.bytes("size=32").await, first);
+    assert_eq!(stage.avatars.waiting_for_improvement(), 0, "asked for once more only");
+    assert_eq!(stage.bytes("size=32").await, first);
+    let _improving = Improving::begin(stage.avatars.clone()).expect("a thread");
+    while stage.bytes("size=32").await != BETTER {
+        tokio::task::yield_now().await;
+    }
+    while !stage.improvements("replaced") {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        assert_eq!(stage.bytes("size=32").await, BETTER);
+    }
+    assert_eq!(stage.avatars.waiting_for_improvement(), 0);
+    assert!(stage.improvements("replaced"), "never twice");
+}
+
+#[actix_web::test]
+async fn nothing_is_improved_while_there_is_no_permit_to_spare() {
+    static RELEASED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    static TRIED: AtomicBool = AtomicBool::new(false);
+    let improve = |_: &Pixels, _: &Recipe, _: &Targets, _: usize, _: &dyn Fn() -> bool| {
+        TRIED.store(true, Ordering::Release);
+        Ok(Some(better()))
+    };
+    let stage = Stage::improving(Codecs { improve, ..Codecs::OURS }, 8, Some(WORTH_IT));
+    for _ in 0..3 {
+        stage.bytes("size=32").await;
+    }
+    let busy = {
+        let avatars = stage.avatars.clone();
+        actix_web::rt::spawn(async move {
+            let wait = || {
+                let released = RELEASED.0.lock().expect("no panic");
+                drop(RELEASED.1.wait_while(released, |released| !*released).expect("no panic"));
+            };
+            avatars.pool.run(wait).await.map(|_| ())
+        })
+    };
+    while !stage.avatars.pool.is_pressed() {
+        tokio::task::yield_now().await;
+    }
+    let _improving = Improving::begin(stage.avatars.clone()).expect("a thread");
+    while stage.avatars.waiting_for_improvement() > 0 {
+        tokio::task::yield_now().await;
+    }
+    // It has taken up its work, and would have done it long since.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!TRIED.load(Ordering::Acquire));
+    *RELEASED.0.lock().expect("no panic") = true;
+    RELEASED.1.notify_all();
+    busy.await.expect("no panic").expect("done");
+    while !stage.improvements("replaced") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[actix_web::test]
+async fn an_improvement_ends_with_the_process() {
+    static AT_WORK: AtomicBool = AtomicBool::new(false);
+    static ENDED: AtomicBool = AtomicBool::new(false);
+    let improve = |_: &Pixels, _: &Recipe, _: &Targets, _: usize, go_on: &dyn Fn() -> bool| {
+        AT_WORK.store(true, Ordering::Release);
+        while go_on() {}
+        ENDED.store(true, Ordering::Release);
+        Ok(None)
+    };
+    let stage = Stage::improving(Codecs { improve, ..Codecs::OURS }, 8, Some(WORTH_IT));
+    for _ in 0..3 {
+        stage.bytes("size=32").await;
+    }
+    let improving = Improving::begin(stage.avatars.clone()).expect("a thread");
+    while !AT_WORK.load(Ordering::Acquire) {
+        tokio::task::yield_now().await;
+    }
+    drop(improving);
+    while !ENDED.load(Ordering::Acquire) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[actix_web::test]
+async fn a_codec_that_panics_in_idle_time_takes_nothing_along() {
+    let improve = |_: &Pixels, _: &Recipe, _: &Targets, _: usize, _: &dyn Fn() -> bool| panic!("a codec bug");
+    let stage = Stage::improving(Codecs { improve, ..Codecs::OURS }, 8, Some(WORTH_IT));
+    let first = stage.bytes("size=32").await;
+    for _ in 0..2 {
+        stage.bytes("size=32").await;
+    }
+    let _improving = Improving::begin(stage.avatars.clone()).expect("a thread");
+    while !stage.improvements("failed") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stage.bytes("size=32").await, first);
+}
+
+#[actix_web::test]
+async fn the_most_wanted_come_first_and_few_may_wait() {
+    let stage = Stage::improving(Codecs::OURS, 8, Some(WORTH_IT));
+    let improver = stage.avatars.improver.as_ref().expect("configured");
+    let recipe = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        Recipe {
+            geometry: crate::variant::Geometry::Keep,
+            offer: crate::variant::Offer::Webp,
+            quality: None,
+            background: [0, high, low],
+            source_may_serve: false,
+        }
+    };
+    let source = ContentHash::of(b"a picture");
+    let all: Vec<_> = (0..300_u16)
+        .map(|n| {
+            let encoded = Arc::new(Encoded::new(n.to_be_bytes().to_vec(), Format::Webp));
+            // The later ones are asked for more often.
+            for _ in 0..2 + n {
+                improver.asked_again(source, recipe(n), &encoded);
+            }
+            encoded
+        })
+        .collect();
+    assert_eq!(improver.waiting(), 256);
+    let order: Vec<_> = std::iter::from_fn(|| improver.most_wanted()).map(|(_, encoded)| encoded).collect();
+    let times: Vec<_> = order.iter().map(|encoded| encoded.popularity.times()).collect();
+    assert!(times.is_sorted_by(|before, after| before >= after), "{times:?}");
+    assert_eq!((times[0], times.len()), (301, 256));
+    improver.asked_again(source, recipe(0), &all[0]);
+    drop((order, all));
+    assert!(improver.most_wanted().is_none(), "what is gone from memory is not improved");
 }

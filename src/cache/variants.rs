@@ -4,6 +4,7 @@ use super::{OnEviction, Settings, Usage, listener, weight};
 use crate::variant::{Encoded, Recipe, Variant, VariantKey};
 use foldhash::quality::RandomState;
 use moka::future::Cache;
+use moka::ops::compute::{CompResult, Op};
 use smallvec::SmallVec;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -123,6 +124,16 @@ impl Variants {
             self.cache.invalidate(&key).await;
         }
         Ok((variant, lookup))
+    }
+
+    /// Puts `better` in the place of `first`, if that is still there; whether it was.
+    pub async fn replace(&self, key: VariantKey, first: &Arc<Encoded>, better: Variant) -> bool {
+        let replaced = self.cache.entry(key).and_compute_with(|entry| {
+            let held = entry.map(moka::Entry::into_value);
+            let is_first = matches!(&held, Some(Variant::Encoded(held)) if Arc::ptr_eq(held, first));
+            std::future::ready(if is_first { Op::Put(better) } else { Op::Nop })
+        });
+        matches!(replaced.await, CompResult::ReplacedWith(_))
     }
 
     /// Does the bookkeeping that moka leaves to the next access.

@@ -33,7 +33,10 @@ impl Loaded {
 pub struct MemoryBound {
     caches: [ByteSize; 4],
     permits: usize,
+    /// Improvers: one, or none.
+    improvers: usize,
     decoder_memory: ByteSize,
+    frame_pixels: u64,
     bodies: usize,
     body: ByteSize,
 }
@@ -46,6 +49,9 @@ impl MemoryBound {
     pub const OVERHEARD: ByteSize = ByteSize::mebibytes(80);
     /// A render holds the decoder's memory, the decoded picture and the encoder's copy of it.
     pub const COPIES_A_RENDER: u64 = 3;
+    /// Bytes of encoded frames for each of their pixels: noise at the highest quality, and the copies that are made when
+    /// the file is put together. At the usual quality it is a third of that, and a real picture takes a hundredth.
+    pub const BYTES_A_FRAME_PIXEL: u64 = 5;
     /// An idle client connection (14.6 kB measured with 9,000 of them, each of which had asked for something before).
     pub const CONNECTION: ByteSize = ByteSize::new(15_000);
 
@@ -56,7 +62,9 @@ impl MemoryBound {
         Self {
             caches: [config.cache.sources, config.cache.variants, config.cache.pixels, config.grants.memory],
             permits: if config.render.permits == 0 { cores } else { config.render.permits },
+            improvers: usize::from(config.improve.enabled),
             decoder_memory: config.limits.decoder_memory,
+            frame_pixels: config.limits.frame_pixels,
             bodies: config.upstream.max_picture_requests,
             body: config.limits.source,
         }
@@ -67,8 +75,11 @@ impl MemoryBound {
     pub fn total(&self) -> ByteSize {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let caches = self.caches.iter().map(|cache| cache.bytes()).fold(0, u64::saturating_add);
-        let renders =
-            count(self.permits).saturating_mul(Self::COPIES_A_RENDER.saturating_mul(self.decoder_memory.bytes()));
+        let pixels = Self::COPIES_A_RENDER.saturating_mul(self.decoder_memory.bytes());
+        let frames = Self::BYTES_A_FRAME_PIXEL.saturating_mul(self.frame_pixels);
+        let renders = count(self.permits)
+            .saturating_mul(pixels.saturating_add(frames))
+            .saturating_add(count(self.improvers).saturating_mul(pixels));
         let bodies = count(self.bodies).saturating_mul(self.body.bytes());
         ByteSize::new(
             [caches, Self::OVERHEARD.bytes(), renders, bodies]
@@ -84,10 +95,15 @@ impl fmt::Display for MemoryBound {
         write!(
             f,
             "memory at most: base {} + caches ({sources} + {variants} + {pixels} + {grants}) + overheard {} + {} render \
-             permits x {} x {} + {} picture requests x {} = {}, and {} a connection",
+             permits x ({} x {} + {} x {} frame pixels) + {} improver x {} x {} + {} picture requests x {} = {}, and {} a connection",
             Self::BASE,
             Self::OVERHEARD,
             self.permits,
+            Self::COPIES_A_RENDER,
+            self.decoder_memory,
+            Self::BYTES_A_FRAME_PIXEL,
+            self.frame_pixels,
+            self.improvers,
             Self::COPIES_A_RENDER,
             self.decoder_memory,
             self.bodies,
@@ -106,12 +122,13 @@ mod tests {
     fn the_memory_formula_adds_up() {
         let mut config = Config::default();
         config.render.permits = 2;
+        config.limits.frame_pixels = 2 << 20;
         let bound = MemoryBound::of(&config);
-        assert_eq!(bound.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * 3 * 32 + 64 * 10));
+        assert_eq!(bound.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * (3 * 32 + 5 * 2) + 3 * 32 + 64 * 10));
         assert_eq!(
             bound.to_string(),
-            "memory at most: base 43MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x 3 x 32MiB + 64 picture \
-             requests x 10MiB = 1119MiB, and 15kB a connection"
+            "memory at most: base 43MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x (3 x 32MiB + 5 x 2097152 \
+             frame pixels) + 1 improver x 3 x 32MiB + 64 picture requests x 10MiB = 1235MiB, and 15kB a connection"
         );
     }
 }

@@ -4,7 +4,7 @@
 
 use super::Config;
 use super::problem::Problem;
-use super::quantity::{ByteSize, Rate};
+use super::quantity::{ByteSize, Decimal, Rate};
 use super::raw::{Invalid, Raw};
 use super::setting::{Setting, UserAgentFormats};
 use std::net::SocketAddr;
@@ -96,9 +96,10 @@ const FILE_OR_NONE: &str = "the name of a file in PEM, or nothing between the qu
 const TIME: &str = "a time above 0s and at most 1h, such as 500ms, 15s or 2m";
 const BUDGET: &str = "a size from 0 to 1024GiB, such as 64MiB";
 const RATE: &str = "0 (no limit), or at most 1000000 in a time from 1s to 1h, such as 600/60s";
+const SCORE: &str = "a number from 0 to 100";
 const SWITCH: &str = "true or false";
 const THREADS: &str = "a whole number from 0 (one per core) to 1024";
-const FORMATS: &str = r#"a list of formats to negotiate, of which there is "webp""#;
+const FORMATS: &str = r#"a list of formats to negotiate, of which there are "avif" and "webp""#;
 
 /// Every key, in the order of `config.toml`.
 pub static KEYS: &[Key] = &[
@@ -140,6 +141,9 @@ pub static KEYS: &[Key] = &[
         r#"a table of at most 32 prefixes and their formats, such as { "Mattermost Mobile/" = ["webp"] }"#,
         are_user_agents
     ),
+    key!(pictures.client_hints, SWITCH),
+    key!(pictures.target, SCORE, within(Decimal::whole(0)..=Decimal::whole(100))),
+    key!(pictures.flat_target, SCORE, within(Decimal::whole(0)..=Decimal::whole(100))),
     key!(cache.sources, BUDGET, bytes_within(0..=1 << 40)),
     key!(cache.variants, BUDGET, bytes_within(0..=1 << 40)),
     key!(cache.pixels, BUDGET, bytes_within(0..=1 << 40)),
@@ -151,10 +155,16 @@ pub static KEYS: &[Key] = &[
     key!(render.permits, THREADS, within(0..=1024)),
     key!(render.queue, "a whole number from 1 to 65536", within(1..=65_536)),
     key!(render.queue_timeout, TIME, is_timeout),
+    key!(improve.enabled, SWITCH),
+    key!(improve.after_hits, "a whole number from 1 to 1000000", within(1..=1_000_000)),
+    key!(improve.cpu_share, "a number from 0.01 to 1", within(Decimal::hundredths(1)..=Decimal::whole(1))),
     key!(limits.source, "a size from 1KiB to 1GiB, such as 10MiB", bytes_within(1 << 10..=1 << 30)),
     key!(limits.edge, "a whole number from 1 to 65535", within(1..=65_535)),
     key!(limits.pixels, "a whole number from 1 to 1000000000", within(1..=1_000_000_000)),
     key!(limits.decoder_memory, "a size from 1MiB to 16GiB, such as 32MiB", bytes_within(1 << 20..=16 << 30)),
+    key!(limits.frames, "a whole number from 1 to 100000", within(1..=100_000)),
+    key!(limits.frame_pixels, "a whole number from 1 to 1000000000", within(1..=1_000_000_000)),
+    key!(limits.animation_time, TIME, is_timeout),
     key!(limits.caller_misses, RATE, is_rate),
     key!(limits.address_misses, RATE, is_rate),
     key!(headers.cache_status, SWITCH),

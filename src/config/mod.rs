@@ -16,7 +16,7 @@ pub use address::{BasePath, Scheme, UpstreamHost, UpstreamUrl};
 pub use describe::MemoryBound;
 pub use load::{FileSource, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
-pub use quantity::{ByteSize, Rate};
+pub use quantity::{ByteSize, Decimal, Rate};
 pub use setting::UserAgentFormats;
 
 use crate::telemetry::{LogFormat, LogSettings};
@@ -46,6 +46,8 @@ pub struct Config {
     pub grants: Grants,
     /// `[render]`
     pub render: Render,
+    /// `[improve]`
+    pub improve: Improve,
     /// `[limits]`
     pub limits: Limits,
     /// `[headers]`
@@ -194,6 +196,12 @@ pub struct Pictures {
     pub formats: Vec<Format>,
     /// The formats that a client is known to show by the beginning of its `User-Agent`.
     pub user_agents: Vec<UserAgentFormats>,
+    /// Whether what clients say of their screens and their lines is heeded.
+    pub client_hints: bool,
+    /// How alike an encoding has to look, by SSIMULACRA2: photographs and drawings.
+    pub target: Decimal,
+    /// The same for letters and other flat pictures.
+    pub flat_target: Decimal,
 }
 
 impl Default for Pictures {
@@ -204,11 +212,14 @@ impl Default for Pictures {
             teams: true,
             emoji: true,
             sizes: vec![16, 20, 24, 32, 40, 48, 64, 72, 96, 128, 192, 256],
-            formats: vec![Format::Webp],
+            formats: vec![Format::Avif, Format::Webp],
             user_agents: vec![UserAgentFormats {
                 prefix: "Mattermost Mobile/".to_owned(),
                 formats: vec![Format::Webp],
             }],
+            client_hints: false,
+            target: Decimal::whole(80),
+            flat_target: Decimal::whole(90),
         }
     }
 }
@@ -273,6 +284,23 @@ impl Default for Render {
     }
 }
 
+/// Better encodings in idle time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Improve {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// How often a picture is asked for again before it is encoded anew.
+    pub after_hits: u32,
+    /// The share of one core that may be spent.
+    pub cpu_share: Decimal,
+}
+
+impl Default for Improve {
+    fn default() -> Self {
+        Self { enabled: true, after_hits: 2, cpu_share: Decimal::hundredths(25) }
+    }
+}
+
 /// What one picture may cost before it is relayed as it came, and how many may be fetched or rendered for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -284,6 +312,12 @@ pub struct Limits {
     pub pixels: u64,
     /// What a decoder may allocate.
     pub decoder_memory: ByteSize,
+    /// The frames of a moving picture.
+    pub frames: u32,
+    /// Width times height times frames of a moving picture.
+    pub frame_pixels: u64,
+    /// What rendering all frames of a moving picture may take of a processor's time.
+    pub animation_time: Duration,
     /// Renders and upstream picture requests for one token; `None` for no limit.
     pub caller_misses: Option<Rate>,
     /// The same for one client address, of IPv6 one /64.
@@ -298,6 +332,9 @@ impl Default for Limits {
             edge: 4096,
             pixels: 8_000_000,
             decoder_memory: ByteSize::mebibytes(32),
+            frames: 500,
+            frame_pixels: 32_000_000,
+            animation_time: Duration::from_secs(2),
             caller_misses: Some(Rate { count: 600, per: a_minute }),
             address_misses: Some(Rate { count: 6000, per: a_minute }),
         }

@@ -61,6 +61,47 @@ impl Setting for ByteSize {
     }
 }
 
+/// A number from 0 with at most two digits behind the point, written `0.25`, `80` or `82.5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decimal {
+    hundredths: u32,
+}
+
+impl Decimal {
+    /// So many hundredths.
+    #[must_use]
+    pub const fn hundredths(hundredths: u32) -> Self {
+        Self { hundredths }
+    }
+
+    /// A whole number.
+    #[must_use]
+    pub const fn whole(number: u16) -> Self {
+        Self { hundredths: number as u32 * 100 }
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn value(self) -> f64 {
+        f64::from(self.hundredths) / 100.0
+    }
+}
+
+impl Setting for Decimal {
+    fn read(raw: &Raw) -> Result<Self, Invalid> {
+        let (whole, fraction) = raw.text()?.split_once('.').unwrap_or((raw.text()?, "0"));
+        let digits = |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        if !(digits(whole, 7) && digits(fraction, 2)) {
+            return Err(Invalid::Unexpected);
+        }
+        format!("{whole}{fraction:0<2}").parse().map(Self::hundredths).map_err(|_| Invalid::Unexpected)
+    }
+
+    fn show(&self) -> String {
+        self.value().to_string()
+    }
+}
+
 const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Setting for Duration {

@@ -152,13 +152,15 @@ impl Setting for Vec<Format> {
 fn negotiable(names: &[String]) -> Result<Vec<Format>, Invalid> {
     let mut formats = Vec::new();
     for name in names {
-        if name != Format::Webp.name() {
-            return Err(Invalid::Unexpected);
-        }
-        if formats.contains(&Format::Webp) {
+        let known = [Format::Avif, Format::Webp].into_iter().find(|format| format.name() == name);
+        let format = known.ok_or(Invalid::Unexpected)?;
+        if formats.contains(&format) {
             return Err(Invalid::Because(format!("{name} is named twice")));
         }
-        formats.push(Format::Webp);
+        formats.push(format);
+    }
+    if formats == [Format::Avif] {
+        return Err(Invalid::Because("avif is offered beside webp only: most pictures are smaller so".to_owned()));
     }
     Ok(formats)
 }
@@ -270,6 +272,9 @@ mod tests {
             read("{ \"X/\" = [\"webp\"], Y = \"webp\" }"),
             Ok(["X/", "Y"].map(|p| UserAgentFormats { prefix: p.to_owned(), formats: vec![Format::Webp] }).to_vec())
         );
+        assert_eq!(read("webp, avif"), Ok(vec![Format::Webp, Format::Avif]));
+        assert!(matches!(read::<Vec<Format>>("avif"), Err(Invalid::Because(_))));
+        assert_eq!(read::<Vec<Format>>("jpeg"), Err(Invalid::Unexpected));
         assert_eq!(read::<Vec<UserAgentFormats>>("webp"), Err(Invalid::Unexpected));
         assert_eq!(read::<Vec<Format>>("webp,webp"), Err(Invalid::Because("webp is named twice".to_owned())));
     }

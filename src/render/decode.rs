@@ -5,25 +5,30 @@
 //! follows is ignored), the size, the orientation and whether there are more frames, and it refuses a file that was
 //! cut off: some of the decoders below are lenient and would hand out half a picture.
 
-mod gif;
+pub(super) mod colour;
+pub(super) mod gif;
 mod jpeg;
-mod png;
-mod webp;
+pub(super) mod png;
+pub(super) mod webp;
 
 use super::raster::Raster;
 use super::{DecodeError, Limits, Pixels};
 use crate::source::{SourceFormat, SourceInfo};
+use colour::Conversion;
 use image::ImageError;
 use image::metadata::Orientation;
+use std::borrow::Cow;
 
 /// What a decoder found.
-struct Decoded {
+struct Decoded<'a> {
     raster: Raster,
     animated: bool,
     orientation: Orientation,
+    /// The colour profile.
+    profile: Option<Cow<'a, [u8]>>,
 }
 
-/// Decodes the first frame, upright.
+/// Decodes the first frame, upright and in sRGB.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeError> {
     let Some(format) = recognise(bytes) else {
         let other = is_other_picture(bytes);
@@ -35,7 +40,12 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeErro
         SourceFormat::Gif => gif::decode(bytes, limits)?,
         SourceFormat::Webp => webp::decode(bytes, limits)?,
     };
-    let raster = decoded.raster.upright(decoded.orientation);
+    let conversion = decoded.profile.and_then(|profile| Conversion::from_profile(&profile));
+    let raster = match conversion {
+        Some(conversion) => conversion.apply(decoded.raster),
+        None => decoded.raster,
+    };
+    let raster = raster.upright(decoded.orientation);
     let info = SourceInfo {
         format,
         width: raster.width,
@@ -46,7 +56,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeErro
     Ok(Pixels { info, raster })
 }
 
-fn recognise(bytes: &[u8]) -> Option<SourceFormat> {
+pub(super) fn recognise(bytes: &[u8]) -> Option<SourceFormat> {
     if bytes.starts_with(png::SIGNATURE) {
         Some(SourceFormat::Png)
     } else if bytes.starts_with(b"\xff\xd8\xff") {
@@ -81,7 +91,7 @@ fn is_other_picture(bytes: &[u8]) -> bool {
 }
 
 /// Refuses a size over a limit; `cost` is what the decoder allocates for a pixel, in bytes.
-fn admit(width: u32, height: u32, cost: u64, limits: &Limits) -> Result<(), DecodeError> {
+pub(super) fn admit(width: u32, height: u32, cost: u64, limits: &Limits) -> Result<(), DecodeError> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
         return Err(broken("no pixels"));
@@ -107,7 +117,7 @@ fn image_limits(limits: &Limits) -> image::Limits {
     counted
 }
 
-fn refused(error: &ImageError) -> DecodeError {
+pub(super) fn refused(error: &ImageError) -> DecodeError {
     match error {
         ImageError::Limits(_) => DecodeError::OverLimit("decoder memory"),
         ImageError::Unsupported(_) => DecodeError::Unsupported,
@@ -115,7 +125,7 @@ fn refused(error: &ImageError) -> DecodeError {
     }
 }
 
-fn broken(why: impl std::fmt::Display) -> DecodeError {
+pub(super) fn broken(why: impl std::fmt::Display) -> DecodeError {
     DecodeError::Broken(why.to_string())
 }
 
@@ -131,28 +141,28 @@ fn orientation(exif: &[u8]) -> Orientation {
 }
 
 /// A byte string read from its front; every read that would pass the end says that the picture is cut off.
-struct Walk<'a> {
-    bytes: &'a [u8],
-    at: usize,
+pub(super) struct Walk<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
 }
 
 impl<'a> Walk<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         let end = self.at.checked_add(count).ok_or_else(cut_off)?;
         let taken = self.bytes.get(self.at..end).ok_or_else(cut_off)?;
         self.at = end;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         Ok(self.take(N)?.try_into().expect("take returns what was asked for"))
     }
 
-    fn byte(&mut self) -> Result<u8, DecodeError> {
+    pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn length(&mut self, read: fn([u8; 4]) -> u32) -> Result<usize, DecodeError> {
+    pub(super) fn length(&mut self, read: fn([u8; 4]) -> u32) -> Result<usize, DecodeError> {
         usize::try_from(read(self.array()?)).map_err(|_| cut_off())
     }
 }

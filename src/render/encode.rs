@@ -4,24 +4,32 @@
 //! encoding, which is several times smaller than a lossy one and keeps the edges clean. A photograph has almost as many
 //! colours as pixels and takes exactly one lossy encoding.
 
-mod colours;
-mod jpeg;
-mod palette;
-mod png;
+pub(super) mod animation;
+pub(super) mod avif;
+pub(super) mod colours;
+pub(super) mod jpeg;
+pub(super) mod kmeans;
+pub(super) mod palette;
+pub(super) mod png;
 mod quantise;
-mod webp;
+pub(super) mod webp;
 
-use super::EncodeError;
 use super::raster::Raster;
+use super::{EncodeError, Limits};
 use crate::variant::{Format, Offer, Recipe};
 use colours::Content;
+use jpeg::Planes;
 use palette::Indexed;
+use webp::Lossy;
 
-/// Above this many pixels a palette is not looked for: it costs far more time there than a lossy encoding.
+/// Above this many pixels a palette is not looked for, and quality 100 is not without loss in WebP: either costs far more time there than a lossy encoding.
 const PALETTE_PIXELS: usize = 1 << 18;
 
 /// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes.
 const PALETTE_BEATS_JPEG_PIXELS: usize = 40 * 40;
+
+/// Up to this many pixels the blends at the edges of a letter take fewer colours.
+const TINY_LETTER_PIXELS: usize = 32 * 32;
 
 /// What a lossy encoding of a drawing hardly undercuts, in bytes for each pixel along its edge: it is not tried then.
 const FEW_BYTES_AN_EDGE: usize = 16;
@@ -31,28 +39,47 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
     let quality = recipe.quality.map(|quality| quality.clamp(1, 100));
     let content = Content::of(raster);
     match recipe.offer {
-        // PNG has nothing to add: its palette pictures are always the larger ones.
-        Offer::Webp | Offer::Only(Format::Webp) => Ok((Format::Webp, webp(raster, content, quality)?)),
-        Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
-        Offer::Only(Format::Jpeg) => {
-            Ok((Format::Jpeg, jpeg::encode(&raster.flattened(recipe.background), content, quality)?))
+        // PNG has nothing to add: its palette pictures are always the larger ones. AVIF takes longer than somebody who waits
+        // would like; it is found when the variant is improved.
+        Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
+            Ok((Format::Webp, webp(raster, content, quality)?))
         }
+        Offer::Only(Format::Avif) => Ok((Format::Avif, avif(raster, quality)?.file)),
+        Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
+        Offer::Only(Format::Jpeg) => Ok((Format::Jpeg, jpeg(&raster.flattened(recipe.background), content, quality)?)),
         Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, quality)?)),
         Offer::Basic => basic(raster, content, quality),
     }
 }
 
+/// [`encode`]; gives also what it will look like, where that is known by the way.
+pub(super) fn first(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8>, Option<Raster>), EncodeError> {
+    if recipe.offer == Offer::Only(Format::Avif) {
+        let avif::Encoding { file, shown } = avif(raster, recipe.quality)?;
+        return Ok((Format::Avif, file, Some(shown)));
+    }
+    encode(raster, recipe).map(|(format, file)| (format, file, None))
+}
+
+fn avif(raster: &Raster, quality: Option<u8>) -> Result<avif::Encoding, EncodeError> {
+    let quality = quality.map_or(avif::USUAL_QUALITY, |quality| f32::from(quality.clamp(1, 100)));
+    avif::encode(raster, quality, avif::Effort::Quick)
+}
+
 fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
+    if quality == Some(100) && raster.len() <= PALETTE_PIXELS {
+        return webp::lossless(raster);
+    }
     let indexed = if content == Content::Photo { None } else { indexed(raster, content, quality) };
     let Some(indexed) = indexed else {
-        return webp::lossy(raster, content, quality);
+        return webp::lossy(raster, &Lossy::usual(raster, content, quality));
     };
     let lossless = webp::lossless(&indexed.raster())?;
     if content == Content::Letter || lossless.len() <= FEW_BYTES_AN_EDGE * raster.len().isqrt() {
         return Ok(lossless);
     }
     // So many bytes are no longer those of flat areas, so the colour planes need no care either.
-    let lossy = webp::lossy(raster, Content::Photo, quality)?;
+    let lossy = webp::lossy(raster, &Lossy::usual(raster, Content::Photo, quality))?;
     Ok(if lossy.len() < lossless.len() { lossy } else { lossless })
 }
 
@@ -63,32 +90,51 @@ fn png(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>
     }
 }
 
+fn jpeg(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
+    let planes = if content == Content::Photo { Planes::Halved } else { Planes::Whole };
+    jpeg::encode(raster, planes, quality.unwrap_or_else(|| jpeg::usual_quality(raster.len())))
+}
+
 fn basic(raster: &Raster, content: Content, quality: Option<u8>) -> Result<(Format, Vec<u8>), EncodeError> {
     let worth_trying = content != Content::Photo || raster.len() <= PALETTE_BEATS_JPEG_PIXELS;
     let indexed = if worth_trying { indexed(raster, content, quality) } else { None };
     let Some(indexed) = indexed else {
-        return Ok((Format::Jpeg, jpeg::encode(raster, content, quality)?));
+        return Ok((Format::Jpeg, jpeg(raster, content, quality)?));
     };
     let png = png::indexed(&indexed)?;
     if content == Content::Letter {
         return Ok((Format::Png, png));
     }
-    let jpeg = jpeg::encode(raster, content, quality)?;
+    let jpeg = jpeg(raster, content, quality)?;
     Ok(if jpeg.len() < png.len() { (Format::Jpeg, jpeg) } else { (Format::Png, png) })
 }
 
-fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Indexed> {
-    (raster.len() <= PALETTE_PIXELS).then(|| palette::reduce(raster, tolerance(content, quality))).flatten()
+/// What is seen of `file`, which was made of `raster`.
+pub(super) fn seen(format: Format, file: &[u8], raster: &Raster) -> Result<Raster, EncodeError> {
+    if format == Format::Webp {
+        return webp::decode(file, raster);
+    }
+    let decoded = super::decode(file, &Limits::default());
+    decoded.map(|pixels| pixels.raster).map_err(|error| EncodeError(error.to_string()))
 }
 
-/// How far a palette may be off: the mean of squared distances in RGBA. The default keeps a gradient from falling into
-/// bands that are seen; the noise of a photograph hides more. An asked quality of 100 takes exact colours only.
-fn tolerance(content: Content, quality: Option<u8>) -> f64 {
-    let drawing = quality.map_or(16.0, |quality| f64::from(100 - quality).powi(2) / 25.0);
-    match content {
-        Content::Letter | Content::Drawing => drawing,
-        Content::Photo => drawing * 4.0,
-    }
+fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Indexed> {
+    (raster.len() <= PALETTE_PIXELS).then(|| palette::reduce(raster, tolerance(raster, content, quality))).flatten()
+}
+
+/// How far a palette may be off: the mean of squared distances in RGBA. Flat areas show everything; the detail of
+/// a drawing hides much, and more the smaller it is; likewise the noise of a photograph. An asked quality of 100 takes
+/// exact colours only.
+fn tolerance(raster: &Raster, content: Content, quality: Option<u8>) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "an edge is far below 2^52 pixels")]
+    let edge = raster.len().isqrt() as f64;
+    let usual = match content {
+        Content::Letter if raster.len() <= TINY_LETTER_PIXELS => 24.0,
+        Content::Letter => 20.0,
+        Content::Drawing => (9600.0 / edge).min(170.0),
+        Content::Photo => 64.0,
+    };
+    usual * quality.map_or(1.0, |quality| (f64::from(100 - quality) / 20.0).powi(2))
 }
 
 #[cfg(test)]
@@ -97,6 +143,7 @@ mod tests {
     use crate::render::{Limits, Pixels, decode, render};
     use crate::variant::{Encoded, Geometry, Variant};
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     const PHOTO: &[u8] = include_bytes!("../../benches/pictures/photo-ski-chelsea.png");
     const DRAWING: &[u8] = include_bytes!("../../benches/pictures/illu-dice-lorelei.png");
@@ -114,9 +161,9 @@ mod tests {
         decode(file, &Limits::default()).expect("decodes")
     }
 
-    fn encoded(file: &[u8], recipe: &Recipe) -> Encoded {
+    fn encoded(file: &[u8], recipe: &Recipe) -> Arc<Encoded> {
         match render(&pixels(file), recipe, file.len()).expect("encodes") {
-            Variant::Encoded(encoded) => Encoded::clone(&encoded),
+            Variant::Encoded(encoded) => encoded,
             Variant::SourceIsBest => panic!("the source may not serve"),
         }
     }
@@ -146,6 +193,17 @@ mod tests {
             check("letter", LETTER, &[b"VP8L"], Format::Png);
             check("drawing", DRAWING, &[b"VP8L", b"VP8X"], Format::Png);
         }
+    }
+
+    #[test]
+    fn avif_is_made_for_who_asks_and_is_otherwise_left_to_the_improvement() {
+        let edge = 128;
+        let recipe = Recipe { geometry: Geometry::Scale { width: edge, height: edge }, ..RECIPE };
+        let first = encoded(PHOTO, &Recipe { offer: Offer::Avif, ..recipe });
+        assert_eq!(first, encoded(PHOTO, &recipe));
+        let avif = encoded(PHOTO, &Recipe { offer: Offer::Only(Format::Avif), ..recipe });
+        assert!(avif.format == Format::Avif && &avif.bytes[4..12] == b"ftypavif");
+        assert!(avif.bytes.len() < first.bytes.len(), "{} {}", avif.bytes.len(), first.bytes.len());
     }
 
     #[test]
@@ -179,7 +237,7 @@ mod tests {
     #[test]
     fn a_higher_quality_takes_more_bytes() {
         for (name, file) in [("photo", PHOTO), ("drawing", DRAWING), ("letter", LETTER)] {
-            for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Jpeg)] {
+            for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Jpeg), Offer::Only(Format::Avif)] {
                 let length = |quality| encoded(file, &Recipe { quality: Some(quality), offer, ..RECIPE }).bytes.len();
                 let lengths = [length(20), length(60), length(90)];
                 assert!(lengths.is_sorted() && lengths[0] < lengths[2], "{name} {offer:?}: {lengths:?}");

@@ -2,14 +2,20 @@
 
 mod decode;
 mod encode;
+mod motion;
 mod raster;
 mod resize;
+mod score;
+mod search;
 
 use crate::source::SourceInfo;
-use crate::variant::{Encoded, Geometry, Recipe, Variant};
+use crate::variant::{Encoded, Format, Geometry, Recipe, Variant};
+use encode::colours::Content;
 use raster::Raster;
+use search::{Made, Try};
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a picture may cost before it is relayed as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +26,85 @@ pub struct Limits {
     pub pixels: u64,
     /// Bytes that a decoder may allocate.
     pub decoder_memory: u64,
+    /// How many frames of a moving picture are rendered.
+    pub frames: u32,
+    /// Width times height times frames of a moving picture.
+    pub frame_pixels: u64,
+    /// What rendering all frames of a moving picture may take of a processor's time.
+    pub animation_time: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { edge: 4096, pixels: 8_000_000, decoder_memory: 32 << 20 }
+        Self {
+            edge: 4096,
+            pixels: 8_000_000,
+            decoder_memory: 32 << 20,
+            frames: 500,
+            frame_pixels: 32_000_000,
+            animation_time: Duration::from_secs(2),
+        }
     }
+}
+
+/// The score that an encoding must reach, on the scale of SSIMULACRA2: 100 is the same, at 90 hardly anybody can tell,
+/// at 80 nobody would mind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Targets {
+    /// For photographs and drawings.
+    pub photo: f64,
+    /// For letters and icons, whose flat areas show everything.
+    pub flat: f64,
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self { photo: 80.0, flat: 90.0 }
+    }
+}
+
+impl Targets {
+    /// What is asked of a picture: an asked quality is the target itself, and 10 more for flat pictures. 100 asks for
+    /// the very pixels.
+    fn of(&self, content: Content, quality: Option<u8>) -> f64 {
+        match (content, quality.map(f64::from)) {
+            (Content::Letter, None) => self.flat,
+            (Content::Letter, Some(quality)) => (quality + 10.0).min(100.0),
+            (_, None) => self.photo,
+            (_, Some(quality)) => quality,
+        }
+    }
+}
+
+/// An encoding that was tried, for people to compare.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// How it was made, in words.
+    pub name: String,
+    /// Its format.
+    pub format: Format,
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Its score; `None` where that was of no interest: it is longer than something that reaches the target, or the
+    /// picture is too large.
+    pub score: Option<f64>,
+    /// How long it took to encode and to score.
+    pub took: Duration,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is the first answer, sent until the improvement is there.
+    First,
+    /// It is the improvement.
+    Improved,
+    /// The first answer, of which there is no improvement.
+    FirstAndLast,
+    /// It is not sent.
+    Passed,
 }
 
 /// Why bytes did not become pixels.
@@ -47,6 +126,17 @@ pub enum DecodeError {
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[error("does not encode: {0}")]
 pub struct EncodeError(pub String);
+
+/// Why a moving picture was not rendered, and is to be sent as it came.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum MotionError {
+    /// A frame did not become pixels, or all of them are too much.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The frames did not become a file.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
 
 /// A decoded picture: the first frame, upright, 8 bits a channel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,8 +191,69 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
 /// When the encoder refuses.
 pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
     let (format, bytes) = encode::encode(&resized.raster, recipe)?;
-    if recipe.source_may_serve && bytes.len() >= source_len {
+    Ok(variant(format, bytes, recipe, source_len))
+}
+
+/// The better answer, for some hundred times the work of [`encode`]: the smallest candidate that reaches the target, or
+/// the source when that is smaller and may serve. `None` when `go_on`, which is asked between candidates, said no. A
+/// picture of which more than 2^16 pixels would be compared (see `score`) keeps its first answer.
+///
+/// # Errors
+/// When an encoder refuses.
+pub fn improve(
+    resized: &Pixels,
+    recipe: &Recipe,
+    targets: &Targets,
+    source_len: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Variant>, EncodeError> {
+    let tries = search::search(&resized.raster, recipe, targets, go_on)?;
+    Ok(tries.map(|mut tries| {
+        let best = tries.all.swap_remove(tries.best);
+        variant(best.format, best.file, recipe, source_len)
+    }))
+}
+
+/// Everything that [`improve`] tries, in its order.
+///
+/// # Errors
+/// When an encoder refuses.
+pub fn candidates(resized: &Pixels, recipe: &Recipe, targets: &Targets) -> Result<Vec<Candidate>, EncodeError> {
+    let tries = search::search(&resized.raster, recipe, targets, &|| true)?.expect("nobody cancels");
+    let best = tries.best;
+    let candidate = |(place, tried): (usize, Try)| Candidate {
+        name: tried.made.describe(),
+        format: tried.format,
+        bytes: tried.file,
+        score: tried.score,
+        took: tried.took,
+        fate: match (tried.made == Made::First, place == best) {
+            (true, true) => Fate::FirstAndLast,
+            (true, false) => Fate::First,
+            (false, true) => Fate::Improved,
+            (false, false) => Fate::Passed,
+        },
+    };
+    Ok(tries.all.into_iter().enumerate().map(candidate).collect())
+}
+
+fn variant(format: Format, file: Vec<u8>, recipe: &Recipe, source_len: usize) -> Variant {
+    if recipe.source_may_serve && file.len() >= source_len {
+        return Variant::SourceIsBest;
+    }
+    Variant::Encoded(Arc::new(Encoded::new(file, format)))
+}
+
+/// Renders every frame of a moving picture, from its file to one animated WebP. The frames keep their times but for what
+/// no browser keeps to: a tenth of a second stands for 10 ms and less.
+///
+/// # Errors
+/// When a frame does not decode or encode, or the whole is over a limit: [`Limits::frames`], [`Limits::frame_pixels`]
+/// and [`Limits::animation_time`] count here beside those of a single picture.
+pub fn animate(source: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Variant, MotionError> {
+    let bytes = motion::animate(source, recipe, limits)?;
+    if recipe.source_may_serve && bytes.len() >= source.len() {
         return Ok(Variant::SourceIsBest);
     }
-    Ok(Variant::Encoded(Arc::new(Encoded::new(bytes, format))))
+    Ok(Variant::Encoded(Arc::new(Encoded::new(bytes, Format::Webp))))
 }

@@ -184,6 +184,24 @@ words! {
         Decode = "decode",
         /// Pixels to a file.
         ResizeEncode = "resize_encode",
+        /// All frames of a moving picture, decoded, resized and encoded.
+        Animate = "animate",
+    }
+}
+
+words! {
+    /// What came of the attempt to improve a variant.
+    Improvement {
+        /// A better encoding took its place.
+        Replaced = "replaced",
+        /// It is the best already.
+        Kept = "kept",
+        /// What it was made of is no longer in memory.
+        SourceGone = "source_gone",
+        /// It was no longer in memory when the better one was found.
+        VariantGone = "variant_gone",
+        /// A codec refused.
+        Failed = "failed",
     }
 }
 
@@ -286,7 +304,7 @@ words! {
 }
 
 impl Word for crate::variant::Format {
-    const ALL: &'static [Self] = &[Self::Webp, Self::Png, Self::Jpeg];
+    const ALL: &'static [Self] = &[Self::Avif, Self::Webp, Self::Png, Self::Jpeg];
 
     fn word(self) -> &'static str {
         self.name()

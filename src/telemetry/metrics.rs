@@ -5,8 +5,8 @@
 
 use super::histogram::DurationHistogram;
 use super::labels::{
-    CacheName, ChangeOutcome, Ended, Fault, Heard, LessonOutcome, Outcome, ProofKind, Reason, Route, Stage,
-    StatusClass, UpstreamKind,
+    CacheName, ChangeOutcome, Ended, Fault, Heard, Improvement, LessonOutcome, Outcome, ProofKind, Reason, Route,
+    Stage, StatusClass, UpstreamKind,
 };
 use super::series::{Build, Per, PerPair};
 use crate::identity::PictureKind;
@@ -47,7 +47,7 @@ pub struct CacheLevel {
     pub entries: u64,
 }
 
-/// How full the caches are.
+/// How full the caches are, and the queue before the improver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheLevels {
     /// Upstream's bytes.
@@ -56,6 +56,8 @@ pub struct CacheLevels {
     pub variants: CacheLevel,
     /// Decoded pictures.
     pub pixels: CacheLevel,
+    /// Variants that wait to be improved.
+    pub waiting_for_improvement: u64,
 }
 
 /// Counts everything. Built once and shared; there is no global registry.
@@ -71,6 +73,9 @@ pub struct Telemetry {
     original_bytes: Counter,
     render_duration: Per<Stage, DurationHistogram>,
     renders: Per<Format, Counter>,
+    improvements: Per<Improvement, Counter>,
+    improvement_saved_bytes: Counter,
+    improvements_waiting: Level,
     upstream_duration: Per<UpstreamKind, DurationHistogram>,
     upstream_answers: PerPair<UpstreamKind, StatusClass, Counter>,
     refusals: Per<Reason, Counter>,
@@ -116,6 +121,13 @@ impl Telemetry {
             ),
             render_duration: build.per("render_duration", "Stages of a render", "stage", Some(Unit::Seconds)),
             renders: build.per("renders", "Variants encoded", "format", None),
+            improvements: build.per("improvements", "Variants encoded anew in idle time", "outcome", None),
+            improvement_saved_bytes: build.one(
+                "improvement_saved",
+                "Bytes by which improved variants are smaller than what they took the place of",
+                Some(Unit::Bytes),
+            ),
+            improvements_waiting: build.one("improvements_waiting", "Variants to be encoded anew", None),
             upstream_duration: build.per(
                 "upstream_duration",
                 "From a request sent upstream to the head of its answer",
@@ -171,6 +183,16 @@ impl Telemetry {
     /// A variant was encoded.
     pub fn rendered(&self, format: Format) {
         self.renders.at(format).inc();
+    }
+
+    /// A variant was encoded anew in idle time.
+    pub fn improved(&self, outcome: Improvement) {
+        self.improvements.at(outcome).inc();
+    }
+
+    /// A variant that took another's place is so many bytes smaller.
+    pub fn improvement_saved(&self, bytes: u64) {
+        self.improvement_saved_bytes.inc_by(bytes);
     }
 
     /// The head of upstream's answer arrived.
@@ -265,6 +287,7 @@ impl Telemetry {
             self.cache_weight.at(cache).set(level.weight);
             self.cache_entries.at(cache).set(level.entries);
         }
+        self.improvements_waiting.set(levels.waiting_for_improvement);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a String takes every write");
         text
@@ -317,6 +340,8 @@ mod tests {
         telemetry.original_bytes(9_000);
         telemetry.render_stage(Stage::Decode, Duration::from_micros(400));
         telemetry.rendered(Format::Jpeg);
+        telemetry.improved(Improvement::Replaced);
+        telemetry.improvement_saved(120);
         telemetry.upstream_answered(UpstreamKind::Picture, StatusCode::NOT_MODIFIED, Duration::from_millis(2));
         telemetry.refused(Reason::Loop);
         telemetry.fault(Fault::BrokenPicture);
@@ -350,6 +375,8 @@ mod tests {
             "original_bytes_total 9000",
             r#"render_duration_seconds_count{stage="decode"} 1"#,
             r#"renders_total{format="jpeg"} 1"#,
+            r#"improvements_total{outcome="replaced"} 1"#,
+            "improvement_saved_bytes_total 120",
             r#"upstream_duration_seconds_count{kind="picture"} 1"#,
             r#"upstream_answers_total{kind="picture",status_class="3xx"} 1"#,
             r#"refusals_total{reason="loop"} 1"#,

@@ -8,8 +8,8 @@ mod metrics;
 mod series;
 
 pub use labels::{
-    CacheName, ChangeOutcome, Ended, Fault, Heard, LessonOutcome, Outcome, ProofKind, Reason, Route, Stage,
-    StatusClass, UpstreamKind,
+    CacheName, ChangeOutcome, Ended, Fault, Heard, Improvement, LessonOutcome, Outcome, ProofKind, Reason, Route,
+    Stage, StatusClass, UpstreamKind,
 };
 pub use log_writer::LogGuard;
 pub use logs::{LogError, LogFormat, LogLevel, LogSettings, RequestLine, init_logs, log_request};

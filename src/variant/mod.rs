@@ -1,5 +1,6 @@
 //! Variants: what a source image may be turned into, and the key that names the result. Sync and pure.
 
+pub mod hints;
 pub mod negotiation;
 mod parameters;
 pub mod query;
@@ -11,10 +12,13 @@ pub mod validators;
 use crate::source::ContentHash;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// A format that we encode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Format {
+    /// AVIF, lossy.
+    Avif,
     /// WebP, lossy or lossless, whichever suits the picture.
     Webp,
     /// PNG.
@@ -28,6 +32,7 @@ impl Format {
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {
+            Self::Avif => "image/avif",
             Self::Webp => "image/webp",
             Self::Png => "image/png",
             Self::Jpeg => "image/jpeg",
@@ -38,6 +43,7 @@ impl Format {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Avif => "avif",
             Self::Webp => "webp",
             Self::Png => "png",
             Self::Jpeg => "jpeg",
@@ -49,12 +55,17 @@ impl Format {
 /// reduced to a few values before any key is made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Offer {
+    /// The client named AVIF and WebP, and the picture is of a kind and size that AVIF suits: AVIF, WebP, PNG or the
+    /// source, whichever is smallest.
+    Avif,
     /// The client named WebP: WebP, PNG or the source, whichever is smallest.
     Webp,
     /// The client named nothing that helps: PNG, JPEG (only without alpha) or the source, whichever is smallest.
     Basic,
     /// `format=` named one.
     Only(Format),
+    /// All frames of a moving source, as animated WebP, or the source, whichever is smaller.
+    Moving,
 }
 
 /// The size and shape of a variant, resolved against its source: never larger than it.
@@ -92,7 +103,8 @@ pub struct Recipe {
     pub geometry: Geometry,
     /// The formats to choose from.
     pub offer: Offer,
-    /// The encoder's quality, 5 to 100 in steps of 5; `None` leaves it to the configured target.
+    /// The score that is aimed at on the scale of SSIMULACRA2, 5 to 100 in steps of 5; `None` leaves it to the configured
+    /// target.
     pub quality: Option<u8>,
     /// What transparency is flattened on where the format has none. White unless that matters and was asked for.
     pub background: [u8; 3],
@@ -128,7 +140,7 @@ pub enum Variant {
 }
 
 /// An encoded picture.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Encoded {
     /// The file.
     pub bytes: Bytes,
@@ -137,7 +149,17 @@ pub struct Encoded {
     /// Its strong entity tag, quotes included: it names the bytes, so equal tags are equal bytes on every replica and
     /// after every restart (RFC 9110 section 8.8.3).
     pub etag: Bytes,
+    /// How often it was asked for again.
+    pub popularity: Popularity,
 }
+
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.bytes, self.format) == (&other.bytes, other.format)
+    }
+}
+
+impl Eq for Encoded {}
 
 impl Encoded {
     /// Names the bytes of `file`.
@@ -149,6 +171,37 @@ impl Encoded {
         file.extend_from_slice(name.as_bytes());
         let mut bytes = Bytes::from(file);
         let etag = bytes.split_off(len);
-        Self { bytes, format, etag }
+        Self { bytes, format, etag, popularity: Popularity::default() }
+    }
+}
+
+/// How often a variant was asked for again, as long as that is of interest.
+#[derive(Debug, Default)]
+pub struct Popularity {
+    times: AtomicU32,
+    is_settled: AtomicBool,
+}
+
+impl Popularity {
+    /// It was asked for once more; how often by now, unless nobody wants to know. Two at once may count as one: a hit is to
+    /// cost next to nothing, and the number is never shown.
+    pub fn once_more(&self) -> Option<u32> {
+        if self.is_settled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let times = self.times().saturating_add(1);
+        self.times.store(times, Ordering::Relaxed);
+        Some(times)
+    }
+
+    /// How often it was asked for again.
+    #[must_use]
+    pub fn times(&self) -> u32 {
+        self.times.load(Ordering::Relaxed)
+    }
+
+    /// It stays as it is: counting ends.
+    pub fn settle(&self) {
+        self.is_settled.store(true, Ordering::Relaxed);
     }
 }

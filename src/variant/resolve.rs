@@ -6,33 +6,62 @@ use super::transform::{Edges, Fit, Transform, WHITE};
 use super::{Format, Geometry, Offer, Plan, Recipe};
 use crate::source::{SourceFormat, SourceInfo};
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
+
+/// The pixels at which a picture may be smaller as AVIF, within a time that can be spent: below, its headers outweigh what
+/// it saves; above, one takes seconds. Nor does it pay with alpha, which takes a second picture.
+const AVIF_PAYS: RangeInclusive<u64> = 96 * 96..=256 * 256;
 
 impl Transform {
     /// What to send of `source` to a client to which `offer` may be made.
     ///
-    /// An animated source is stilled when anything was asked of it and left alone when nothing was; with
-    /// `format=original` a source is left alone unless its size or quality has to change.
+    /// With `format=original` a source is left alone unless its size or quality has to change.
     #[must_use]
     pub fn plan(&self, offer: OfferKind, source: &SourceInfo) -> Plan {
         let geometry = geometry(self.edges, source);
+        let changes = geometry != Geometry::Keep || self.quality.is_some();
         let stilled = source.animated && self.animated == Some(false);
-        let untouched = match offer {
-            OfferKind::Original => geometry == Geometry::Keep && self.quality.is_none() && !stilled,
-            OfferKind::Webp | OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Only(_) => {
-                source.animated && self.is_identity()
+        if offer == OfferKind::Original && !changes && !stilled {
+            return Plan::Untouched;
+        }
+        if source.animated && self.animated == Some(true) {
+            return self.plan_moving(geometry, offer, source);
+        }
+        Plan::Render(self.recipe(geometry, offer, source))
+    }
+
+    /// Frames are only ever encoded as WebP. Whom that does not suit gets the source as it is, whatever size was asked for,
+    /// or the first frame where the source would not be shown either.
+    fn plan_moving(&self, geometry: Geometry, kind: OfferKind, source: &SourceInfo) -> Plan {
+        let is_webp = source.format == SourceFormat::Webp;
+        let source_suits = match kind {
+            OfferKind::Avif | OfferKind::Webp => true,
+            OfferKind::Only(Format::Webp) => is_webp,
+            OfferKind::Original if is_webp => true,
+            OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Original if !is_webp => return Plan::Untouched,
+            OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Original | OfferKind::Only(_) => {
+                return Plan::Render(self.recipe(geometry, kind, source));
             }
         };
-        if untouched { Plan::Untouched } else { Plan::Render(self.recipe(geometry, offer, source)) }
+        Plan::Render(Recipe {
+            geometry,
+            offer: Offer::Moving,
+            quality: self.quality,
+            background: WHITE,
+            source_may_serve: source_suits && keeps_aspect(geometry, source),
+        })
     }
 
     fn recipe(&self, geometry: Geometry, kind: OfferKind, source: &SourceInfo) -> Recipe {
+        let transparent = source.has_alpha || matches!(geometry, Geometry::Pad { .. });
         let offer = match kind {
-            OfferKind::Webp => Offer::Webp,
+            OfferKind::Avif if !transparent && AVIF_PAYS.contains(&pixels(geometry, source)) => Offer::Avif,
+            OfferKind::Only(Format::Avif) if pixels(geometry, source) > *AVIF_PAYS.end() => Offer::Webp,
+            OfferKind::Avif | OfferKind::Webp => Offer::Webp,
             OfferKind::Basic => Offer::Basic,
             OfferKind::Only(format) | OfferKind::Alone(format) => Offer::Only(format),
             OfferKind::Original => Offer::Only(own_format(source.format)),
         };
-        let transparent = source.has_alpha || matches!(geometry, Geometry::Pad { .. });
         let flattened = transparent && offer == Offer::Only(Format::Jpeg);
         Recipe {
             geometry,
@@ -42,6 +71,17 @@ impl Transform {
             source_may_serve: shows_the_source(kind, source) && keeps_aspect(geometry, source),
         }
     }
+}
+
+/// The pixels of `geometry`.
+fn pixels(geometry: Geometry, source: &SourceInfo) -> u64 {
+    let (width, height) = match geometry {
+        Geometry::Keep => (source.width, source.height),
+        Geometry::Scale { width, height } | Geometry::Crop { width, height } | Geometry::Pad { width, height } => {
+            (width, height)
+        }
+    };
+    u64::from(width) * u64::from(height)
 }
 
 /// The format that stands for the source's own; nobody needs a GIF of one frame.
@@ -57,7 +97,7 @@ const fn own_format(format: SourceFormat) -> Format {
 /// kept to.
 fn shows_the_source(kind: OfferKind, source: &SourceInfo) -> bool {
     let known = match kind {
-        OfferKind::Webp | OfferKind::Original => true,
+        OfferKind::Avif | OfferKind::Webp | OfferKind::Original => true,
         OfferKind::Basic | OfferKind::Alone(_) => source.format != SourceFormat::Webp,
         OfferKind::Only(format) => source.format != SourceFormat::Gif && own_format(source.format) == format,
     };
@@ -245,17 +285,55 @@ mod tests {
     }
 
     #[test]
-    fn an_animated_source_is_stilled_only_on_request() {
-        for query in ["", "animated=true", "dpr=2&bg=000000", "format=avif"] {
-            assert_eq!(transform(query).plan(OfferKind::Webp, &MOVING), Plan::Untouched, "{query}");
+    fn an_animated_source_is_stilled_unless_it_is_to_move() {
+        for query in ["", "animated=false", "size=128", "size=32", "q=80"] {
+            for offer in [OfferKind::Webp, OfferKind::Basic, OfferKind::Only(Format::Webp)] {
+                let recipe = recipe(query, offer, MOVING);
+                assert!(recipe.offer != Offer::Moving && !recipe.source_may_serve, "{query} {offer:?}");
+            }
         }
-        for query in ["animated=false", "size=128", "animated=true&size=32", "q=80"] {
-            assert!(!recipe(query, OfferKind::Webp, MOVING).source_may_serve, "{query}");
+        for (query, format) in [("f=png", Format::Png), ("f=avif", Format::Avif)] {
+            let stilled = recipe(query, OfferKind::Only(format), MOVING);
+            assert_eq!((stilled.geometry, stilled.offer), (Keep, Offer::Only(format)), "{query}");
         }
-        assert_eq!(recipe("f=png", OfferKind::Only(Format::Png), MOVING).geometry, Keep);
         assert_eq!(transform("f=original").plan(OfferKind::Original, &MOVING), Plan::Untouched);
         let stilled = recipe("f=original&animated=0", OfferKind::Original, MOVING);
         assert_eq!((stilled.geometry, stilled.offer), (Keep, Offer::Only(Format::Png)));
+    }
+
+    #[test]
+    fn what_moves_is_webp_or_the_source() {
+        let webp = SourceInfo { format: SourceFormat::Webp, ..MOVING };
+        let png = SourceInfo { format: SourceFormat::Png, ..MOVING };
+        let (jpeg, only) = (OfferKind::Alone(Format::Jpeg), OfferKind::Only(Format::Webp));
+        let small = Scale { width: 32, height: 32 };
+        let check = |query: &str, offer, source, want: Option<(Offer, Geometry, bool)>| {
+            let plan = transform(&format!("animated=1&{query}")).plan(offer, &source);
+            let got = match plan {
+                Plan::Untouched => None,
+                Plan::Render(recipe) => Some((recipe.offer, recipe.geometry, recipe.source_may_serve)),
+            };
+            assert_eq!(got, want, "{query} {offer:?} {source:?}");
+        };
+        for source in [MOVING, png, webp] {
+            check("", OfferKind::Webp, source, Some((Offer::Moving, Keep, true)));
+            check("size=32", OfferKind::Webp, source, Some((Offer::Moving, small, true)));
+            check("size=32&bg=000000", only, source, Some((Offer::Moving, small, source == webp)));
+            check("", OfferKind::Original, source, None);
+            check("f=png", OfferKind::Only(Format::Png), source, Some((Offer::Only(Format::Png), Keep, false)));
+        }
+        let cut = Some((Offer::Moving, Crop { width: 32, height: 64 }, false));
+        check("w=32&h=64", OfferKind::Webp, MOVING, cut);
+        for (query, source) in [("", MOVING), ("size=32", MOVING), ("q=50", png)] {
+            check(query, OfferKind::Basic, source, None);
+            check(query, jpeg, source, None);
+            check(query, OfferKind::Original, source, None);
+        }
+        check("", OfferKind::Basic, webp, Some((Offer::Basic, Keep, false)));
+        check("size=32", jpeg, webp, Some((Offer::Only(Format::Jpeg), small, false)));
+        check("size=32", OfferKind::Original, webp, Some((Offer::Moving, small, true)));
+        // What does not move is as if nothing had been said.
+        assert_eq!(transform("animated=1").plan(OfferKind::Webp, &STILL), transform("").plan(OfferKind::Webp, &STILL));
     }
 
     #[test]
@@ -295,9 +373,42 @@ mod tests {
             ("", OfferKind::Alone(Format::Jpeg), webp, false),
             ("f=png", OfferKind::Only(Format::Png), STILL, true),
             ("f=webp", OfferKind::Only(Format::Webp), STILL, false),
+            ("f=avif", OfferKind::Only(Format::Avif), STILL, false),
+            ("", OfferKind::Avif, webp, true),
             ("f=png", OfferKind::Only(Format::Png), SourceInfo { format: SourceFormat::Gif, ..STILL }, false),
         ] {
             assert_eq!(recipe(query, offer, source).source_may_serve, may_serve, "{query} {offer:?} {source:?}");
+        }
+    }
+
+    #[test]
+    fn avif_is_for_opaque_pictures_of_some_size() {
+        let source = SourceInfo { width: 300, height: 300, ..STILL };
+        let alpha = SourceInfo { has_alpha: true, ..source };
+        let wide = SourceInfo { width: 1000, height: 50, ..STILL };
+        let avif = OfferKind::Only(Format::Avif);
+        for (query, kind, source, offer) in [
+            ("size=96", OfferKind::Avif, source, Offer::Avif),
+            ("size=256", OfferKind::Avif, source, Offer::Avif),
+            ("", OfferKind::Avif, STILL, Offer::Avif),
+            ("", OfferKind::Avif, wide, Offer::Avif),
+            ("size=72", OfferKind::Avif, source, Offer::Webp),
+            ("w=96&h=72", OfferKind::Avif, source, Offer::Webp),
+            ("", OfferKind::Avif, source, Offer::Webp),
+            ("size=128", OfferKind::Avif, alpha, Offer::Webp),
+            ("size=128&fit=contain", OfferKind::Avif, SourceInfo { height: 200, ..source }, Offer::Webp),
+            ("size=128", OfferKind::Webp, source, Offer::Webp),
+            // Who asked for it gets it, unless it would take seconds.
+            ("size=16&format=avif", avif, source, Offer::Only(Format::Avif)),
+            ("size=128&format=avif", avif, alpha, Offer::Only(Format::Avif)),
+            ("format=avif", avif, source, Offer::Webp),
+        ] {
+            let key = recipe(query, kind, source);
+            assert_eq!(key.offer, offer, "{query} {kind:?} {source:?}");
+            // Nothing is stored twice: what becomes WebP is what a client without AVIF gets.
+            if (kind, offer) == (OfferKind::Avif, Offer::Webp) {
+                assert_eq!(key, recipe(query, OfferKind::Webp, source), "{query}");
+            }
         }
     }
 

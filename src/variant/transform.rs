@@ -3,7 +3,9 @@
 pub use super::parameters::{PARAMETERS, Parameter, Setting, Values};
 pub use super::sizes::{Sizes, SizesError};
 
+use super::hints::Hints;
 use super::query::pairs;
+use crate::identity::PictureKind;
 
 /// The longest raw query that is looked at, in bytes. Upstream refuses a target over 2048 bytes itself
 /// (`ServiceSettings.MaximumURLLength`).
@@ -70,7 +72,7 @@ pub enum RequestedFormat {
     /// Negotiated by `Accept`.
     #[default]
     Auto,
-    /// AVIF, which is not made yet: negotiated like `Auto`.
+    /// AVIF; where none may be made, negotiated like `Auto`.
     Avif,
     /// WebP.
     Webp,
@@ -128,6 +130,14 @@ impl Transform {
     /// When a value of ours cannot be understood, contradicts another, or the query exceeds [`LONGEST_QUERY`] or
     /// [`MOST_PAIRS`].
     pub fn parse(raw: &str, sizes: &Sizes) -> Result<Parsed, QueryError> {
+        Self::parse_hinted(raw, sizes, &Hints::default())
+    }
+
+    /// [`Transform::parse`], where what the query does not say is taken from `hints`.
+    ///
+    /// # Errors
+    /// Those of [`Transform::parse`].
+    pub fn parse_hinted(raw: &str, sizes: &Sizes, hints: &Hints) -> Result<Parsed, QueryError> {
         if raw.len() > LONGEST_QUERY {
             return Err(QueryError::TooLong);
         }
@@ -144,17 +154,16 @@ impl Transform {
                 stamp = newer(stamp, plain_decimal(&pair.value()));
             }
         }
-        Ok(Parsed { transform: asked.resolve(sizes), stamp })
+        Ok(Parsed { transform: asked.resolve(sizes, hints), stamp })
     }
 
-    /// Whether nothing was asked of the pixels, the format or the encoding: every stock client. What cannot matter by
-    /// itself (`dpr`, `fit`, `background`, `animated=true`) asks nothing.
+    /// Settles what depends on what is shown: emoji move where the query does not say otherwise.
     #[must_use]
-    pub fn is_identity(&self) -> bool {
-        self.edges == Edges::Source
-            && matches!(self.format, RequestedFormat::Auto | RequestedFormat::Avif)
-            && self.quality.is_none()
-            && self.animated != Some(false)
+    pub fn of(mut self, kind: PictureKind) -> Self {
+        if kind == PictureKind::Emoji {
+            self.animated.get_or_insert(true);
+        }
+        self
     }
 
     /// What `format=` asks for, which negotiation turns into an offer.
@@ -196,8 +205,9 @@ impl Asked {
         agrees.then_some(()).ok_or(QueryError::Repeated { parameter })
     }
 
-    fn resolve(&self, sizes: &Sizes) -> Transform {
-        let dpr = self.dpr.unwrap_or(1000);
+    fn resolve(&self, sizes: &Sizes, hints: &Hints) -> Transform {
+        let dpr = self.dpr.or(hints.ratio()).unwrap_or(1000);
+        let quality = self.quality.or(hints.quality());
         let pixels = |css: u32| sizes.round_up((css * dpr).div_ceil(1000));
         let fit = self.fit.unwrap_or_default();
         let edges = match (self.width.map(pixels), self.height.map(pixels), self.size.map(pixels)) {
@@ -205,12 +215,13 @@ impl Asked {
             (Some(width), None, _) => Edges::Width(width),
             (None, Some(height), _) => Edges::Height(height),
             (None, None, Some(edge)) => Edges::Box { width: edge, height: edge, fit },
-            (None, None, None) => Edges::Source,
+            // Pixels already, and not of CSS.
+            (None, None, None) => hints.width().map_or(Edges::Source, |width| Edges::Width(sizes.round_up(width))),
         };
         Transform {
             edges,
             format: self.format.unwrap_or_default(),
-            quality: self.quality.map(|quality| u8::try_from(quality).expect("the table ends quality at 100")),
+            quality: quality.map(|quality| u8::try_from(quality).expect("the table ends quality at 100")),
             animated: self.animated,
             background: self.background.unwrap_or(WHITE),
         }
@@ -287,6 +298,29 @@ pub(super) mod tests {
     fn check_refused(query: &str, id: &str, message: &str) {
         let error = Transform::parse(query, &Sizes::default()).expect_err(query);
         assert_eq!((error.id(), error.to_string().as_str()), (id, message), "{query}");
+    }
+
+    #[test]
+    fn hints_fill_in_what_the_query_leaves_open() {
+        for (fields, query, same) in [
+            (&[("dpr", "2")][..], "size=32", "size=64"),
+            (&[("dpr", "2")], "size=32&dpr=1", "size=32"),
+            (&[("dpr", "2")], "", ""),
+            (&[("width", "60")], "", "width=64"),
+            (&[("width", "60"), ("dpr", "2")], "", "width=64"),
+            (&[("width", "60")], "size=24", "size=24"),
+            (&[("width", "60")], "height=24", "height=24"),
+            (&[("save-data", "on")], "size=24", "size=24&quality=70"),
+            (&[("save-data", "on"), ("dpr", "3")], "size=24&q=90", "size=24&quality=90"),
+            (&[("save-data", "on"), ("dpr", "3")], "size=24&dpr=2", "size=48&quality=70"),
+        ] {
+            let mut hints = Hints::default();
+            for (name, value) in fields {
+                hints.take(name, value.as_bytes());
+            }
+            let hinted = Transform::parse_hinted(query, &Sizes::default(), &hints).expect("understood").transform;
+            assert_eq!(hinted, transform(same), "{fields:?} {query}");
+        }
     }
 
     #[test]
@@ -422,12 +456,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn identity_asks_nothing() {
-        for query in ["", "_=5", "dpr=2", "fit=fill", "bg=000000", "animated=true", "format=auto", "f=avif", "SIZE=5"] {
-            assert!(transform(query).is_identity(), "{query}");
-        }
-        for query in ["size=256", "w=1", "h=1", "q=80", "animated=false", "f=webp", "f=original"] {
-            assert!(!transform(query).is_identity(), "{query}");
+    fn emoji_move_unless_they_are_asked_not_to() {
+        for (query, kind, animated) in [
+            ("size=32", PictureKind::Emoji, Some(true)),
+            ("animated=1", PictureKind::Emoji, Some(true)),
+            ("animated=0", PictureKind::Emoji, Some(false)),
+            ("size=32", PictureKind::User, None),
+            ("animated=1", PictureKind::Team, Some(true)),
+            ("animated=0", PictureKind::Default, Some(false)),
+        ] {
+            assert_eq!(transform(query).of(kind).animated, animated, "{query} {kind:?}");
         }
     }
 

@@ -4,6 +4,7 @@ use super::{Front, WebError};
 use crate::avatar::Wish;
 use crate::caller::Credentials;
 use crate::identity::{PictureId, PictureKind};
+use crate::variant::hints::Hints;
 use crate::variant::negotiation::{Negotiated, negotiate};
 use crate::variant::query::names_parameter;
 use crate::variant::transform::Transform;
@@ -27,6 +28,7 @@ pub(super) struct Ask<'a> {
     /// There is something about the connection, the body or the way here that only the long way deals with.
     takes_long_way: bool,
     came_through_another: bool,
+    hints: Hints,
 }
 
 /// The directives of the request's `Cache-Control` that we heed (RFC 9111 section 5.2.1).
@@ -89,6 +91,7 @@ impl<'a> Ask<'a> {
                     ask.came_through_another = true;
                 }
                 "transfer-encoding" | "upgrade" | "expect" | "cdn-loop" => ask.takes_long_way = true,
+                "sec-ch-dpr" | "dpr" | "sec-ch-width" | "width" | "save-data" => ask.hints.take(name, value),
                 _ => ask.credentials.take(name, value),
             }
         }
@@ -148,7 +151,8 @@ impl<'a> Ask<'a> {
         query: &str,
     ) -> Result<Wanted, WebError> {
         let settings = &front.settings;
-        let parsed = Transform::parse(query, &settings.sizes)?;
+        let hints = if settings.client_hints { self.hints } else { Hints::default() };
+        let parsed = Transform::parse_hinted(query, &settings.sizes, &hints)?;
         let accept = self.accept.iter().copied();
         let negotiated = negotiate(parsed.transform.format(), accept, self.user_agent, &settings.negotiation);
         let host = front.upstream.host_of(self.host);
@@ -158,7 +162,7 @@ impl<'a> Ask<'a> {
             must_ask: self.must_ask(),
             max_age: self.directives.max_age,
             stamp: parsed.stamp,
-            transform: parsed.transform,
+            transform: parsed.transform.of(kind),
             offer: negotiated.offer,
         };
         Ok(Wanted { wish, negotiated })

@@ -66,6 +66,8 @@ pub struct Settings {
     pub sizes: Sizes,
     /// The formats that are negotiated.
     pub negotiation: negotiation::Settings,
+    /// Heed what clients say of their screens and their lines.
+    pub client_hints: bool,
     /// Learn grants from what passes through.
     pub learn: bool,
     /// Listen for changes in `WebSocket`s that pass through.

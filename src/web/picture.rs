@@ -11,6 +11,7 @@ use crate::identity::{ObjectId, PictureKind};
 use crate::source::Validator;
 use crate::telemetry::Outcome;
 use crate::upstream::{Answer, PictureRequest, headers};
+use crate::variant::hints;
 use crate::variant::negotiation::Negotiated;
 use crate::variant::query::forwarded_query;
 use crate::variant::validators::{names_etag, names_validator};
@@ -22,6 +23,7 @@ use actix_web::http::header::{self as actix_header, HeaderValue as ActixValue};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode as UpstreamStatus};
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Instant;
 
@@ -229,15 +231,9 @@ impl PictureAnswer<'_, '_> {
 
     /// What upstream varies on, and what we looked at.
     fn vary(&self) -> Option<ActixValue> {
-        let looked_at = match (self.negotiated.vary_accept, self.negotiated.vary_user_agent) {
-            (true, true) => Some("Accept, User-Agent"),
-            (true, false) => Some("Accept"),
-            (false, true) => Some("User-Agent"),
-            (false, false) => None,
-        };
         let upstreams = self.picture.vary.as_ref().unwrap_or(&self.picture.record.vary);
-        match looked_at {
-            Some(names) if upstreams.is_empty() => Some(ActixValue::from_static(names)),
+        match self.looked_at() {
+            Some(Cow::Borrowed(names)) if upstreams.is_empty() => Some(ActixValue::from_static(names)),
             None => (!upstreams.is_empty()).then(|| wire::shared(upstreams.clone())),
             Some(names) => {
                 let is_upstreams = |name: &&str| {
@@ -245,11 +241,26 @@ impl PictureAnswer<'_, '_> {
                         .split(|byte| *byte == b',')
                         .any(|each| each.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
                 };
-                let own = names.split(", ").filter(|name| !is_upstreams(name)).map(|name| format!(", {name}"));
-                let joined =
-                    std::iter::once(String::from_utf8_lossy(upstreams).into_owned()).chain(own).collect::<String>();
-                Some(wire::shared(joined.into()))
+                let first = String::from_utf8_lossy(upstreams).into_owned();
+                let own = names.split(", ").filter(|name| !is_upstreams(name)).map(str::to_owned);
+                let all = Some(first).filter(|first| !first.is_empty()).into_iter().chain(own).collect::<Vec<_>>();
+                Some(wire::shared(all.join(", ").into()))
             }
+        }
+    }
+
+    /// The names of the fields that we looked at.
+    fn looked_at(&self) -> Option<Cow<'static, str>> {
+        let negotiated = match (self.negotiated.vary_accept, self.negotiated.vary_user_agent) {
+            (true, true) => Some("Accept, User-Agent"),
+            (true, false) => Some("Accept"),
+            (false, true) => Some("User-Agent"),
+            (false, false) => None,
+        };
+        match negotiated {
+            Some(names) if self.front.settings.client_hints => Some(format!("{names}, {}", hints::FIELDS).into()),
+            None if self.front.settings.client_hints => Some(hints::FIELDS.into()),
+            names => names.map(Cow::Borrowed),
         }
     }
 

@@ -34,7 +34,8 @@ async fn the_format_is_negotiated_and_vary_says_so() {
         ("size=32", "image/webp;q=0, */*", browser, "image/png", Some("Accept")),
         ("size=32", "*/*", mobile, "image/webp", Some("Accept, User-Agent")),
         ("size=32", "image/png", mobile, "image/png", Some("Accept")),
-        ("size=32&format=avif", WEBP, browser, "image/webp", Some("Accept")),
+        ("size=96", WEBP, browser, "image/webp", Some("Accept")),
+        ("size=32&format=avif", WEBP, browser, "image/avif", None),
         ("size=32&format=webp", "*/*", mobile, "image/webp", None),
         ("size=32&format=jpeg", WEBP, browser, "image/jpeg", None),
         ("format=original", WEBP, browser, "image/png", None),
@@ -49,6 +50,36 @@ async fn the_format_is_negotiated_and_vary_says_so() {
         let again = proxy.send(&request.header("If-None-Match", etag(&got))).await;
         assert_eq!((again.status, again.header("vary")), (304, vary), "{query} {accept} {agent:?}");
     }
+}
+
+#[actix_web::test]
+async fn client_hints_are_heeded_where_they_are_switched_on_and_vary_says_so() {
+    const HINTS: &str = "Sec-CH-DPR, DPR, Sec-CH-Width, Width, Save-Data";
+    let upstream = photo_upstream().await;
+    let (off, on) =
+        (Proxy::before(upstream.address), Proxy::with(upstream.address, |config| config.pictures.client_hints = true));
+    let plain = Request::picture("size=16").accept(WEBP);
+    let twice = off.send(&Request::picture("size=32").accept(WEBP)).await;
+    let once = off.send(&plain).await;
+    assert_ne!(once.body, twice.body);
+    for (field, value, like) in
+        [("Sec-CH-DPR", "2", &twice), ("DPR", "1.75", &twice), ("DPR", "inf", &once), ("Sec-CH-Width", "32", &once)]
+    {
+        let request = plain.clone().header(field, value);
+        let (ignored, heeded) = (off.send(&request).await, on.send(&request).await);
+        assert_eq!((&ignored.body, ignored.header("vary")), (&once.body, Some("Accept")), "{field}: {value}");
+        assert_eq!(heeded.body, like.body, "{field}: {value}");
+        assert_eq!(heeded.header("vary"), Some(&*format!("Accept, {HINTS}")), "{field}: {value}");
+        let again = on.send(&request.header("If-None-Match", etag(&heeded))).await;
+        assert_eq!((again.status, again.header("vary")), (304, heeded.header("vary")), "{field}: {value}");
+    }
+    let named = on.send(&Request::picture("size=16&format=webp").header("DPR", "1")).await;
+    assert_eq!(named.header("vary"), Some(HINTS));
+    let width = on.send(&Request::picture("").accept(WEBP).header("Sec-CH-Width", "30")).await;
+    assert_eq!(width.body, twice.body);
+    let saving = on.send(&Request::picture("size=32").accept(WEBP).header("Save-Data", "on")).await;
+    let coarse = off.send(&Request::picture("size=32&quality=70").accept(WEBP)).await;
+    assert_eq!(saving.body, coarse.body);
 }
 
 #[actix_web::test]
@@ -297,16 +328,18 @@ async fn every_format_is_read_and_no_variant_is_longer_than_its_source() {
 }
 
 #[actix_web::test]
-async fn a_moving_picture_is_stilled_only_when_something_is_asked_of_it() {
+async fn a_moving_picture_is_shown_by_its_first_frame_unless_it_is_to_move() {
     let moving = moving_gif(&[solid(RED), solid(BLUE)]);
     let upstream = Upstream::showing("1", moving.clone()).await;
     let proxy = Proxy::before(upstream.address);
 
-    let untouched = proxy.send(&Request::picture("").accept(WEBP)).await;
-    assert_eq!((untouched.header("content-type"), &untouched.body[..]), (Some("image/gif"), &moving[..]));
-    let stilled = proxy.send(&Request::picture("size=32").accept(WEBP)).await;
-    assert_eq!((stilled.header("content-type"), stilled.dimensions()), (Some("image/webp"), (32, 32)));
-    assert!(stilled.looks(RED), "the first frame");
+    for (query, edge) in [("", 128), ("size=32", 32), ("size=32&animated=0", 32)] {
+        let stilled = proxy.send(&Request::picture(query).accept(WEBP)).await;
+        assert_eq!((stilled.header("content-type"), stilled.dimensions()), (Some("image/webp"), (edge, edge)));
+        assert!(stilled.looks(RED), "{query}");
+    }
+    let original = proxy.send(&Request::picture("format=original").accept(WEBP)).await;
+    assert_eq!((original.header("content-type"), &original.body[..]), (Some("image/gif"), &moving[..]));
 }
 
 #[actix_web::test]

@@ -65,7 +65,7 @@ async fn f38_a_tunnel_over_tls_carries_both_ways_and_each_side_may_end_first() {
     .await;
     let folder = Folder::new();
     let proxy = Proxy::with(upstream.address, encrypted(&folder, FIRST));
-    let mut stream = connect(proxy.address, &[]).await;
+    let mut stream = connect(proxy.address, &["http/1.1"]).await;
     stream.write_all(&handshake().bytes("chat.example")).await.expect("taken");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

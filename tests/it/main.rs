@@ -39,6 +39,7 @@ mod listener_tls;
 mod listening;
 mod matrix;
 mod model;
+mod motion;
 mod outage;
 mod own_errors;
 mod passthrough;

@@ -54,6 +54,8 @@ impl Proxy {
         // Strict, and as generous as it gets, unless the test says otherwise.
         config.grants.ttl = Duration::ZERO;
         config.limits.caller_misses = None;
+        // So that what a picture is sent as does not depend on how often it was asked for.
+        config.improve.enabled = false;
         configure(&mut config);
         let bound = Bound::bind(config, Arc::new(Telemetry::new())).expect("the proxy binds");
         let address = bound.address().expect("bound");

@@ -7,34 +7,40 @@ use image::codecs::gif::GifDecoder;
 use image::metadata::Orientation;
 use std::io::Cursor;
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, DecodeError> {
     let outline = outline(bytes)?;
     admit(outline.width, outline.height, 4, limits)?;
     Ok(Decoded {
         raster: pixels(&bytes[..outline.end], limits)?,
         animated: outline.frames > 1,
         orientation: Orientation::NoTransforms,
+        profile: None,
     })
 }
 
 /// What the blocks say without being decompressed.
-struct Outline {
-    width: u32,
-    height: u32,
-    frames: u32,
+pub(in crate::render) struct Outline {
+    pub(in crate::render) width: u32,
+    pub(in crate::render) height: u32,
+    pub(in crate::render) frames: u32,
+    /// How often an animation is played, 0 for without end.
+    pub(in crate::render) plays: u16,
     /// Where the picture ends.
-    end: usize,
+    pub(in crate::render) end: usize,
 }
 
-fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
+pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
     let mut walk = Walk { bytes, at: b"GIF89a".len() };
     let [w0, w1, h0, h1, packed, _background, _aspect] = walk.array()?;
     walk.take(colour_table(packed))?;
-    let mut frames = 0;
+    let (mut frames, mut plays) = (0, 1);
     loop {
         match walk.byte()? {
             0x21 => {
-                let _label = walk.byte()?;
+                let label = walk.byte()?;
+                if label == 0xff {
+                    plays = repetition(&walk.bytes[walk.at..]).map_or(plays, plays_of);
+                }
                 sub_blocks(&mut walk)?;
             }
             0x2c => {
@@ -46,12 +52,27 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
             }
             0x3b if frames > 0 => {
                 let (width, height) = (u16::from_le_bytes([w0, w1]), u16::from_le_bytes([h0, h1]));
-                return Ok(Outline { width: width.into(), height: height.into(), frames, end: walk.at });
+                let (width, height) = (width.into(), height.into());
+                return Ok(Outline { width, height, frames, plays, end: walk.at });
             }
             0x3b => return Err(broken("an end without a picture")),
             _ => return Err(broken("an unknown block")),
         }
     }
+}
+
+/// What an application extension says of repetition, if it is the one of Netscape or its twin.
+fn repetition(extension: &[u8]) -> Option<u16> {
+    let rest = extension.strip_prefix(b"\x0bNETSCAPE2.0").or_else(|| extension.strip_prefix(b"\x0bANIMEXTS1.0"))?;
+    match rest {
+        &[3, 1, low, high, ..] => Some(u16::from_le_bytes([low, high])),
+        _ => None,
+    }
+}
+
+/// The file counts how often an animation is repeated once it was played; zero is without end.
+fn plays_of(repetitions: u16) -> u16 {
+    if repetitions == 0 { 0 } else { repetitions.saturating_add(1) }
 }
 
 /// The length of the colour table that a packed field announces, in bytes (sections 18 and 20).

@@ -1,12 +1,14 @@
 //! JPEG (ITU-T T.81): grey and colour, baseline and progressive. Four components are left alone: without their colour
 //! profile CMYK is a guess.
 
+use super::colour::Parts;
 use super::{DecodeError, Decoded, Limits, Walk, admit, broken, orientation};
 use crate::render::raster::Raster;
 use image::metadata::Orientation;
 use jpeg_decoder::{Decoder, Error, PixelFormat};
+use std::borrow::Cow;
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, DecodeError> {
     let outline = outline(bytes)?;
     let frame = outline.frame;
     // The samples; a progressive picture also keeps 2 bytes of every coefficient until its last scan.
@@ -15,13 +17,19 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeErr
     if !matches!(frame.components, 1 | 3) {
         return Err(DecodeError::Unsupported);
     }
-    Ok(Decoded { raster: pixels(&bytes[..outline.end], limits)?, animated: false, orientation: outline.orientation })
+    Ok(Decoded {
+        raster: pixels(&bytes[..outline.end], limits)?,
+        animated: false,
+        orientation: outline.orientation,
+        profile: outline.profile,
+    })
 }
 
 /// What the segments say without being decoded.
-struct Outline {
+struct Outline<'a> {
     frame: Frame,
     orientation: Orientation,
+    profile: Option<Cow<'a, [u8]>>,
     /// Where the picture ends; behind it cameras keep previews and depth maps.
     end: usize,
 }
@@ -35,17 +43,18 @@ struct Frame {
     progressive: bool,
 }
 
-fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
+fn outline(bytes: &[u8]) -> Result<Outline<'_>, DecodeError> {
     let mut walk = Walk { bytes, at: 2 };
     let mut frame = None;
     let mut upright = None;
+    let mut profile = Parts::default();
     let mut scans = 0_u32;
     loop {
         match next_marker(&mut walk)? {
             0xd9 => {
                 let frame = frame.filter(|_| scans > 0).ok_or_else(|| broken("an end without a picture"))?;
                 let orientation = upright.unwrap_or(Orientation::NoTransforms);
-                return Ok(Outline { frame, orientation, end: walk.at });
+                return Ok(Outline { frame, orientation, profile: profile.whole(), end: walk.at });
             }
             // Restarts, TEM and SOI stand alone.
             0x01 | 0xd0..=0xd8 => {}
@@ -65,6 +74,7 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
                     (0xe1, exif) if exif.starts_with(b"Exif\0\0") => {
                         upright = upright.or_else(|| Some(orientation(exif)));
                     }
+                    (0xe2, part) => profile.take(part),
                     (0xda, _) => scans += 1,
                     _ => {}
                 }

@@ -314,6 +314,68 @@ fn the_last_rows_of_a_flat_jpeg_are_there() {
 }
 
 #[test]
+fn a_colour_profile_is_applied_whatever_carries_it() {
+    let p3 = moxcms::ColorProfile::new_display_p3().encode().expect("a profile of the library's own");
+    let png = |profile: &[u8]| {
+        let mut info = ::png::Info::with_size(40, 24);
+        info.color_type = ::png::ColorType::Rgba;
+        info.icc_profile = Some(profile.to_vec().into());
+        let mut file = Vec::new();
+        let mut writer = ::png::Encoder::with_info(&mut file, info).expect("valid").write_header().expect("writes");
+        writer.write_image_data(&quarters(40, 24, 9)).expect("writes");
+        drop(writer);
+        file
+    };
+    let jpeg = |profile: &[u8]| {
+        let mut file = Vec::new();
+        let mut encoder = JpegEncoder::new(&mut file, 95);
+        encoder.set_sampling_factor(SamplingFactor::F_1_1);
+        encoder.add_icc_profile(profile).expect("a small block");
+        let samples = DynamicImage::from(quarters(40, 24, 255)).into_rgb8().into_raw();
+        encoder.encode(&samples, 40, 24, JpegColour::Rgb).expect("encodes");
+        file
+    };
+    let webp = |profile: &[u8]| {
+        let still = lossless_webp(&quarters(40, 24, 9));
+        let picture = (b"VP8L", still[20..].to_vec());
+        riff(&[(b"VP8X", vec![0x30, 0, 0, 0, 39, 0, 0, 23, 0, 0]), (b"ICCP", profile.to_vec()), picture])
+    };
+    // Pure green of P3 is beyond sRGB: the nearest there is has no red or blue. White and what shows through stay.
+    let check = |name: &str, file: &[u8], converted: bool| {
+        let pixels = decoded(file);
+        let [r, g, b, _] = at(&pixels, 39, 0);
+        assert!(r < 8 && g > 247 && b < 8, "{name}: {:?}", [r, g, b]);
+        assert!(at(&pixels, 39, 23)[..3].iter().all(|sample| *sample > 250), "{name}");
+        let [r, g, b, _] = at(&pixels, 5, 5);
+        assert!(r > 247 && g < 8 && b < 8, "{name}: {:?}", [r, g, b]);
+        let plain = decoded(&png_file(9)).raster.samples;
+        let same = pixels.raster.samples.iter().zip(&plain).all(|(a, b)| a == b);
+        assert!(converted || name == "jpeg" || same, "{name}");
+    };
+    // Colours in the middle are what moves.
+    let grey_red = |profile: &[u8]| {
+        let mut info = ::png::Info::with_size(1, 1);
+        info.color_type = ::png::ColorType::Rgb;
+        info.icc_profile = Some(profile.to_vec().into());
+        let mut file = Vec::new();
+        let mut writer = ::png::Encoder::with_info(&mut file, info).expect("valid").write_header().expect("writes");
+        writer.write_image_data(&[180, 100, 100]).expect("writes");
+        drop(writer);
+        let [r, g, b, _] = at(&decoded(&file), 0, 0);
+        [r, g, b]
+    };
+    let moved = grey_red(&p3);
+    assert!(moved[0] > 184 && moved[1] < 100, "{moved:?}");
+    let srgb = moxcms::ColorProfile::new_srgb().encode().expect("a profile of the library's own");
+    assert_eq!(grey_red(&srgb), [180, 100, 100]);
+    for (profile, converted) in [(&p3[..], true), (&p3[..200], false), (b"no profile", false), (&srgb, false)] {
+        check("png", &png(profile), converted);
+        check("jpeg", &jpeg(profile), converted);
+        check("webp", &webp(profile), converted);
+    }
+}
+
+#[test]
 fn orientation_is_applied() {
     let check = |orientation, size: (u32, u32), corners: [[u8; 3]; 4]| {
         let mut png = png_file(255);

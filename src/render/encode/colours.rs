@@ -4,7 +4,7 @@ use crate::render::raster::Raster;
 
 /// A class of pictures that are encoded alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Content {
+pub(in crate::render) enum Content {
     /// A letter on a ground, an icon: a handful of colours and the blends at their edges.
     Letter,
     /// A drawing: flat areas, and gradients at most in places.
@@ -20,7 +20,7 @@ impl Content {
     /// Classifies by the number of distinct colours against the number of pixels. The larger a picture is, the more
     /// pixels share a colour, so the limits grow with the power 3/4: on pictures of 24 to 128 pixels a side
     /// photographs lie at 3.6 and above, most drawings at 2.9 and below, letters at 0.7 and below.
-    pub(super) fn of(raster: &Raster) -> Self {
+    pub(in crate::render) fn of(raster: &Raster) -> Self {
         let pixels = raster.len();
         let scale = (pixels * pixels.isqrt()).isqrt();
         let most = 3 * scale;

@@ -1,12 +1,20 @@
 //! JPEG, for clients that name no better format.
 
-use super::colours::Content;
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, QuantizationTableType, SamplingFactor};
 
+/// What becomes of the two planes of colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::render) enum Planes {
+    /// Half as many samples in both directions, 4:2:0: saves a tenth on photographs, and blurs the edges of flat areas.
+    Halved,
+    /// All samples, 4:4:4.
+    Whole,
+}
+
 /// What brings photographs to about 80 on the scale of SSIMULACRA2: the smaller the picture, the finer its detail.
-fn usual_quality(pixels: usize) -> u8 {
+pub(super) fn usual_quality(pixels: usize) -> u8 {
     match pixels {
         ..=2304 => 84,
         2305..=5184 => 81,
@@ -15,16 +23,18 @@ fn usual_quality(pixels: usize) -> u8 {
 }
 
 /// Encodes the pixels of an opaque picture; flatten what is not.
-pub(super) fn encode(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
+pub(in crate::render) fn encode(raster: &Raster, planes: Planes, quality: u8) -> Result<Vec<u8>, EncodeError> {
     assert_eq!(raster.layout, Layout::Rgb, "JPEG has no alpha");
     let edge = |pixels: u32| u16::try_from(pixels).map_err(|_| refused("an edge over 65535"));
     let mut file = Vec::new();
-    let mut encoder = Encoder::new(&mut file, quality.unwrap_or_else(|| usual_quality(raster.len())));
+    let mut encoder = Encoder::new(&mut file, quality);
     // Fewer bytes for the same score than the tables of the standard, by a twentieth at 64 pixels.
     let tables = QuantizationTableType::CustomMsSsim;
     encoder.set_quantization_tables(tables.clone(), tables);
-    // Halved colour planes save a tenth on photographs, and blur the edges of flat areas.
-    encoder.set_sampling_factor(if content == Content::Photo { SamplingFactor::F_2_2 } else { SamplingFactor::F_1_1 });
+    encoder.set_sampling_factor(match planes {
+        Planes::Halved => SamplingFactor::F_2_2,
+        Planes::Whole => SamplingFactor::F_1_1,
+    });
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     // A second pass over the coefficients; on small pictures it saves a tenth.
     encoder.set_optimized_huffman_tables(true);

@@ -1,10 +1,11 @@
 //! A picture with few colours as a palette and indices: the fewest colours that stay within a tolerance.
 
+use super::kmeans::{Emphasis, distance, nearest, palette};
 use super::quantise::{Colour, quantise};
 use crate::render::raster::Raster;
 
 /// A picture of at most 256 colours.
-pub(super) struct Indexed {
+pub(in crate::render) struct Indexed {
     pub(super) width: u32,
     pub(super) height: u32,
     /// Red, green, blue, alpha; the transparent ones first, no two equal, all of them used.
@@ -14,8 +15,24 @@ pub(super) struct Indexed {
 }
 
 impl Indexed {
+    /// Takes what of `palette` is used, in its order; `taken` are indices into it.
+    fn of(raster: &Raster, palette: &[[u8; 4]], taken: &[usize]) -> Self {
+        let mut used = [false; 256];
+        for &index in taken {
+            used[index] = true;
+        }
+        let mut places = [0_u8; 256];
+        let mut next = 0_u8..=u8::MAX;
+        for (place, _) in places.iter_mut().zip(used).filter(|&(_, used)| used) {
+            *place = next.next().expect("256 places");
+        }
+        let palette = palette.iter().zip(used).filter(|&(_, used)| used).map(|(&colour, _)| colour).collect();
+        let indices = taken.iter().map(|&index| places[index]).collect();
+        Self { width: raster.width, height: raster.height, palette, indices }
+    }
+
     /// The picture with its palette applied.
-    pub(super) fn raster(&self) -> Raster {
+    pub(in crate::render) fn raster(&self) -> Raster {
         let samples = self.indices.iter().flat_map(|&index| self.palette[usize::from(index)]).collect();
         Raster::with_alpha(self.width, self.height, samples)
     }
@@ -26,26 +43,63 @@ impl Indexed {
 pub(super) fn reduce(raster: &Raster, tolerance: f64) -> Option<Indexed> {
     let counted = Counted::of(raster);
     let chosen = quantise(&counted.colours, tolerance)?;
-    let mut palette = chosen.clone();
-    // The order is a matter of the colours alone: those with transparency come first, since PNG then stores no alpha for
-    // the rest.
-    let rank = |&[r, g, b, a]: &[u8; 4]| (a, u16::from(r) + u16::from(g) + u16::from(b), r, g, b);
-    palette.sort_unstable_by_key(rank);
-    palette.dedup();
-    let place = |colour| u8::try_from(palette.partition_point(|other| rank(other) < rank(colour))).ok();
+    let palette = ordered(chosen.clone());
+    let place = |&colour| u8::try_from(palette.partition_point(|&other| rank(other) < rank(colour))).ok();
     let places: Vec<u8> = chosen.iter().map(place).collect::<Option<_>>()?;
     let indices = counted.indices.iter().map(|&index| places[index as usize]).collect();
     Some(Indexed { width: raster.width, height: raster.height, palette, indices })
 }
 
+/// Puts the colours of a palette in an order that is a matter of the colours alone: those with transparency come first,
+/// since PNG then stores no alpha for the rest.
+fn ordered(mut palette: Vec<[u8; 4]>) -> Vec<[u8; 4]> {
+    palette.sort_unstable_by_key(|&colour| rank(colour));
+    palette.dedup();
+    palette
+}
+
+fn rank([r, g, b, a]: [u8; 4]) -> (u8, u16, u8, u8, u8) {
+    (a, u16::from(r) + u16::from(g) + u16::from(b), r, g, b)
+}
+
 /// The distinct colours of a picture, and which of them each pixel has.
-struct Counted {
+pub(in crate::render) struct Counted {
     colours: Vec<Colour>,
     indices: Vec<u32>,
 }
 
 impl Counted {
-    fn of(raster: &Raster) -> Self {
+    /// Reduces `raster`, the picture that was counted, to at most `most` colours (at least one).
+    pub(in crate::render) fn reduce(&self, raster: &Raster, most: u8, emphasis: &Emphasis) -> Indexed {
+        let palette = ordered(palette(&self.colours, usize::from(most).max(1), emphasis));
+        let places: Vec<_> = palette.iter().map(|&colour| emphasis.point(colour)).collect();
+        let points: Vec<_> = self.colours.iter().map(|colour| emphasis.point(colour.rgba)).collect();
+        let usual: Vec<_> = points.iter().map(|point| nearest(point, &places)).collect();
+        let width = raster.width as usize;
+        let mut taken: Vec<usize> = Vec::with_capacity(self.indices.len());
+        for (i, &index) in self.indices.iter().enumerate() {
+            let (point, usual) = (&points[index as usize], usual[index as usize]);
+            let column = i % width;
+            let beside = [
+                (column > 0).then(|| i - 1),
+                i.checked_sub(width),
+                i.checked_sub(width - 1).filter(|_| column + 1 < width),
+                i.checked_sub(width + 1).filter(|_| column > 0),
+            ];
+            let (factor, more) = emphasis.sticky;
+            let mut best = (distance(point, &places[usual]) * factor + more, usual);
+            for place in beside.into_iter().flatten().map(|beside| taken[beside]) {
+                let apart = distance(point, &places[place]);
+                if apart < best.0 {
+                    best = (apart, place);
+                }
+            }
+            taken.push(best.1);
+        }
+        Indexed::of(raster, &palette, &taken)
+    }
+
+    pub(in crate::render) fn of(raster: &Raster) -> Self {
         let mut counted = Self { colours: Vec::new(), indices: Vec::with_capacity(raster.len()) };
         // A hash table of indices by open addressing, at most half full.
         let mut slots = vec![VACANT; 1 << 10];

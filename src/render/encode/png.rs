@@ -9,7 +9,7 @@ use png::{BitDepth, ColorType, Compression, Encoder, Filter};
 const BEST_PIXELS: usize = 1 << 16;
 
 /// Encodes a palette picture.
-pub(super) fn indexed(picture: &Indexed) -> Result<Vec<u8>, EncodeError> {
+pub(in crate::render) fn indexed(picture: &Indexed) -> Result<Vec<u8>, EncodeError> {
     let (depth, per_byte) = match picture.palette.len() {
         ..=2 => (BitDepth::One, 8),
         3..=4 => (BitDepth::Two, 4),
@@ -42,7 +42,7 @@ fn packed(picture: &Indexed, per_byte: usize) -> Vec<u8> {
 }
 
 /// Encodes the pixels as they are.
-pub(super) fn exact(raster: &Raster) -> Result<Vec<u8>, EncodeError> {
+pub(in crate::render) fn exact(raster: &Raster) -> Result<Vec<u8>, EncodeError> {
     let grey = raster.rgba().all(|[r, g, b, _]| r == g && g == b);
     let (colour, samples): (_, Vec<u8>) = match (raster.layout, grey) {
         (Layout::Rgb, false) => (ColorType::Rgb, raster.samples.clone()),

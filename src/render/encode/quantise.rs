@@ -17,7 +17,7 @@ const REFINED: f64 = 0.87;
 
 /// A colour, and how many pixels have it.
 #[derive(Clone, Copy)]
-pub(super) struct Colour {
+pub(in crate::render) struct Colour {
     pub(super) rgba: [u8; 4],
     pub(super) pixels: u32,
 }

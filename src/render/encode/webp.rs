@@ -5,18 +5,16 @@ use super::colours::Content;
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
 use libwebp_sys::{
-    WebPConfig, WebPConfigLosslessPreset, WebPEncode, WebPMemoryWrite, WebPMemoryWriter, WebPMemoryWriterClear,
-    WebPMemoryWriterInit, WebPPicture, WebPPictureFree, WebPPictureImportRGB, WebPPictureImportRGBA,
+    WebPConfig, WebPConfigLosslessPreset, WebPDecodeRGBAInto, WebPDecodeRGBInto, WebPEncode, WebPMemoryWrite,
+    WebPMemoryWriter, WebPMemoryWriterClear, WebPMemoryWriterInit, WebPPicture, WebPPictureFree, WebPPictureImportRGB,
+    WebPPictureImportRGBA,
 };
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
-/// libwebp's customary setting, 80 on the scale of SSIMULACRA2 on photographs.
-const QUALITY: f32 = 80.0;
-
-/// What comes to the same with the settings for small pictures when their edges are no whole macroblocks: there the
-/// usual quality is a little better than it need be.
-const PADDED_QUALITY: f32 = 79.5;
+/// What comes to 80 on the scale of SSIMULACRA2 on most photographs, and on the tiniest with the settings for small ones.
+const QUALITY: f32 = 78.0;
+const TINY_QUALITY: f32 = 75.0;
 
 /// Up to this many pixels the settings for small pictures pay.
 const SMALL_PIXELS: usize = 64 * 64;
@@ -27,29 +25,76 @@ const TINY_PIXELS: usize = 32 * 32;
 /// The level above which libwebp's lossless encoder takes several times longer and saves nothing.
 const LOSSLESS_LEVEL: c_int = 6;
 
-/// Encodes with loss, with the alpha channel as it is.
-pub(super) fn lossy(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
-    let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
-    let small = raster.len() <= SMALL_PIXELS;
-    let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
-    let usual = if small && padded { PADDED_QUALITY } else { QUALITY };
-    config.quality = quality.map_or(usual, f32::from);
-    config.method = 4;
-    if small {
-        // One segment: the header that tells segments apart is a tenth of a small file.
-        config.segments = 1;
-        config.sns_strength = 0;
+/// The settings of a lossy encoding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::render) struct Lossy {
+    /// 0 to 100.
+    pub(in crate::render) quality: f32,
+    /// 0 to 6: how hard to try.
+    pub(in crate::render) method: c_int,
+    /// 1 to 4 kinds of areas with a quantiser of their own. The header that tells them apart is a tenth of a small file.
+    pub(in crate::render) segments: c_int,
+    /// 0 to 100: how far their quantisers may lie apart.
+    pub(in crate::render) sns_strength: c_int,
+    /// Whether the colour planes are halved with an eye to what will be seen.
+    pub(in crate::render) sharp_yuv: bool,
+    /// 0 to 100, 100 keeping alpha as it is.
+    pub(in crate::render) alpha_quality: c_int,
+    /// 0 to 100: how much the edges of blocks are smoothed.
+    pub(in crate::render) filter_strength: c_int,
+    /// 0 to 7: how much of that is spared where there is detail.
+    pub(in crate::render) filter_sharpness: c_int,
+}
+
+impl Lossy {
+    /// All effort for a picture as a whole, the smallest for tiny ones.
+    pub(in crate::render) const PLAIN: Self = Self {
+        quality: QUALITY,
+        method: 6,
+        segments: 1,
+        sns_strength: 0,
+        sharp_yuv: false,
+        alpha_quality: 100,
+        filter_strength: 60,
+        filter_sharpness: 0,
+    };
+
+    /// What suits a picture without a look at the outcome, and takes little time.
+    pub(super) fn usual(raster: &Raster, content: Content, quality: Option<u8>) -> Self {
+        let small = raster.len() <= SMALL_PIXELS;
+        let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
+        let usual = if raster.len() <= TINY_PIXELS { TINY_QUALITY } else { QUALITY };
         // Method 5 quantises with an eye to the bits spent, for a seventh more time; without padding the other settings
         // save enough on the tiniest. Method 6 would take twice as long, and with alpha a hundred times.
-        config.method = if raster.len() <= TINY_PIXELS && !padded { 4 } else { 5 };
+        let frugal = small && (raster.len() > TINY_PIXELS || padded);
+        Self {
+            quality: quality.map_or(usual, f32::from),
+            method: if frugal { 5 } else { 4 },
+            segments: if small { 1 } else { 4 },
+            sns_strength: if small { 0 } else { 50 },
+            // Halved colour planes blur the edges of flat areas.
+            sharp_yuv: content != Content::Photo,
+            ..Self::PLAIN
+        }
     }
-    // Halved colour planes blur the edges of flat areas; this way of halving them looks at what the eye will see.
-    config.use_sharp_yuv = c_int::from(content != Content::Photo);
+}
+
+/// Encodes with loss.
+pub(in crate::render) fn lossy(raster: &Raster, settings: &Lossy) -> Result<Vec<u8>, EncodeError> {
+    let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
+    config.quality = settings.quality;
+    config.method = settings.method;
+    config.segments = settings.segments;
+    config.sns_strength = settings.sns_strength;
+    config.use_sharp_yuv = c_int::from(settings.sharp_yuv);
+    config.alpha_quality = settings.alpha_quality;
+    config.filter_strength = settings.filter_strength;
+    config.filter_sharpness = settings.filter_sharpness;
     encode(raster, &config)
 }
 
 /// Encodes the pixels as they are. Few colours are found and kept as a palette.
-pub(super) fn lossless(raster: &Raster) -> Result<Vec<u8>, EncodeError> {
+pub(in crate::render) fn lossless(raster: &Raster) -> Result<Vec<u8>, EncodeError> {
     let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
     // SAFETY: `config` is initialised and outlives the call.
     if unsafe { WebPConfigLosslessPreset(&raw mut config, LOSSLESS_LEVEL) } == 0 {
@@ -71,16 +116,30 @@ fn encode(raster: &Raster, config: &WebPConfig) -> Result<Vec<u8>, EncodeError> 
     Ok(file.bytes().to_vec())
 }
 
+/// Decodes a file of ours as browsers do, which use libwebp too: `alike` is the raster that it was made of.
+pub(in crate::render) fn decode(file: &[u8], alike: &Raster) -> Result<Raster, EncodeError> {
+    let mut samples = vec![0; alike.samples.len()];
+    let stride =
+        c_int::try_from(samples.len() / alike.height as usize).map_err(|_| refused("a row over 2^31 bytes"))?;
+    let into = match alike.layout {
+        Layout::Rgb => WebPDecodeRGBInto,
+        Layout::Rgba => WebPDecodeRGBAInto,
+    };
+    // SAFETY: both slices are announced with their lengths, and libwebp refuses a picture that does not fit.
+    let decoded = unsafe { into(file.as_ptr(), file.len(), samples.as_mut_ptr(), samples.len(), stride) };
+    if decoded.is_null() { Err(refused("does not decode again")) } else { Ok(Raster { samples, ..*alike }) }
+}
+
 fn refused(why: &str) -> EncodeError {
     EncodeError(format!("WebP: {why}"))
 }
 
 /// libwebp's copy of the pixels.
-struct Picture(WebPPicture);
+pub(super) struct Picture(WebPPicture);
 
 impl Picture {
     /// Copies the pixels: as they are (`exact`), or at once as the planes of a lossy encoding.
-    fn import(raster: &Raster, exact: bool) -> Result<Self, EncodeError> {
+    pub(super) fn import(raster: &Raster, exact: bool) -> Result<Self, EncodeError> {
         let edge = |pixels: u32| c_int::try_from(pixels).map_err(|_| refused("an edge over 2^31"));
         let mut picture = Self(WebPPicture::new().map_err(|()| refused("libwebp of another version"))?);
         picture.0.use_argb = c_int::from(exact);
@@ -97,6 +156,10 @@ impl Picture {
             }
         };
         if imported == 0 { Err(refused("out of memory")) } else { Ok(picture) }
+    }
+
+    pub(super) const fn as_mut_ptr(&mut self) -> *mut WebPPicture {
+        &raw mut self.0
     }
 }
 

@@ -1,0 +1,244 @@
+//! Better variants, later: what is asked for again is encoded anew in idle time, and the smallest encoding that looks the
+//! same takes the place of the first under a tag of its own.
+//!
+//! One thread, behind all others. It works from what was asked for most; it stands still while a render waits for a
+//! permit or has taken the last, and it rests so long after each step that it keeps to its share of a core.
+
+use super::Avatars;
+use super::render_pool::{Background, step_back};
+use crate::cache::Rejection;
+use crate::render::{EncodeError, Targets};
+use crate::source::ContentHash;
+use crate::telemetry::Improvement;
+use crate::variant::{Encoded, Offer, Recipe, Variant, VariantKey};
+use foldhash::quality::RandomState;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How many variants may wait. Of more, those that were asked for most.
+const WAITING_AT_MOST: usize = 256;
+
+/// How long it looks away when there is no capacity to spare.
+const LOOK_AWAY: Duration = Duration::from_millis(2);
+
+/// How variants are improved.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// How often a variant is asked for again before it is worth it.
+    pub after_hits: u32,
+    /// The share of one core that may be spent, above 0 and at most 1.
+    pub cpu_share: f64,
+    /// How alike it has to look.
+    pub targets: Targets,
+}
+
+/// What waits to be improved.
+pub(super) struct Improver {
+    settings: Settings,
+    waiting: Mutex<HashMap<VariantKey, Weak<Encoded>, RandomState>>,
+    news: Notify,
+    ends: AtomicBool,
+}
+
+impl Improver {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self { settings, waiting: Mutex::default(), news: Notify::new(), ends: AtomicBool::new(false) }
+    }
+
+    /// A variant was asked for again.
+    pub(super) fn asked_again(&self, source: ContentHash, recipe: Recipe, encoded: &Arc<Encoded>) {
+        // Nobody has a measure for how alike two moving pictures look.
+        if recipe.offer == Offer::Moving {
+            return;
+        }
+        let Some(times) = encoded.popularity.once_more() else { return };
+        let beyond = times.checked_sub(self.settings.after_hits);
+        // Now and then once more: it may have found no room, or made way.
+        if beyond.is_some_and(|beyond| beyond == 0 || beyond.is_power_of_two()) {
+            self.offer(VariantKey { source, recipe }, encoded);
+        }
+    }
+
+    fn offer(&self, key: VariantKey, encoded: &Arc<Encoded>) {
+        let mut waiting = self.lock();
+        if waiting.len() >= WAITING_AT_MOST && !waiting.contains_key(&key) {
+            let times = |encoded: &Weak<Encoded>| encoded.upgrade().map_or(0, |encoded| encoded.popularity.times());
+            let least = waiting.iter().map(|(key, encoded)| (times(encoded), *key)).min_by_key(|(times, _)| *times);
+            match least {
+                Some((times, least)) if times < encoded.popularity.times() => _ = waiting.remove(&least),
+                _ => return,
+            }
+        }
+        waiting.insert(key, Arc::downgrade(encoded));
+        drop(waiting);
+        self.news.notify_one();
+    }
+
+    /// What was asked for most, of what is still in memory.
+    pub(super) fn most_wanted(&self) -> Option<(VariantKey, Arc<Encoded>)> {
+        let mut waiting = self.lock();
+        waiting.retain(|_, encoded| encoded.strong_count() > 0);
+        let living = waiting.iter().filter_map(|(key, encoded)| Some((*key, encoded.upgrade()?)));
+        let wanted = living.max_by_key(|(_, encoded)| encoded.popularity.times())?;
+        waiting.remove(&wanted.0);
+        Some(wanted)
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<VariantKey, Weak<Encoded>, RandomState>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        self.ends.store(true, Ordering::Release);
+        self.news.notify_one();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ends.load(Ordering::Acquire)
+    }
+}
+
+/// The pace of the thread: between two steps it waits for idle capacity, and rests for what the last step took.
+struct Pace<'a> {
+    improver: &'a Improver,
+    pool: &'a super::RenderPool,
+    since: std::cell::Cell<Instant>,
+    worked: std::cell::Cell<Duration>,
+}
+
+impl<'a> Pace<'a> {
+    fn of(improver: &'a Improver, pool: &'a super::RenderPool) -> Self {
+        Self { improver, pool, since: Instant::now().into(), worked: Duration::ZERO.into() }
+    }
+
+    /// A step is over; whether there may be another, as soon as this returns.
+    fn go_on(&self) -> bool {
+        let took = self.since.get().elapsed();
+        self.worked.set(self.worked.get() + took);
+        // By the clock on the wall and not by that of the thread: whoever is kept waiting for a core rests longer, too.
+        let rest = took.mul_f64(1.0 / self.improver.settings.cpu_share - 1.0);
+        let rested = Instant::now() + rest;
+        loop {
+            if self.improver.has_ended() {
+                return false;
+            }
+            let left = rested.saturating_duration_since(Instant::now());
+            if left.is_zero() && !self.pool.is_pressed() {
+                self.since.set(Instant::now());
+                return true;
+            }
+            std::thread::sleep(left.clamp(LOOK_AWAY, 25 * LOOK_AWAY));
+        }
+    }
+}
+
+/// The thread that improves. It ends when this is dropped, in the midst of its work.
+pub struct Improving {
+    avatars: Arc<Avatars>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Improving {
+    /// Begins, if variants are improved at all.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn begin(avatars: Arc<Avatars>) -> std::io::Result<Self> {
+        if avatars.improver.is_none() {
+            return Ok(Self { avatars, thread: None });
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let improved = avatars.clone();
+        let thread = std::thread::Builder::new().name("improver".to_owned()).spawn(move || {
+            step_back(Background::Improvement);
+            runtime.block_on(improved.improve());
+        })?;
+        Ok(Self { avatars, thread: Some(thread) })
+    }
+}
+
+impl Drop for Improving {
+    fn drop(&mut self) {
+        if let (Some(improver), Some(thread)) = (&self.avatars.improver, self.thread.take()) {
+            improver.end();
+            // It ends after the encoding that it is at; whoever stops does not wait for that.
+            drop(thread);
+        }
+    }
+}
+
+impl Avatars {
+    async fn improve(&self) {
+        let Some(improver) = &self.improver else { return };
+        while !improver.has_ended() {
+            let Some((key, first)) = improver.most_wanted() else {
+                improver.news.notified().await;
+                continue;
+            };
+            let pace = Pace::of(improver, &self.pool);
+            // What is idle now is known only after the wait.
+            if !pace.go_on() {
+                return;
+            }
+            if let Some(outcome) = self.improve_one(key, &first, &improver.settings.targets, &pace).await {
+                self.telemetry.improved(outcome);
+            }
+            pace.go_on();
+        }
+    }
+
+    /// Looks for a smaller encoding in the place of `first`; `None` when it was broken off.
+    async fn improve_one(
+        &self,
+        key: VariantKey,
+        first: &Arc<Encoded>,
+        targets: &Targets,
+        pace: &Pace<'_>,
+    ) -> Option<Improvement> {
+        let Some(source) = self.sources.body(&key.source).await else { return Some(Improvement::SourceGone) };
+        let (codecs, limits) = (self.codecs, &self.settings.limits);
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            let pixels = (codecs.decode)(&source.bytes, limits).map_err(|error| EncodeError(error.to_string()))?;
+            if !pace.go_on() {
+                return Ok(None);
+            }
+            (codecs.improve)(&pixels, &key.recipe, targets, source.bytes.len(), &|| pace.go_on())
+        }));
+        // Whatever comes of it, it is not tried again as long as this is in memory.
+        first.popularity.settle();
+        let better = match found {
+            Ok(Ok(Some(better))) => better,
+            Ok(Ok(None)) => return None,
+            Ok(Err(_)) => return Some(Improvement::Failed),
+            Err(_) => {
+                self.sources.reject(key.source, Rejection::Quarantined).await;
+                return Some(Improvement::Failed);
+            }
+        };
+        let saved = match &better {
+            Variant::Encoded(encoded) => {
+                encoded.popularity.settle();
+                first.bytes.len().saturating_sub(encoded.bytes.len())
+            }
+            Variant::SourceIsBest => first.bytes.len().saturating_sub(source.bytes.len()),
+        };
+        let is_same = matches!(&better, Variant::Encoded(encoded) if encoded.bytes == first.bytes);
+        if is_same {
+            return Some(Improvement::Kept);
+        }
+        if !self.variants.replace(key, first, better).await {
+            return Some(Improvement::VariantGone);
+        }
+        self.telemetry.improvement_saved(saved as u64);
+        Some(Improvement::Replaced)
+    }
+}

@@ -1,0 +1,220 @@
+//! `explain`: what would be made of one picture, and why: a table of everything that is tried, and a page to compare it by
+//! eye.
+
+use crate::config::{Config, UpstreamUrl};
+use crate::render::{self, Candidate, Fate, Pixels};
+use crate::server::{render_limits, targets, upstream_settings};
+use crate::upstream::{AnswerBody, Gateway, PictureRequest, Upstream};
+use crate::variant::negotiation::{self, negotiate};
+use crate::variant::transform::{Sizes, Transform};
+use crate::variant::{Format, Offer, Plan, Recipe, Variant};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use std::error::Error;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// What is to be explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// A file, or an address that begins with `http://` or `https://`.
+    pub picture: String,
+    /// Fields for the request to that address, each `Name: value`.
+    pub fields: Vec<String>,
+    /// What a client would write behind the `?`.
+    pub query: String,
+    /// The client's `Accept`.
+    pub accept: String,
+    /// Where the page goes, if there is to be one.
+    pub sheet: Option<PathBuf>,
+}
+
+/// Answers `question` by `config`, as a table for a terminal.
+///
+/// # Errors
+/// The picture cannot be had or is none, or the question makes no sense.
+pub fn explain(question: &Question, config: &Config) -> Result<String, Box<dyn Error>> {
+    let source = source(question, config)?;
+    let pixels = render::decode(&source, &render_limits(config))?;
+    let info = &pixels.info;
+    let mut told = format!(
+        "{}: {} {} x {}{}, {} bytes\n",
+        question.picture,
+        info.format.media_type(),
+        info.width,
+        info.height,
+        if info.has_alpha { " with transparency" } else { "" },
+        source.len()
+    );
+    let transform = Transform::parse(&question.query, &Sizes::new(config.pictures.sizes.clone())?)?.transform;
+    let accept = [question.accept.as_bytes()];
+    let offer = negotiate(transform.format(), accept, None, &negotiated_by(config)).offer;
+    let Plan::Render(recipe) = transform.plan(offer, info) else {
+        told.push_str("It is sent as it is.\n");
+        return Ok(told);
+    };
+    let resized = render::resize(&pixels, recipe.geometry)?;
+    let mut tried = render::candidates(&resized, &recipe, &targets(config))?;
+    tried.sort_by_key(|candidate| candidate.bytes.len());
+    writeln!(told, "{} x {} for Accept: {}\n", resized.info.width, resized.info.height, question.accept)?;
+    told.push_str(&table(&tried));
+    let least = tried.iter().find(|candidate| is_sent_at_last(candidate)).map_or(0, |sent| sent.bytes.len());
+    if recipe.source_may_serve && source.len() <= least {
+        told.push_str("\nThe picture itself is no longer than that, and is sent as it is.\n");
+    }
+    if let Some(file) = &question.sheet {
+        std::fs::write(file, sheet(&exact(&resized, &recipe)?, &tried, &told))?;
+    }
+    Ok(told)
+}
+
+fn negotiated_by(config: &Config) -> negotiation::Settings {
+    negotiation::Settings { formats: config.pictures.formats.clone(), user_agents: Vec::new() }
+}
+
+fn source(question: &Question, config: &Config) -> Result<Bytes, Box<dyn Error>> {
+    let at_most = config.limits.source.bytes();
+    if !["http://", "https://"].iter().any(|scheme| question.picture.starts_with(scheme)) {
+        let file = std::fs::File::open(&question.picture).map_err(|error| format!("{}: {error}", question.picture))?;
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, at_most + 1), &mut bytes)?;
+        return if bytes.len() as u64 > at_most { Err("longer than limits.source".into()) } else { Ok(bytes.into()) };
+    }
+    actix_web::rt::System::new().block_on(fetched(question, config, at_most))
+}
+
+/// The picture behind an address, asked for as the proxy would ask.
+async fn fetched(question: &Question, config: &Config, at_most: u64) -> Result<Bytes, Box<dyn Error>> {
+    let uri: http::Uri = question.picture.parse()?;
+    let authority = uri.authority().ok_or("an address without a host")?;
+    let mut config = config.clone();
+    config.upstream.url = UpstreamUrl::parse(&format!("{}://{authority}", uri.scheme_str().unwrap_or("http")))
+        .map_err(|_| "not an address of http or https")?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
+    for field in &question.fields {
+        let (name, value) = field.split_once(':').ok_or_else(|| format!("{field:?} is not \"Name: value\""))?;
+        headers.append(HeaderName::from_bytes(name.trim().as_bytes())?, HeaderValue::from_str(value.trim())?);
+    }
+    let upstream = Upstream::new(&Gateway::new(upstream_settings(&config))?)?;
+    let request = PictureRequest { path: uri.path().to_owned(), query: uri.query().map(str::to_owned), headers };
+    let answer = upstream.picture(&request, None).await?;
+    if !answer.status.is_success() {
+        return Err(format!("{}: {}", question.picture, answer.status).into());
+    }
+    match answer.read_up_to(at_most).await?.body {
+        AnswerBody::Complete(bytes) => Ok(bytes),
+        AnswerBody::Partial(..) => Err("longer than limits.source".into()),
+    }
+}
+
+/// The pixels that all the others are compared with.
+fn exact(resized: &Pixels, recipe: &Recipe) -> Result<Bytes, Box<dyn Error>> {
+    let recipe = Recipe { offer: Offer::Only(Format::Png), quality: Some(100), source_may_serve: false, ..*recipe };
+    match render::encode(resized, &recipe, 0)? {
+        Variant::Encoded(encoded) => Ok(encoded.bytes.clone()),
+        Variant::SourceIsBest => Err("no encoding of its own".into()),
+    }
+}
+
+const fn is_sent_at_last(candidate: &Candidate) -> bool {
+    matches!(candidate.fate, Fate::Improved | Fate::FirstAndLast)
+}
+
+fn table(tried: &[Candidate]) -> String {
+    let mut table = String::from("   bytes   score      ms  format  how\n");
+    for candidate in tried {
+        let score = candidate.score.map_or_else(|| "-".to_owned(), |score| format!("{score:.2}"));
+        let fate = match candidate.fate {
+            Fate::First => "   <- first answer",
+            Fate::Improved => "   <- sent when it was asked for again",
+            Fate::FirstAndLast => "   <- first answer, and the best",
+            Fate::Passed => "",
+        };
+        let took = candidate.took.as_secs_f64() * 1000.0;
+        let (bytes, format) = (candidate.bytes.len(), candidate.format.name());
+        writeln!(table, "{bytes:>8} {score:>7} {took:>7.2}  {format:<6}  {}{fate}", candidate.name)
+            .expect("a String takes what is written");
+    }
+    table
+}
+
+/// A page that shows the candidates side by side, each as large as it is and four times so, on white and on dark.
+fn sheet(exact: &[u8], tried: &[Candidate], told: &str) -> String {
+    let figure = |media_type: &str, bytes: &[u8], caption: &str| {
+        let image = format!("<img src=\"data:{media_type};base64,{}\" alt=\"\">", STANDARD.encode(bytes));
+        format!(
+            "<figure><div>{image}{image}</div><div class=\"dark\">{image}{image}</div><figcaption>{caption}</figcaption>\
+             </figure>\n"
+        )
+    };
+    let mut figures = figure("image/png", exact, "what all are compared with");
+    for candidate in tried {
+        let score = candidate.score.map_or_else(String::new, |score| format!(", {score:.1}"));
+        let sent = if is_sent_at_last(candidate) { "<b>sent</b> " } else { "" };
+        let (format, bytes, name) = (candidate.format, candidate.bytes.len(), escaped(&candidate.name));
+        let caption = format!("{sent}{bytes} B{score}<br>{} {name}", format.name());
+        figures.push_str(&figure(format.media_type(), &candidate.bytes, &caption));
+    }
+    let told = escaped(told);
+    format!(
+        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>avatar-proxy explain</title>\n<style>{STYLE}</style>\n\
+         <pre>{told}</pre>\n<main>\n{figures}</main>\n"
+    )
+}
+
+const STYLE: &str = "body{font:14px system-ui;margin:2em}main{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0}\
+    div{display:flex;align-items:end;gap:8px;padding:8px;background:#fff;border:1px solid #ddd}.dark{background:#222}\
+    img:last-child{zoom:4;image-rendering:pixelated}figcaption{max-width:20em;padding:4px}";
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pictures/photo-ski-chelsea.png");
+
+    fn question(picture: &str, query: &str) -> Question {
+        Question {
+            picture: picture.to_owned(),
+            fields: Vec::new(),
+            query: query.to_owned(),
+            accept: "image/webp,*/*".to_owned(),
+            sheet: None,
+        }
+    }
+
+    #[test]
+    fn everything_that_is_tried_is_told() {
+        let file = std::env::temp_dir().join(format!("avatar-proxy-explain-{}.html", std::process::id()));
+        let question = Question { sheet: Some(file.clone()), ..question(PHOTO, "size=32") };
+        let told = explain(&question, &Config::default()).expect("a picture");
+        assert!(told.contains("image/png 128 x 128") && told.contains("\n32 x 32 for Accept: image/webp"), "{told}");
+        assert_eq!(told.matches("first answer").count(), 1, "{told}");
+        let bytes: Vec<usize> = told.lines().filter_map(|line| line.get(..8)?.trim().parse().ok()).collect();
+        assert!(bytes.len() > 3 && bytes.is_sorted(), "{told}");
+        let page = std::fs::read_to_string(&file).expect("the page was written");
+        std::fs::remove_file(&file).expect("it is ours");
+        // One more than was tried, each twice on both grounds.
+        assert_eq!(page.matches("<img ").count(), 4 * (bytes.len() + 1));
+        assert_eq!(page.matches("<b>sent</b>").count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_explained_says_why() {
+        for (picture, query, why) in [
+            ("/nowhere/at/all.png", "", "No such file"),
+            (PHOTO, "size=none", "size"),
+            (concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "", "does not decode"),
+            ("http://127.0.0.1:1/picture", "", "upstream cannot be reached"),
+        ] {
+            let error = explain(&question(picture, query), &Config::default()).expect_err(picture);
+            assert!(error.to_string().contains(why), "{picture}: {error}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Searches of small pictures, end to end.
+
+use super::*;
+use crate::render::{Fate, Limits, Pixels, candidates, decode, improve, render, resize};
+use crate::variant::{Geometry, Variant};
+use std::cell::Cell;
+use std::thread;
+
+const PHOTO: &[u8] = include_bytes!("../../../benches/pictures/photo-ski-astronaut.png");
+const DRAWING: &[u8] = include_bytes!("../../../benches/pictures/illu-dice-lorelei.png");
+const LETTER: &[u8] = include_bytes!("../../../benches/pictures/letter-K.png");
+
+const RECIPE: Recipe = Recipe {
+    geometry: Geometry::Keep,
+    offer: Offer::Webp,
+    quality: None,
+    background: [255; 3],
+    source_may_serve: false,
+};
+
+fn pixels(file: &[u8], geometry: Geometry) -> Pixels {
+    let pixels = decode(file, &Limits::default()).expect("decodes");
+    resize(&pixels, geometry).expect("a size").into_owned()
+}
+
+fn tries(raster: &Raster, recipe: &Recipe) -> Tries {
+    search(raster, recipe, &Targets::default(), &|| true).expect("encodes").expect("nobody cancels")
+}
+
+#[test]
+fn the_best_reaches_the_target_with_fewest_bytes() {
+    // The drawing is transparent, and flattened for JPEG it has the colours of a letter.
+    for (name, file, target, jpeg_target) in
+        [("photo", PHOTO, 80.0, 80.0), ("drawing", DRAWING, 80.0, 90.0), ("letter", LETTER, 90.0, 90.0)]
+    {
+        let pixels = pixels(file, Geometry::Scale { width: 32, height: 32 });
+        for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Png), Offer::Only(Format::Jpeg)] {
+            let target = if offer == Offer::Only(Format::Jpeg) { jpeg_target } else { target };
+            let tries = tries(&pixels.raster, &Recipe { offer, ..RECIPE });
+            let best = tries.best();
+            assert!(best.score >= Some(target), "{name} {offer:?}: {:?}", best.score);
+            for other in &tries.all {
+                let asked = target + PALETTE_MARGIN;
+                let longer = other.file.len() >= best.file.len();
+                assert!(longer || other.score < Some(asked), "{name} {offer:?}: {:?}", other.made);
+                assert!(offer != Offer::Webp || other.format == Format::Webp);
+            }
+            assert!(tries.all.len() < 60, "{name} {offer:?}: {}", tries.all.len());
+        }
+    }
+}
+
+#[test]
+fn transparency_is_searched_too() {
+    let pixels = pixels(PHOTO, Geometry::Pad { width: 40, height: 24 });
+    for offer in [Offer::Webp, Offer::Basic] {
+        let tries = tries(&pixels.raster, &Recipe { offer, ..RECIPE });
+        assert!(tries.best().score >= Some(80.0), "{offer:?}");
+        let seen = encode::seen(tries.best().format, &tries.best().file, &pixels.raster).expect("decodes");
+        assert!(seen.has_alpha(), "{offer:?}");
+    }
+}
+
+#[test]
+fn an_asked_quality_is_the_target() {
+    let pixels = pixels(PHOTO, Geometry::Scale { width: 32, height: 32 });
+    let best = |quality| {
+        let tries = tries(&pixels.raster, &Recipe { quality: Some(quality), ..RECIPE });
+        (tries.best().file.len(), tries.best().score.expect("judged"))
+    };
+    let found = [50, 70, 90, 100].map(best);
+    assert!(found.is_sorted_by(|one, next| one.0 < next.0), "{found:?}");
+    assert!(found[0].1 >= 50.0 && found[1].1 >= 70.0 && found[2].1 >= 90.0 && found[3].1 > 99.9, "{found:?}");
+}
+
+#[test]
+fn a_search_ends_when_it_is_told() {
+    let pixels = pixels(DRAWING, Geometry::Scale { width: 24, height: 24 });
+    let whole = tries(&pixels.raster, &RECIPE).all.len();
+    for most in [0, 1, whole / 2, whole - 1] {
+        let left = Cell::new(most);
+        let go_on = || left.replace(left.get().saturating_sub(1)) > 0;
+        let found = search(&pixels.raster, &RECIPE, &Targets::default(), &go_on).expect("encodes");
+        assert!(found.is_none(), "{most} of {whole}");
+    }
+}
+
+#[test]
+fn a_large_picture_keeps_its_first_answer() {
+    let large = Raster::opaque(300, 300, vec![7; 300 * 300 * 3]);
+    let tries = tries(&large, &RECIPE);
+    assert!(matches!(&tries.all[..], [Try { made: Made::First, score: None, .. }]));
+}
+
+#[test]
+fn any_picture_has_a_best() {
+    let noise = |i: u32| i.wrapping_mul(0x9e37_79b1).to_le_bytes()[2];
+    for (width, height) in [(1, 1), (1, 200), (3, 2), (17, 16)] {
+        for channels in [3, 4] {
+            let samples: Vec<u8> = (0..width * height * channels).map(noise).collect();
+            let raster = if channels == 3 { Raster::opaque } else { Raster::with_alpha }(width, height, samples);
+            for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Jpeg)] {
+                let tries = tries(&raster, &Recipe { offer, ..RECIPE });
+                let usable = offer == Offer::Only(Format::Jpeg) || tries.best().score >= Some(80.0);
+                assert!(usable, "{width} x {height}, {channels} channels, {offer:?}: {:?}", tries.best().score);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_next_step_lies_between_what_is_known() {
+    let family = Family::Lossy(Lossy::PLAIN);
+    let next = |fine, coarse| between(&family, fine, coarse);
+    assert_eq!(next(Some((20, Verdict::Passed(4.0))), None), Some(25));
+    assert_eq!(next(Some((20, Verdict::Passed(0.0))), None), Some(21));
+    assert_eq!(next(Some((20, Verdict::TooLong(1.0))), None), Some(21));
+    assert_eq!(next(None, Some((20, 4.0))), Some(15));
+    assert_eq!(next(None, Some((3, f64::INFINITY))), Some(0));
+    assert_eq!(next(None, Some((0, 4.0))), None);
+    assert_eq!(next(Some((20, Verdict::Passed(1.0))), Some((30, 9.0))), Some(21));
+    assert_eq!(next(Some((20, Verdict::Passed(9.0))), Some((30, 1.0))), Some(29));
+    assert_eq!(next(Some((20, Verdict::TooLong(2.0))), Some((30, 1.0))), Some(25));
+    assert_eq!(next(Some((20, Verdict::Passed(9.0))), Some((21, 1.0))), None);
+    assert_eq!(next(Some((22, Verdict::Passed(9.0))), Some((21, 1.0))), None);
+}
+
+#[test]
+fn the_source_serves_where_it_is_smaller() {
+    let pixels = pixels(LETTER, Geometry::Scale { width: 32, height: 32 });
+    let improved = |source_may_serve, source_len| {
+        let recipe = Recipe { source_may_serve, ..RECIPE };
+        improve(&pixels, &recipe, &Targets::default(), source_len, &|| true).expect("encodes").expect("nobody cancels")
+    };
+    assert_eq!(improved(true, 20), Variant::SourceIsBest);
+    assert!(matches!(improved(false, 20), Variant::Encoded(_)));
+    assert!(matches!(improved(true, 2000), Variant::Encoded(_)));
+}
+
+#[test]
+fn candidates_tell_what_becomes_of_them() {
+    for (file, edge) in [(PHOTO, 24), (LETTER, 32)] {
+        let pixels = pixels(file, Geometry::Scale { width: edge, height: edge });
+        let all = candidates(&pixels, &RECIPE, &Targets::default()).expect("encodes");
+        let sent = |fate: Fate| all.iter().filter(|one| one.fate == fate).collect::<Vec<_>>();
+        let (both, firsts, improved) = (sent(Fate::FirstAndLast), sent(Fate::First), sent(Fate::Improved));
+        assert_eq!((both.len() + firsts.len(), both.len() + improved.len()), (1, 1));
+        let best = improved.first().or(both.first()).expect("one of them");
+        let Ok(Some(Variant::Encoded(same))) = improve(&pixels, &RECIPE, &Targets::default(), 0, &|| true) else {
+            panic!("nobody cancels, and no source is offered");
+        };
+        assert_eq!((&best.bytes[..], best.format), (&same.bytes[..], same.format));
+        assert!(all.iter().all(|one| !one.name.is_empty() && !one.bytes.is_empty()));
+    }
+}
+
+#[test]
+fn a_thousand_renders_in_any_order_give_the_same_bytes() {
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 250;
+    let mut jobs = Vec::new();
+    for file in [PHOTO, DRAWING, LETTER] {
+        let pixels = decode(file, &Limits::default()).expect("decodes");
+        for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Png), Offer::Only(Format::Jpeg)] {
+            for edge in [9, 16] {
+                let geometry = Geometry::Scale { width: edge, height: edge };
+                jobs.push((pixels.clone(), Recipe { geometry, offer, ..RECIPE }));
+            }
+        }
+    }
+    let first = |(pixels, recipe): &(Pixels, Recipe)| render(pixels, recipe, 0).expect("encodes");
+    let better = |(pixels, recipe): &(Pixels, Recipe)| -> Option<Variant> {
+        let resized = resize(pixels, recipe.geometry).expect("a size");
+        improve(&resized, recipe, &Targets::default(), 0, &|| true).expect("encodes")
+    };
+    let expected: Vec<_> = jobs.iter().map(|job| (first(job), better(job))).collect();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (jobs, expected) = (&jobs, &expected);
+            scope.spawn(move || {
+                // Strides without a factor in common with the number of jobs, so that all come in another order each.
+                let stride = [1, 5, 7, 11][thread];
+                for round in 0..ROUNDS {
+                    let job = (thread + round * stride) % jobs.len();
+                    assert_eq!(first(&jobs[job]), expected[job].0, "{:?}", jobs[job].1);
+                    if round % 50 == thread {
+                        assert_eq!(better(&jobs[job]), expected[job].1, "{:?}", jobs[job].1);
+                    }
+                }
+            });
+        }
+    });
+}
