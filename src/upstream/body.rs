@@ -31,8 +31,6 @@ struct Upload {
     chunks: Chunks,
     /// What came before anybody asked for it.
     first: Poll<Option<Result<Bytes, Aborted>>>,
-    /// Why it broke off, to be told in a moment.
-    broken: Option<Aborted>,
     /// How many bytes are to come, where that is known.
     remaining: Option<u64>,
     /// How long the client may pause.
@@ -51,14 +49,7 @@ impl RequestBody {
     /// somebody waits for more.
     #[must_use]
     pub fn of(chunks: Chunks, length: Option<u64>, idle: Duration) -> Self {
-        Self(Some(Upload {
-            chunks,
-            first: Poll::Pending,
-            broken: None,
-            remaining: length,
-            idle,
-            clock: Clock::default(),
-        }))
+        Self(Some(Upload { chunks, first: Poll::Pending, remaining: length, idle, clock: Clock::default() }))
     }
 
     /// How many bytes it has, where that is known.
@@ -85,9 +76,6 @@ impl RequestBody {
 
 impl Upload {
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
-        if let Some(broken) = self.broken.take() {
-            return Poll::Ready(Some(Err(broken)));
-        }
         let first = std::mem::replace(&mut self.first, Poll::Pending);
         let Poll::Ready(next) = (if first.is_ready() { first } else { self.chunks.poll_next_unpin(context) }) else {
             ready!(self.clock.poll_over(self.idle, context));
@@ -98,13 +86,6 @@ impl Upload {
             (Some(Ok(chunk)), Some(remaining)) => {
                 *remaining = remaining.saturating_sub(chunk.len() as u64);
                 Poll::Ready(Some(Ok(chunk)))
-            }
-            // actix has an answer of its own to a body that makes no sense, or nobody is there to be answered: it lets go of
-            // whoever reads that body in this very moment.
-            (Some(Err(broken)), _) => {
-                self.broken = Some(broken);
-                context.waker().wake_by_ref();
-                Poll::Pending
             }
             // An end before the length that was announced is none.
             (None, Some(1..)) => Poll::Ready(Some(Err(Aborted::BrokeOff))),

@@ -105,7 +105,13 @@ impl Outbound {
             ClientBody::None | ClientBody::WebSocket => RequestBody::empty(),
         };
         let asked = Instant::now();
-        let answer = front.upstream.forward(self.method, self.target, self.headers, body, again).await?;
+        let answer = front.upstream.forward(self.method, self.target, self.headers, body, again).await;
+        if matches!(answer, Err(UpstreamError::ClientAborted)) {
+            // A body that makes no sense is the end of its connection, and actix lets go of whoever reads it when it is given
+            // the time to: an answer would only come before another one.
+            tokio::task::yield_now().await;
+        }
+        let answer = answer?;
         front.telemetry.upstream_answered(UpstreamKind::Passthrough, answer.status(), asked.elapsed());
         Ok(answer)
     }

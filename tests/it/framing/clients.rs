@@ -172,7 +172,7 @@ fn codings() -> Vec<Case> {
 }
 
 fn chunk_forms() -> Vec<Case> {
-    // The head is good: upstream has it before the body turns out bad, and hears that it broke off. The client hears
+    // The head is good: upstream may have it before the body turns out bad, and hears that it broke off. The client hears
     // nothing: actix drops the handler with the connection.
     let broken = |name, body: &[u8]| -> Case {
         (name, chunks([body, b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"].concat()), &[], &[], Closed)
