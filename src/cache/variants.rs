@@ -43,7 +43,8 @@ impl Shortcuts {
         if self.uses.fetch_add(1, Ordering::Relaxed).is_multiple_of(COUNTED) {
             return None;
         }
-        self.lock().iter().find(|(each, _)| each == recipe)?.1.upgrade()
+        // What another has taken the place of may live on for a while.
+        self.lock().iter().find(|(each, _)| each == recipe)?.1.upgrade().filter(|held| !held.popularity.is_passed_on())
     }
 
     fn add(&self, recipe: Recipe, encoded: &Arc<Encoded>) {
@@ -134,7 +135,11 @@ impl Variants {
             let fits = content_len(&better) as u64 <= self.max_entry;
             std::future::ready(if is_first && fits { Op::Put(better) } else { Op::Nop })
         });
-        matches!(replaced.await, CompResult::ReplacedWith(_))
+        let is_replaced = matches!(replaced.await, CompResult::ReplacedWith(_));
+        if is_replaced {
+            first.popularity.pass_on();
+        }
+        is_replaced
     }
 
     /// Does the bookkeeping that moka leaves to the next access.
@@ -223,6 +228,22 @@ mod tests {
         assert!(usage.weight <= 256 << 10, "{usage:?}");
         assert!(usage.entries > 100, "{usage:?}");
         assert!(evicted.load(Ordering::Relaxed) > 2000);
+    }
+
+    #[actix_web::test]
+    async fn what_is_better_takes_the_place_of_the_first_unless_it_is_too_large() {
+        let (variants, shortcuts) = (variants(1 << 20), Shortcuts::default());
+        let _ = variants.get_or_render(key(1), async { Ok::<_, ()>(encoded(100)) }).await;
+        let Some(Variant::Encoded(first)) = variants.get_by(&shortcuts, &key(1)).await else { panic!("it is there") };
+        for _ in 0..2 {
+            assert_eq!(variants.get_by(&shortcuts, &key(1)).await, Some(encoded(100)));
+        }
+        assert!(!variants.replace(key(1), &first, encoded(65 << 10)).await, "over max_entry");
+        assert!(variants.replace(key(1), &first, encoded(50)).await);
+        // Though somebody still holds the first.
+        assert_eq!(variants.get_by(&shortcuts, &key(1)).await, Some(encoded(50)));
+        assert!(!variants.replace(key(1), &first, encoded(40)).await, "it is the first no more");
+        assert_eq!(variants.get_by(&shortcuts, &key(1)).await, Some(encoded(50)));
     }
 
     #[actix_web::test]

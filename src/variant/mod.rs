@@ -179,6 +179,7 @@ impl Encoded {
 pub struct Popularity {
     times: AtomicU32,
     is_settled: AtomicBool,
+    is_replaced: AtomicBool,
 }
 
 impl Popularity {
@@ -197,6 +198,17 @@ impl Popularity {
     #[must_use]
     pub fn times(&self) -> u32 {
         self.times.load(Ordering::Relaxed)
+    }
+
+    /// Another has taken its place.
+    pub fn pass_on(&self) {
+        self.is_replaced.store(true, Ordering::Release);
+    }
+
+    /// Whether another has taken its place.
+    #[must_use]
+    pub fn is_passed_on(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
     }
 
     /// It stays as it is: counting ends.

@@ -1,12 +1,12 @@
 //! What is asked for again becomes smaller, under a tag of its own, and nobody is told of a tag that is not his bytes.
 
 use crate::client::Request;
-use crate::pictures::{photo, png};
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
 use avatar_proxy::config::{Config, Decimal};
 use std::time::Duration;
 
+const PHOTO: &[u8] = include_bytes!("../../benches/pictures/photo-ski-chelsea.png");
 const WEBP: &str = "image/webp";
 const REPLACED: &str = r#"avatar_proxy_improvements_total{outcome="replaced"}"#;
 const KEPT: &str = r#"avatar_proxy_improvements_total{outcome="kept"}"#;
@@ -19,7 +19,7 @@ fn improving(config: &mut Config) {
 
 #[actix_web::test]
 async fn what_is_asked_for_again_becomes_smaller_under_a_tag_of_its_own() {
-    let upstream = Upstream::showing("1712345678901", png(&photo(1))).await;
+    let upstream = Upstream::showing("1712345678901", PHOTO.to_vec()).await;
     let (one, other) = (Proxy::with(upstream.address, improving), Proxy::with(upstream.address, improving));
     let request = Request::picture("size=64").accept(WEBP);
     let tag = |answer: &crate::client::Answer| answer.header("etag").expect("a tag").to_owned();
@@ -51,7 +51,7 @@ async fn what_is_asked_for_again_becomes_smaller_under_a_tag_of_its_own() {
 
 #[actix_web::test]
 async fn what_is_asked_for_once_or_not_to_be_improved_stays() {
-    let upstream = Upstream::showing("1712345678901", png(&photo(1))).await;
+    let upstream = Upstream::showing("1712345678901", PHOTO.to_vec()).await;
     let off = Proxy::with(upstream.address, |config| {
         improving(config);
         config.improve.enabled = false;
