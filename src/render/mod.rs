@@ -194,7 +194,7 @@ pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Va
     Ok(variant(format, &bytes, recipe, source_len))
 }
 
-/// The better answer, for some hundred times the work of [`encode`]: the smallest candidate that reaches the target, or
+/// The better answer, for some hundred times the work of [`encode()`]: the smallest candidate that reaches the target, or
 /// the source when that is smaller and may serve. `None` when `go_on`, which is asked between candidates, said no. A
 /// picture of which more than 2^16 pixels would be compared (see `score`) keeps its first answer.
 ///
