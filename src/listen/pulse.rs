@@ -319,7 +319,7 @@ impl Exchange {
     pub fn begin(on: &Rc<Pulse>, body: Body) -> Self {
         on.exchanges.set(on.exchanges.get() + 1);
         on.request.set(on.request.get().wrapping_add(1));
-        on.body.set(body);
+        on.body_is(body);
         on.met.set(true);
         on.heard.set(false);
         on.rest.set(false);

@@ -103,8 +103,9 @@ impl Tunnel {
         let down = Downstream { from_upstream, to_client, ears, stage, boundary, ledger };
         let mut down = pin!(down.carry());
         tokio::select! {
+            // Nobody reads the client any more, who may be gone altogether.
             said = &mut up => if said.is_ok() {
-                let _ = down.await;
+                let _ = timeout(idle, down).await;
             },
             said = &mut down => if said.is_ok() {
                 let _ = timeout(LAST_WORDS, up).await;
@@ -174,10 +175,12 @@ impl Downstream<'_> {
     /// The client is gone, or takes nothing.
     async fn carry(mut self) -> io::Result<()> {
         loop {
+            // Where there is always something to read, nobody would look.
+            let closes = *self.stage.borrow() == Stage::Closing;
             let chunk = tokio::select! {
                 biased;
                 // Upstream's connection broke off, or it said its last: the client is told the same.
-                chunk = read(&mut self.from_upstream) => chunk.unwrap_or_default(),
+                chunk = read(&mut self.from_upstream), if !closes => chunk.unwrap_or_default(),
                 () = Stage::closing(&mut self.stage) => {
                     // In the midst of a frame of upstream's it would be part of that.
                     if self.boundary.is_between_frames() {

@@ -7,7 +7,7 @@ use crate::mattermost::{BROWSER, looks_at, town};
 use crate::process::Folder;
 use crate::proxy::{Proxy, SHORT};
 use crate::tls::{FIRST, connect, encrypted};
-use crate::upstream::{Upstream, answer, drain, send_and_close};
+use crate::upstream::{Kept, Upstream, answer, drain, kept_answer, send_and_close};
 use avatar_proxy::config::Config;
 use bytes::Bytes;
 use frames::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, PLAIN, RST_STREAM, block};
@@ -301,6 +301,26 @@ async fn an_upload_of_known_length_says_so_and_is_so_long() {
     let waits = upload("a body").header("Expect", "100-continue");
     assert_eq!(&client.ask(&waits).await.body[..], b"a body");
     assert_eq!(upstream.seen().last().expect("requests").header("expect"), None);
+}
+
+#[actix_web::test]
+async fn an_answer_that_was_taken_whole_leaves_upstreams_connection_to_the_next() {
+    let upstream = Upstream::scripted(|_, _, stream| async move {
+        let whole = kept_answer("200 OK", &[], &vec![b'x'; MIB]);
+        let mut kept = Kept::new(stream);
+        kept.send(&whole).await;
+        while kept.next().await.is_some() {
+            kept.send(&whole).await;
+        }
+    })
+    .await;
+    let proxy = proxy_with(upstream.address, |config| config.server.workers = 1);
+    let client = Client::to(proxy.address).await;
+    for _ in 0..3 {
+        let answer = client.ask(&Request::new("GET", "/api/v4/files/x")).await;
+        assert_eq!((answer.status, answer.body.len()), (200, MIB));
+    }
+    assert_eq!(upstream.seen().len(), 1, "the first request of each connection");
 }
 
 #[actix_web::test]

@@ -98,6 +98,8 @@ pub(super) async fn send(
             return Ended::Left;
         }
         if is_last {
+            // It hears that it was taken to its end: only then is upstream's connection free, and a lesson whole.
+            poll_fn(|context| Poll::Ready(_ = body.as_pin_mut().poll_next(context))).await;
             return Ended::Whole;
         }
     }
