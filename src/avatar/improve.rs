@@ -5,12 +5,13 @@
 //! permit or has taken the last, and it rests so long after each step that it keeps to its share of a core.
 
 use super::Avatars;
-use super::render_pool::{Background, step_back};
+use super::render_pool::{Background, RenderPool, step_back};
 use crate::render::{EncodeError, Targets};
 use crate::source::ContentHash;
 use crate::telemetry::Improvement;
 use crate::variant::{Encoded, Offer, Recipe, Variant, VariantKey};
 use foldhash::quality::RandomState;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,20 +110,19 @@ impl Improver {
 /// The pace of the thread: between two steps it waits for idle capacity, and rests for what the last step took.
 struct Pace<'a> {
     improver: &'a Improver,
-    pool: &'a super::RenderPool,
-    since: std::cell::Cell<Instant>,
-    worked: std::cell::Cell<Duration>,
+    pool: &'a RenderPool,
+    /// When the step that is being made began.
+    since: Cell<Instant>,
 }
 
 impl<'a> Pace<'a> {
-    fn of(improver: &'a Improver, pool: &'a super::RenderPool) -> Self {
-        Self { improver, pool, since: Instant::now().into(), worked: Duration::ZERO.into() }
+    fn of(improver: &'a Improver, pool: &'a RenderPool) -> Self {
+        Self { improver, pool, since: Instant::now().into() }
     }
 
     /// A step is over; whether there may be another, as soon as this returns.
     fn go_on(&self) -> bool {
         let took = self.since.get().elapsed();
-        self.worked.set(self.worked.get() + took);
         // By the clock on the wall and not by that of the thread: whoever is kept waiting for a core rests longer, too.
         let rest = took.mul_f64(1.0 / self.improver.settings.cpu_share - 1.0);
         let rested = Instant::now() + rest;
@@ -140,11 +140,9 @@ impl<'a> Pace<'a> {
     }
 }
 
-/// The thread that improves. It ends when this is dropped, in the midst of its work.
-pub struct Improving {
-    avatars: Arc<Avatars>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
+/// The thread that improves. It is told to end when this is dropped, and ends after the encoding that it is at; whoever
+/// stops does not wait for that.
+pub struct Improving(Arc<Avatars>);
 
 impl Improving {
     /// Begins, if variants are improved at all.
@@ -153,24 +151,22 @@ impl Improving {
     /// The system gives no thread.
     pub fn begin(avatars: Arc<Avatars>) -> std::io::Result<Self> {
         if avatars.improver.is_none() {
-            return Ok(Self { avatars, thread: None });
+            return Ok(Self(avatars));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let improved = avatars.clone();
-        let thread = std::thread::Builder::new().name("improver".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("improver".to_owned()).spawn(move || {
             step_back(Background::Improvement);
             runtime.block_on(improved.improve());
         })?;
-        Ok(Self { avatars, thread: Some(thread) })
+        Ok(Self(avatars))
     }
 }
 
 impl Drop for Improving {
     fn drop(&mut self) {
-        if let (Some(improver), Some(thread)) = (&self.avatars.improver, self.thread.take()) {
+        if let Some(improver) = &self.0.improver {
             improver.end();
-            // It ends after the encoding that it is at; whoever stops does not wait for that.
-            drop(thread);
         }
     }
 }

@@ -9,6 +9,8 @@ mod body;
 mod linger;
 mod message;
 
+pub use message::expects_continue;
+
 use super::certificate::HTTP2;
 use super::pulse::{Body, Exchange, LINGER, Over, Pulse};
 use super::stream::Socket;
@@ -44,6 +46,7 @@ const IN_FLIGHT_OF_ONE: u32 = 256 << 10;
 const HEADS: usize = 1 << 20;
 /// How many requests more a client may take back than it waits for the answer of.
 const TAKEN_BACK: u32 = 2 * STREAMS;
+
 /// Whether this is what both sides have agreed upon.
 pub(super) fn is_chosen(tls: &TlsStream<Socket>) -> bool {
     tls.get_ref().1.alpn_protocol() == Some(HTTP2)

@@ -22,7 +22,7 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
-use crate::listen::{Body, Exchange, Pulse, Stage};
+use crate::listen::{Body, Exchange, Pulse, Stage, expects_continue};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
@@ -354,12 +354,6 @@ fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
     };
     let target = PathAndQuery::try_from(raw).map_err(|_| WebError::Target)?;
     if target.path().starts_with('/') || target.as_str() == "*" { Ok(target) } else { Err(WebError::Target) }
-}
-
-/// The test by which actix sends a 100 (RFC 9110 section 10.1.1).
-fn expects_continue(headers: &HeaderMap) -> bool {
-    let mut expected = headers.get_all(header::EXPECT).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
-    expected.any(|each| each.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake;

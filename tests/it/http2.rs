@@ -7,7 +7,7 @@ use crate::mattermost::{BROWSER, looks_at, town};
 use crate::process::Folder;
 use crate::proxy::{Proxy, SHORT};
 use crate::tls::{FIRST, connect, encrypted};
-use crate::upstream::{Kept, Upstream, answer, drain, kept_answer, send_and_close};
+use crate::upstream::{Kept, Upstream, answer, kept_answer, send_and_close, stalling_after, taking_all, told};
 use avatar_proxy::config::Config;
 use bytes::Bytes;
 use frames::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, PLAIN, RST_STREAM, block};
@@ -115,25 +115,6 @@ async fn holding_back() -> (Upstream, Arc<Semaphore>) {
     })
     .await;
     (upstream, release)
-}
-
-/// An upstream that sends `beginning` and then waits, and tells when it is hung up on.
-async fn stalling_after(beginning: &'static [u8]) -> (Upstream, mpsc::UnboundedReceiver<()>) {
-    let (tells, ended) = mpsc::unbounded_channel();
-    let upstream = Upstream::scripted(move |_, _, mut stream| {
-        let tells = tells.clone();
-        async move {
-            let _ = stream.write_all(beginning).await;
-            drain(&mut stream).await;
-            let _ = tells.send(());
-        }
-    })
-    .await;
-    (upstream, ended)
-}
-
-async fn told(ended: &mut mpsc::UnboundedReceiver<()>) {
-    timeout(PATIENCE, ended.recv()).await.expect("an end in time").expect("upstream listens");
 }
 
 /// Name and value of each field, sorted, without those of HTTP/1.1 alone and those that change with the moment.
@@ -376,16 +357,7 @@ async fn f23_a_stream_that_is_reset_takes_its_upstream_request_along() {
 
 #[actix_web::test]
 async fn f26_an_upload_that_is_reset_looks_broken_upstream() {
-    let (tells, mut ends) = mpsc::unbounded_channel();
-    let upstream = Upstream::scripted(move |_, _, mut stream| {
-        let tells = tells.clone();
-        async move {
-            let mut body = Vec::new();
-            let _ = stream.read_to_end(&mut body).await;
-            let _ = tells.send(body);
-        }
-    })
-    .await;
+    let (upstream, mut ends) = taking_all().await;
     let proxy = proxy_before(upstream.address);
     let client = Client::to(proxy.address).await;
     let (head, _) = Request::new("POST", "/api/v4/files").http2();

@@ -4,7 +4,7 @@
 use crate::client::{PATIENCE, Request};
 use crate::pictures::{photo, png};
 use crate::proxy::{Proxy, SHORT};
-use crate::upstream::{Upstream, drain, picture_answer};
+use crate::upstream::{Upstream, picture_answer, stalling_after, told};
 use avatar_proxy::config::Config;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,29 +23,10 @@ fn never(config: &mut Config) {
     config.server.workers = 1;
 }
 
-/// An upstream that sends `beginning` and then waits, and tells when it is hung up on.
-async fn stalling_after(beginning: &'static [u8]) -> (Upstream, mpsc::UnboundedReceiver<()>) {
-    let (tells, ended) = mpsc::unbounded_channel();
-    let upstream = Upstream::scripted(move |_, _, mut stream| {
-        let tells = tells.clone();
-        async move {
-            let _ = stream.write_all(beginning).await;
-            drain(&mut stream).await;
-            let _ = tells.send(());
-        }
-    })
-    .await;
-    (upstream, ended)
-}
-
 async fn sent(proxy: SocketAddr, request: &Request) -> TcpStream {
     let mut stream = TcpStream::connect(proxy).await.expect("the proxy listens");
     stream.write_all(&request.bytes("chat.example")).await.expect("the request is taken");
     stream
-}
-
-async fn told(ended: &mut mpsc::UnboundedReceiver<()>) {
-    tokio::time::timeout(PATIENCE, ended.recv()).await.expect("an end in time").expect("upstream listens");
 }
 
 #[actix_web::test]

@@ -3,7 +3,7 @@
 use crate::client::{PATIENCE, Request, read_answer};
 use crate::pictures::{photo, png};
 use crate::proxy::Proxy;
-use crate::upstream::{Upstream, answer, drain, picture_answer, send_and_close};
+use crate::upstream::{Upstream, answer, drain, picture_answer, send_and_close, taking_all};
 use crate::websocket::{ACCEPT, handshake, switching};
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -205,16 +205,7 @@ async fn f50_a_tunnel_is_open_as_long_as_a_request_is_answered_and_there_is_time
 
 #[actix_web::test]
 async fn f50_an_upload_that_takes_longer_than_there_is_time_is_broken_off() {
-    let (tells, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let upstream = Upstream::scripted(move |_, _, mut stream| {
-        let tells = tells.clone();
-        async move {
-            let mut body = Vec::new();
-            let _ = stream.read_to_end(&mut body).await;
-            let _ = tells.send(body);
-        }
-    })
-    .await;
+    let (upstream, mut told) = taking_all().await;
     let mut proxy = Proxy::with(upstream.address, |config| config.server.shutdown_timeout = GRACE);
     let mut client = TcpStream::connect(proxy.address).await.expect("the proxy listens");
     let head = "POST /api/v4/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";

@@ -2,7 +2,7 @@
 
 use crate::client::{Connection, PATIENCE, Request, read_answer};
 use crate::proxy::{Proxy, SHORT};
-use crate::upstream::{Upstream, answer, drain, send_and_close};
+use crate::upstream::{Upstream, answer, drain, send_and_close, stalling_after, told};
 use crate::websocket::{ACCEPT, agreeing, connect, echoing, handshake, rest, switching, tunnel};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +12,6 @@ use tokio::sync::{Notify, mpsc};
 
 const IN_FLIGHT: &str = "avatar_proxy_in_flight_requests";
 const CONNECTIONS: &str = "avatar_proxy_connections";
-
-/// An upstream that answers a handshake with `beginning` and no more, and tells when it is hung up on.
-async fn stalling_after(beginning: &'static [u8]) -> (Upstream, mpsc::UnboundedReceiver<()>) {
-    let (tells, ended) = mpsc::unbounded_channel();
-    let upstream = Upstream::scripted(move |_, _, mut stream| {
-        let tells = tells.clone();
-        async move {
-            let _ = stream.write_all(beginning).await;
-            drain(&mut stream).await;
-            let _ = tells.send(());
-        }
-    })
-    .await;
-    (upstream, ended)
-}
-
-async fn told<T>(tells: &mut mpsc::UnboundedReceiver<T>) -> T {
-    tokio::time::timeout(PATIENCE, tells.recv()).await.expect("in time").expect("upstream listens")
-}
 
 #[actix_web::test]
 async fn f23_who_leaves_a_handshake_takes_upstreams_connection_along() {

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A request as upstream saw it.
 #[derive(Clone, Debug)]
@@ -153,6 +154,41 @@ async fn read_head(stream: &mut TcpStream) -> Option<Seen> {
         head.push(stream.read_u8().await.ok()?);
     }
     Seen::of(&head)
+}
+
+/// An upstream that sends `beginning` and then waits, and tells when it is hung up on.
+pub(crate) async fn stalling_after(beginning: &'static [u8]) -> (Upstream, mpsc::UnboundedReceiver<()>) {
+    let (tells, ended) = mpsc::unbounded_channel();
+    let upstream = Upstream::scripted(move |_, _, mut stream| {
+        let tells = tells.clone();
+        async move {
+            let _ = stream.write_all(beginning).await;
+            drain(&mut stream).await;
+            let _ = tells.send(());
+        }
+    })
+    .await;
+    (upstream, ended)
+}
+
+/// An upstream that takes all of a request and tells what it was behind the head.
+pub(crate) async fn taking_all() -> (Upstream, mpsc::UnboundedReceiver<Vec<u8>>) {
+    let (tells, taken) = mpsc::unbounded_channel();
+    let upstream = Upstream::scripted(move |_, _, mut stream| {
+        let tells = tells.clone();
+        async move {
+            let mut body = Vec::new();
+            let _ = stream.read_to_end(&mut body).await;
+            let _ = tells.send(body);
+        }
+    })
+    .await;
+    (upstream, taken)
+}
+
+/// What an upstream tells next.
+pub(crate) async fn told<T>(tells: &mut mpsc::UnboundedReceiver<T>) -> T {
+    timeout(PATIENCE, tells.recv()).await.expect("in time").expect("upstream listens")
 }
 
 /// A connection that is kept: requests without bodies come over it one after the other.

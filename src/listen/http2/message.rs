@@ -105,7 +105,7 @@ fn host(authority: Option<&Authority>, headers: &HeaderMap) -> Result<ActixValue
 }
 
 /// Whether the client waits to be told to send what follows the head (RFC 9110 section 10.1.1).
-pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+pub fn expects_continue(headers: &HeaderMap) -> bool {
     let mut expected = headers.get_all(header::EXPECT).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
     expected.any(|each| each.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
 }

@@ -359,10 +359,6 @@ async fn check(proxy: &Proxy, upstream: &Recorder, (name, bytes, statuses, asked
         answered.push(answer.second().parse::<u16>().expect("a status"));
     }
     let end = match asks(&mut wire, "/next").await {
-        // Whether the request had got so far that it is answered at all is a matter of the moment; the end is not.
-        Some(refusal) if statuses.is_empty() && refusal.starts_with("HTTP/1.1 400 ") => {
-            if asks(&mut wire, "/next").await.is_some() { Kept } else { Closed }
-        }
         Some(id) => {
             others.extend((id != "/next").then_some(id));
             Kept
