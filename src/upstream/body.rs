@@ -5,8 +5,10 @@ use super::clock::Clock;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,6 +38,16 @@ struct Upload {
     /// How long the client may pause.
     idle: Duration,
     clock: Clock,
+    /// Where it is told that this is not over.
+    goes_on: Option<Rc<Cell<bool>>>,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(goes_on) = &self.goes_on {
+            goes_on.set(false);
+        }
+    }
 }
 
 impl RequestBody {
@@ -49,12 +61,21 @@ impl RequestBody {
     /// somebody waits for more.
     #[must_use]
     pub fn of(chunks: Chunks, length: Option<u64>, idle: Duration) -> Self {
-        Self(Some(Upload { chunks, first: Poll::Pending, remaining: length, idle, clock: Clock::default() }))
+        let clock = Clock::default();
+        Self(Some(Upload { chunks, first: Poll::Pending, remaining: length, idle, clock, goes_on: None }))
     }
 
     /// How many bytes it has, where that is known.
     pub(super) fn length(&self) -> Option<u64> {
         self.0.as_ref().map_or(Some(0), |upload| upload.remaining)
+    }
+
+    /// Has `goes_on` say whether there is more of this body to be read.
+    pub(super) fn tell(&mut self, goes_on: &Rc<Cell<bool>>) {
+        goes_on.set(self.0.is_some());
+        if let Some(upload) = &mut self.0 {
+            upload.goes_on = Some(goes_on.clone());
+        }
     }
 
     /// Lets the client's side hand over what came right behind the head, so that both leave in one write. A body of which

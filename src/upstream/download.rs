@@ -1,21 +1,23 @@
 //! The body of an answer, and the connection that it comes over until it is whole.
 
 use super::UpstreamError;
-use super::line::Line;
+use super::clock::Clock;
+use super::line::{Finished, Line};
 use super::pool::Pool;
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// Dropped before its end, it takes the connection along, and what of the request had not gone out yet.
 pub(super) struct Download {
-    /// Until the body has ended.
-    line: Option<Line>,
+    mover: Mover,
     body: Incoming,
     /// What was read ahead.
     first: Option<Bytes>,
@@ -25,11 +27,45 @@ pub(super) struct Download {
     idle: Duration,
 }
 
+/// Who moves the connection.
+enum Mover {
+    /// Whoever takes the body.
+    Taker(Line),
+    /// A task: the request goes on, and so it must while nobody takes anything of the answer.
+    Task(Alongside),
+    /// Nobody: the body has ended, or has been left.
+    Nobody,
+}
+
+/// A connection that is moved by a task of its own, which ends when this is dropped.
+struct Alongside {
+    task: Option<JoinHandle<()>>,
+    /// The task gave up, because upstream takes no more of the request.
+    is_stuck: Rc<Cell<bool>>,
+    /// For the waits of whoever takes the body.
+    clock: Clock,
+}
+
+impl Alongside {
+    /// The body is whole, and the request may go on.
+    fn goes_on(mut self) {
+        self.task = None;
+    }
+}
+
+impl Drop for Alongside {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
 impl Download {
     /// An answer's body; upstream may pause for `idle` while somebody waits for more, or while it is to take more of the
     /// request.
     pub(super) fn new(line: Line, body: Incoming, pool: Rc<Pool>, idle: Duration) -> Self {
-        let mut download = Self { line: Some(line), body, first: None, broken: None, pool, idle };
+        let mut download = Self { mover: Mover::Taker(line), body, first: None, broken: None, pool, idle };
         if download.body.is_end_stream() {
             download.release();
         }
@@ -41,10 +77,11 @@ impl Download {
     /// # Errors
     /// It broke off already.
     pub(super) fn all_at_once(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        if self.line.is_none() || self.body.size_hint().exact().is_none() {
+        if matches!(self.mover, Mover::Nobody) || self.body.size_hint().exact().is_none() {
             return Ok(None);
         }
-        let Poll::Ready(Some(chunk)) = self.poll_body() else { return Ok(None) };
+        // What moves the connection is what makes more come, and nobody has waited for it yet.
+        let Poll::Ready(Some(chunk)) = self.poll_body(&mut Context::from_waker(Waker::noop())) else { return Ok(None) };
         let chunk = chunk?;
         if self.body.is_end_stream() {
             self.release();
@@ -54,14 +91,35 @@ impl Download {
         Ok(None)
     }
 
-    /// What has come of the body. What moves the connection is what makes it come, so nobody has to be woken for it.
-    fn poll_body(&mut self) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        let mut context = Context::from_waker(Waker::noop());
+    /// From now on the connection is moved by a task, if its request has not been read to the end: a client may be one that
+    /// takes nothing of the answer before it has sent all. To be called on a thread that runs a [`tokio::task::LocalSet`].
+    pub(super) fn beside_its_request(mut self) -> Self {
+        let Mover::Taker(line) = &self.mover else { return self };
+        if !line.takes_request() {
+            return self;
+        }
+        let Mover::Taker(mut line) = std::mem::replace(&mut self.mover, Mover::Nobody) else { return self };
+        let (pool, idle, is_stuck) = (self.pool.clone(), self.idle, Rc::<Cell<bool>>::default());
+        let tells = is_stuck.clone();
+        let task = tokio::task::spawn_local(async move {
+            match line.finish(idle).await {
+                Finished::Free => pool.keep(line),
+                Finished::Over => {}
+                // To be known before the body ends with the connection: it would look whole.
+                Finished::Stuck => tells.set(true),
+            }
+        });
+        self.mover = Mover::Task(Alongside { task: Some(task), is_stuck, clock: Clock::default() });
+        self
+    }
+
+    /// What has come of the body.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         loop {
             let body = Pin::new(&mut self.body);
-            let frame = match &self.line {
-                Some(line) => line.taking(|| body.poll_frame(&mut context)),
-                None => body.poll_frame(&mut context),
+            let frame = match &self.mover {
+                Mover::Taker(line) => line.taking(|| body.poll_frame(context)),
+                Mover::Task(_) | Mover::Nobody => body.poll_frame(context),
             };
             let frame = ready!(frame);
             match frame.map(|frame| frame.map(Frame::into_data)) {
@@ -76,17 +134,56 @@ impl Download {
 
     /// The body is whole: the connection can be used again, when all of the request has gone out.
     fn release(&mut self) {
-        let Some(mut line) = self.line.take() else { return };
-        if line.is_free() {
-            self.pool.keep(line);
-        } else if !line.is_over() {
-            let (pool, idle) = (self.pool.clone(), self.idle);
-            tokio::task::spawn_local(async move {
-                if line.finish(idle).await {
-                    pool.keep(line);
-                }
-            });
+        match std::mem::replace(&mut self.mover, Mover::Nobody) {
+            Mover::Taker(line) if line.is_free() => self.pool.keep(line),
+            Mover::Taker(mut line) if !line.is_over() => {
+                let (pool, idle) = (self.pool.clone(), self.idle);
+                tokio::task::spawn_local(async move {
+                    if line.finish(idle).await == Finished::Free {
+                        pool.keep(line);
+                    }
+                });
+            }
+            Mover::Task(alongside) => alongside.goes_on(),
+            Mover::Taker(_) | Mover::Nobody => {}
         }
+    }
+
+    /// Has the connection bring more.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+        match &mut self.mover {
+            Mover::Taker(line) => {
+                let is_over = line.poll_connection(context).is_ready();
+                if line.is_stuck(self.idle) {
+                    return Poll::Ready(Some(Err(UpstreamError::TimedOut)));
+                }
+                // What moves the connection is what makes the body come, so nobody has to be woken for it.
+                let next = self.poll_body(&mut Context::from_waker(Waker::noop()));
+                let Mover::Taker(line) = &mut self.mover else { return next };
+                if next.is_ready() {
+                    line.moved();
+                    return next;
+                }
+                if is_over {
+                    return Poll::Ready(Some(Err(UpstreamError::Broken("the connection ended".to_owned()))));
+                }
+                ready!(line.poll_idle(self.idle, context));
+            }
+            Mover::Task(_) => {
+                let next = self.poll_body(context);
+                let Mover::Task(alongside) = &mut self.mover else { return next };
+                match next {
+                    Poll::Ready(None) if alongside.is_stuck.get() => {}
+                    Poll::Ready(next) => {
+                        alongside.clock.stop();
+                        return Poll::Ready(next);
+                    }
+                    Poll::Pending => ready!(alongside.clock.poll_over(self.idle, context)),
+                }
+            }
+            Mover::Nobody => return Poll::Ready(None),
+        }
+        Poll::Ready(Some(Err(UpstreamError::TimedOut)))
     }
 }
 
@@ -100,10 +197,12 @@ impl Stream for Download {
         if let Some(broken) = self.broken.take() {
             return Poll::Ready(Some(Err(broken)));
         }
-        if self.line.is_none() {
-            return Poll::Ready(None);
-        }
-        let next = match self.poll_body() {
+        let here = match self.mover {
+            Mover::Nobody => return Poll::Ready(None),
+            Mover::Taker(_) => self.poll_body(&mut Context::from_waker(Waker::noop())),
+            Mover::Task(_) => Poll::Pending,
+        };
+        let next = match here {
             Poll::Ready(next) => next,
             Poll::Pending => ready!(self.poll_more(context)),
         };
@@ -111,7 +210,7 @@ impl Stream for Download {
             Some(Ok(chunk)) => Poll::Ready(Some(Ok(chunk))),
             Some(Err(error)) => {
                 // actix forgets what it has not written when it hears of an error: it is given the time to.
-                self.line = None;
+                self.mover = Mover::Nobody;
                 self.broken = Some(error);
                 context.waker().wake_by_ref();
                 Poll::Pending
@@ -121,27 +220,5 @@ impl Stream for Download {
                 Poll::Ready(None)
             }
         }
-    }
-}
-
-impl Download {
-    /// Has the connection bring more.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        let line = self.line.as_mut().expect("it is held until the body has ended");
-        let is_over = line.poll_connection(context).is_ready();
-        if line.is_stuck(self.idle) {
-            return Poll::Ready(Some(Err(UpstreamError::TimedOut)));
-        }
-        let next = self.poll_body();
-        let line = self.line.as_mut().expect("as before");
-        if next.is_ready() {
-            line.moved();
-            return next;
-        }
-        if is_over {
-            return Poll::Ready(Some(Err(UpstreamError::Broken("the connection ended".to_owned()))));
-        }
-        ready!(line.poll_idle(self.idle, context));
-        Poll::Ready(Some(Err(UpstreamError::TimedOut)))
     }
 }

@@ -11,8 +11,10 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -34,6 +36,8 @@ pub(super) struct Line {
     /// The bell as hyper knows it.
     rings: Waker,
     outflow: Arc<Outflow>,
+    /// The body of the request that was sent last has not been read to its end.
+    takes_request: Rc<Cell<bool>>,
     /// Since when nothing more has gone out although something is to, and the turn it was then.
     stuck: Option<(u32, Instant)>,
     clock: Clock,
@@ -85,16 +89,27 @@ impl Line {
         let connection: Pin<Box<dyn Future<Output = _>>> = Box::pin(connection.with_upgrades());
         let (bell, clock) = (Arc::<Bell>::default(), Clock::default());
         let rings = Waker::from(bell.clone());
-        Ok(Self { requests, connection: Some(connection), has_served: false, bell, rings, outflow, stuck: None, clock })
+        Ok(Self {
+            requests,
+            connection: Some(connection),
+            has_served: false,
+            bell,
+            rings,
+            outflow,
+            takes_request: Rc::default(),
+            stuck: None,
+            clock,
+        })
     }
 
     /// Sends a request and waits for the head of its answer, which may take `patience` to come once all of the request has
     /// been taken.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         patience: Duration,
     ) -> Result<Response<Incoming>, Failure> {
+        request.body_mut().tell(&self.takes_request);
         let sent = self.bell.muffled(|| self.requests.try_send_request(request));
         // A budget that is used up would have to wake somebody.
         let mut answer = pin!(unconstrained(sent));
@@ -153,6 +168,11 @@ impl Line {
         self.bell.muffled(take)
     }
 
+    /// Whether more of the request is to be read while its answer comes.
+    pub(super) fn takes_request(&self) -> bool {
+        self.takes_request.get()
+    }
+
     /// Nobody moves it for now.
     pub(super) fn rest(&self) {
         drop(self.bell.mover.take());
@@ -193,12 +213,16 @@ impl Line {
         }
     }
 
-    /// Sends what is left of a request whose answer is whole already; `true` when the connection can carry another one.
-    pub(super) async fn finish(&mut self, idle: Duration) -> bool {
-        poll_fn(|context| {
+    /// Moves the connection until its request has been sent and the answer has been taken from it, and it can carry another
+    /// one.
+    pub(super) async fn finish(&mut self, idle: Duration) -> Finished {
+        let finished = poll_fn(|context| {
             loop {
-                if self.poll_connection(context).is_ready() || self.is_free() {
-                    return Poll::Ready(());
+                if self.poll_connection(context).is_ready() {
+                    return Poll::Ready(Finished::Over);
+                }
+                if self.is_free() {
+                    return Poll::Ready(Finished::Free);
                 }
                 if !self.outflow.is_blocked() {
                     // It is the client that is waited for, and that wait has a limit of its own.
@@ -206,7 +230,7 @@ impl Line {
                     return Poll::Pending;
                 }
                 if self.is_stuck(idle) {
-                    return Poll::Ready(());
+                    return Poll::Ready(Finished::Stuck);
                 }
                 ready!(self.clock.poll_over(idle, context));
                 self.clock.stop();
@@ -214,6 +238,17 @@ impl Line {
         })
         .await;
         self.clock.stop();
-        self.is_free()
+        finished
     }
+}
+
+/// What became of a connection that was moved to its end, or to that of its request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Finished {
+    /// It can carry another request.
+    Free,
+    /// It has ended.
+    Over,
+    /// Upstream takes nothing of what is to go out.
+    Stuck,
 }

@@ -276,7 +276,7 @@ impl Upstream {
         let (head, mut body) = prepared(answer)?.into_parts();
         let body = match body.all_at_once()? {
             Some(whole) => AnswerBody::Complete(whole),
-            None => AnswerBody::Partial(Bytes::new(), Box::pin(body)),
+            None => AnswerBody::Partial(Bytes::new(), Box::pin(body.beside_its_request())),
         };
         Ok(http::Response::from_parts(head, body))
     }
