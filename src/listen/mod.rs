@@ -18,7 +18,7 @@ mod upgrade;
 pub use certificate::{Certificate, CertificateError, CertificateFiles};
 pub use files::{connections_for, raise_file_limit};
 pub use gate::{Gate, HANDOVER};
-pub use http2::expects_continue;
+pub use http2::{AskedUpstream, expects_continue};
 pub use pulse::{Body, Exchange, Limits, Pulse, Ticket};
 pub use serve::{Settings, serve};
 pub use upgrade::{Switch, Upgraded, read};

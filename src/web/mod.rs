@@ -22,7 +22,7 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
-use crate::listen::{Body, Exchange, Pulse, Stage, expects_continue};
+use crate::listen::{AskedUpstream, Body, Exchange, Pulse, Stage, expects_continue};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
@@ -241,7 +241,14 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
     let response = match dispatch(&front, &mut inbound, &route).await {
         Ok(response) => match inbound.tunnel {
             Some(tunnel) => return tunnel.behind(response, inbound.ledger),
-            None => inbound.ledger.close_with(answer::framed_for(version, response)),
+            None => {
+                let asked_upstream = version == Version::HTTP_2 && inbound.ledger.asked_upstream();
+                let mut response = inbound.ledger.close_with(answer::framed_for(version, response));
+                if asked_upstream {
+                    response.extensions_mut().insert(AskedUpstream);
+                }
+                response
+            }
         },
         Err(error) => fail(&front, &error, inbound.ledger, &route),
     };
