@@ -63,7 +63,7 @@ impl Stage {
     }
 
     fn improving(codecs: Codecs, queue: usize, improve: Option<ImproveSettings>) -> Self {
-        let upstream = Upstream::new(&Gateway::new(mattermost()).expect("plain http")).expect("clients");
+        let upstream = Upstream::new(&Gateway::new(mattermost()).expect("plain http"));
         let telemetry = Arc::new(Telemetry::new());
         let settings = Settings {
             cache: crate::cache::Settings { sources: 1 << 20, variants: 1 << 20, pixels: 1 << 20, max_entry: 1 << 20 },

@@ -2,10 +2,10 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What each client connection may need: itself, and the one to upstream that its request goes over.
-const A_CONNECTION: u64 = 2;
-/// What the rest needs: listeners, logs, timers and wakers of each thread, the back office and whoever asks it.
-const THE_REST: u64 = 64;
+/// What each thread that serves needs for itself: what it waits by, is woken by and hears signals by, and one to spare.
+const A_THREAD: u64 = 4;
+/// What the rest needs: listeners, logs, looking up names, the question whether upstream is there.
+const THE_REST: u64 = 32;
 /// Where no limit is set: about ten gigabytes of idle connections.
 const WITHOUT_LIMIT: usize = 1_000_000;
 
@@ -21,34 +21,98 @@ pub fn raise_file_limit() -> Option<u64> {
     if raised.is_ok() { maximum } else { current }
 }
 
-/// How many client connections there may be when so many files may be open, of which pictures take `pictures` towards
-/// upstream.
-#[must_use]
-pub fn connections_for(files: Option<u64>, pictures: usize) -> usize {
-    let Some(files) = files else { return WITHOUT_LIMIT };
-    let taken = THE_REST.saturating_add(u64::try_from(pictures).unwrap_or(u64::MAX));
-    // A limit this low serves badly, but it serves.
-    let left = files.saturating_sub(taken).max(files / 4) / A_CONNECTION;
-    usize::try_from(left).unwrap_or(WITHOUT_LIMIT).clamp(1, WITHOUT_LIMIT)
+/// What would be wanted of each kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Connections of clients; 0 for as many as there is room for.
+    pub clients: usize,
+    /// Connections to upstream.
+    pub upstream: usize,
+    /// Those of them that there are beside one for each client.
+    pub pictures: usize,
+    /// Connections to the back office.
+    pub back_office: usize,
+    /// Threads that serve.
+    pub threads: usize,
+}
+
+/// How many connections there may be at once, so that there is a file for each: a client over HTTP/2 may have a hundred of
+/// upstream's for its one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Connections of clients.
+    pub clients: usize,
+    /// Connections to upstream, tunnels and idle ones included.
+    pub upstream: usize,
+}
+
+impl Room {
+    /// What there is room for when so many files may be open; `None` for any number.
+    #[must_use]
+    pub fn within(files: Option<u64>, wanted: &Wanted) -> Self {
+        let Some(files) = files else {
+            let clients = if wanted.clients == 0 { WITHOUT_LIMIT } else { wanted.clients };
+            return Self { clients, upstream: wanted.upstream };
+        };
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let taken = A_THREAD.saturating_mul(count(wanted.threads)).saturating_add(count(wanted.back_office));
+        // A limit this low serves badly, but it serves.
+        let left = files.saturating_sub(taken.saturating_add(THE_REST)).max(files / 4).max(2);
+        let pictures = count(wanted.pictures).min(left / 2);
+        let most = match wanted.clients {
+            0 => (left - pictures) / 2,
+            clients => count(clients).min(left - pictures),
+        };
+        let clients = usize::try_from(most).unwrap_or(WITHOUT_LIMIT).clamp(1, WITHOUT_LIMIT);
+        let upstream = usize::try_from(left - count(clients)).unwrap_or(usize::MAX);
+        Self { clients, upstream: upstream.clamp(1, wanted.upstream) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// What is wanted where nothing is configured, on two cores.
+    const USUAL: Wanted = Wanted { clients: 0, upstream: 16_384, pictures: 64, back_office: 32, threads: 4 };
+
+    fn check(files: Option<u64>, wanted: Wanted, clients: usize, upstream: usize) {
+        assert_eq!(Room::within(files, &wanted), Room { clients, upstream }, "{files:?} {wanted:?}");
+    }
 
     #[test]
-    fn every_connection_has_room_for_one_to_upstream() {
-        for (files, pictures, connections) in [
-            (None, 64, WITHOUT_LIMIT),
-            (Some(u64::MAX), 64, WITHOUT_LIMIT),
-            (Some(65_536), 64, 32_704),
-            (Some(1024), 64, 448),
-            (Some(256), 64, 64),
-            (Some(128), 64, 16),
-            (Some(128), 65_536, 16),
-            (Some(0), 1, 1),
-        ] {
-            assert_eq!(connections_for(files, pictures), connections, "{files:?} {pictures}");
+    fn every_connection_has_a_file() {
+        check(None, USUAL, WITHOUT_LIMIT, 16_384);
+        check(Some(u64::MAX), USUAL, WITHOUT_LIMIT, 16_384);
+        check(Some(65_536), USUAL, 32_696, 16_384);
+        check(Some(65_536), Wanted { upstream: 1_000_000, ..USUAL }, 32_696, 32_760);
+        check(Some(1024), USUAL, 440, 504);
+        check(Some(256), USUAL, 56, 120);
+        // More threads than files, or hardly any.
+        check(Some(256), Wanted { threads: 512, ..USUAL }, 16, 48);
+        check(Some(0), USUAL, 1, 1);
+        // So many as are asked for, if there is room.
+        check(Some(1024), Wanted { clients: 100, ..USUAL }, 100, 844);
+        check(Some(1024), Wanted { clients: 10_000, ..USUAL }, 880, 64);
+        check(None, Wanted { clients: 10_000, ..USUAL }, 10_000, 16_384);
+        check(Some(1024), Wanted { upstream: 1, ..USUAL }, 440, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn all_together_stay_within_the_limit(
+            files in 256_u64..200_000,
+            clients in 0_usize..200_000,
+            upstream in 1_usize..200_000,
+            pictures in 1_usize..=65_536,
+            threads in 1_usize..=8,
+        ) {
+            let wanted = Wanted { clients, upstream, pictures, back_office: 32, threads };
+            let room = Room::within(Some(files), &wanted);
+            prop_assert!(room.clients > 0 && room.upstream > 0);
+            let others = A_THREAD * threads as u64 + 32 + THE_REST;
+            prop_assert!((room.clients + room.upstream) as u64 + others <= files);
         }
     }
 

@@ -16,7 +16,7 @@ mod sweep;
 mod upgrade;
 
 pub use certificate::{Certificate, CertificateError, CertificateFiles};
-pub use files::{connections_for, raise_file_limit};
+pub use files::{Room, Wanted, raise_file_limit};
 pub use gate::{Gate, HANDOVER};
 pub use http2::{AskedUpstream, expects_continue};
 pub use pulse::{Body, Exchange, Limits, Pulse, Ticket};

@@ -1,4 +1,4 @@
-//! Why upstream gave no answer, told from what either HTTP client says.
+//! Why upstream gave no answer, told from what the HTTP client says.
 
 use super::body::Aborted;
 use super::connect::ConnectError;
@@ -29,19 +29,6 @@ pub enum UpstreamError {
     Overloaded,
 }
 
-impl From<reqwest::Error> for UpstreamError {
-    fn from(error: reqwest::Error) -> Self {
-        // Before the time-out: one that passed while connecting is no silence of upstream's.
-        if error.is_connect() {
-            Self::Unreachable(causes(&error))
-        } else if error.is_timeout() {
-            Self::TimedOut
-        } else {
-            Self::Broken(causes(&error))
-        }
-    }
-}
-
 impl From<ConnectError> for UpstreamError {
     fn from(error: ConnectError) -> Self {
         match error {
@@ -69,19 +56,13 @@ impl From<hyper::Error> for UpstreamError {
 
 /// Whether a connection ended where an answer should have begun, unlike one over which came no HTTP.
 pub(super) fn lost_connection(error: &(dyn Error + 'static)) -> bool {
-    find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message) || find::<io::Error>(error).is_some()
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
+        || find::<io::Error>(error).is_some_and(|error| error.kind() != io::ErrorKind::InvalidData)
 }
 
 /// The first of an error and its causes that is an `E`.
-pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|error| error.downcast_ref::<E>())
-}
-
-/// What is at the root of one of reqwest's errors, in one line; addresses are told apart from anything a client sent, which
-/// is not in it.
-pub(super) fn causes(error: &reqwest::Error) -> String {
-    // Its outermost text carries the URL with its query; what lies beneath does not.
-    error.source().map_or_else(|| "no cause named".to_owned(), root)
 }
 
 /// What is at the root of an error, in one line.

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// One worker's connections for what passes through.
+/// One worker's connections.
 pub(super) struct Exchange {
     connector: Connector,
     pool: Rc<Pool>,

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -85,7 +86,8 @@ pub(super) struct Failure {
 impl Line {
     pub(super) async fn over(link: Link) -> Result<Self, UpstreamError> {
         let outflow = link.outflow();
-        let (requests, connection) = http1::Builder::new().max_buf_size(CONNECTION_BUFFER).handshake(link).await?;
+        let (requests, connection) =
+            http1::Builder::new().max_buf_size(CONNECTION_BUFFER).handshake(TokioIo::new(link)).await?;
         let connection: Pin<Box<dyn Future<Output = _>>> = Box::pin(connection.with_upgrades());
         let (bell, clock) = (Arc::<Bell>::default(), Clock::default());
         let rings = Waker::from(bell.clone());
@@ -110,6 +112,7 @@ impl Line {
         patience: Duration,
     ) -> Result<Response<Incoming>, Failure> {
         request.body_mut().tell(&self.takes_request);
+        self.outflow.asks();
         let sent = self.bell.muffled(|| self.requests.try_send_request(request));
         // A budget that is used up would have to wake somebody.
         let mut answer = pin!(unconstrained(sent));

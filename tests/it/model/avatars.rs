@@ -67,7 +67,7 @@ impl Stage {
         };
         Self {
             world,
-            upstream: Upstream::new(&Gateway::new(settings).expect("plain http")).expect("clients"),
+            upstream: Upstream::new(&Gateway::new(settings).expect("plain http")),
             avatars: Avatars::new(settings_of_avatars, telemetry),
             key: CallerKey::draw().expect("random numbers"),
             mistake,
