@@ -108,7 +108,7 @@ async fn fetched(question: &Question, config: &Config, at_most: u64) -> Result<B
         let (name, value) = field.split_once(':').ok_or("a --header is written \"Name: value\"")?;
         headers.append(HeaderName::from_bytes(name.trim().as_bytes())?, HeaderValue::from_str(value.trim())?);
     }
-    let upstream = Upstream::new(&Gateway::new(upstream_settings(&config))?);
+    let upstream = Upstream::new(&Gateway::new(upstream_settings(&config))?)?;
     let request = PictureRequest { path: uri.path().to_owned(), query: uri.query().map(str::to_owned), headers };
     let answer = upstream.picture(&request, None).await?;
     if !answer.status.is_success() {

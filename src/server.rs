@@ -34,7 +34,7 @@ const BACKLOG: i32 = 4096;
 const WORKERS_AT_MOST: usize = 512;
 /// How many connections to the back office there may be at once; more wait until one ends.
 const BACK_OFFICE: usize = 32;
-/// Threads that wait for files beside the workers: the first, two that accept connections, and the back office.
+/// Threads that wait for something beside the workers: the first, two that accept connections, and the back office.
 const OTHER_THREADS: usize = 4;
 /// What all listeners together may hold of the events that they collect, in bytes.
 const ALL_EVENTS: usize = 16 << 20;
@@ -108,7 +108,7 @@ impl Parts {
     fn front(&self) -> Front {
         Front {
             settings: self.settings.clone(),
-            upstream: Upstream::new(&self.gateway),
+            upstream: Upstream::new(&self.gateway).expect("the clients could be built at start"),
             avatars: self.avatars.clone(),
             telemetry: self.telemetry.clone(),
             hop: self.hop.clone(),
@@ -142,12 +142,13 @@ impl Bound {
         let certificate = certificate_of(&config)?;
         let admin = config.admin.listen.map(|address| bind("admin.listen", address)).transpose()?;
         let room = room(&config);
-        let gateway =
-            Gateway::new(upstream::Settings { max_connections: room.upstream, ..upstream_settings(&config) })?;
+        let gateway = Gateway::new(upstream_settings_within(&room, &config))?;
         let avatars = Avatars::new(avatar_settings(&config), telemetry.clone());
         let caller_key = Arc::new(CallerKey::draw().map_err(StartError::Random)?);
         let drawn = getrandom::u64().map_err(StartError::Random)?;
         let hop = HeaderValue::try_from(format!("avatar-proxy;id={drawn:016x}")).expect("hex digits");
+        // Each worker builds its own; what stands in the way is to be known before.
+        drop(Upstream::new(&gateway)?);
         let readiness = readiness(&gateway, config.server.base_path.prefix());
         let settings = Arc::new(web_settings(&config)?);
         let avatars = Arc::new(avatars);
@@ -298,10 +299,21 @@ fn room(config: &Config) -> Room {
         clients: config.server.max_connections,
         upstream: config.upstream.max_connections,
         pictures: config.upstream.max_picture_requests,
+        workers: workers(&config.server),
+        others: OTHER_THREADS,
         back_office: BACK_OFFICE,
-        threads: workers(&config.server) + OTHER_THREADS,
     };
     Room::within(listen::raise_file_limit(), &wanted)
+}
+
+/// What is configured, as far as there is room for it.
+fn upstream_settings_within(room: &Room, config: &Config) -> upstream::Settings {
+    upstream::Settings {
+        max_connections: room.upstream,
+        max_picture_requests: room.pictures,
+        picture_connections_kept: room.pictures_kept,
+        ..upstream_settings(config)
+    }
 }
 
 /// The certificate that `config` names.
@@ -405,6 +417,7 @@ pub(crate) fn upstream_settings(config: &Config) -> upstream::Settings {
         picture_timeout: settings.picture_timeout,
         passthrough_timeout: settings.passthrough_timeout,
         max_picture_requests: settings.max_picture_requests,
+        picture_connections_kept: settings.max_picture_requests,
         max_connections: settings.max_connections,
         roots: settings.ca_file.clone(),
     }

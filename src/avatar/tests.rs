@@ -46,6 +46,7 @@ fn mattermost() -> upstream::Settings {
         picture_timeout: Duration::from_secs(10),
         passthrough_timeout: Duration::from_secs(5),
         max_picture_requests: 8,
+        picture_connections_kept: 8,
         max_connections: 8,
         roots: None,
     }
@@ -63,7 +64,7 @@ impl Stage {
     }
 
     fn improving(codecs: Codecs, queue: usize, improve: Option<ImproveSettings>) -> Self {
-        let upstream = Upstream::new(&Gateway::new(mattermost()).expect("plain http"));
+        let upstream = Upstream::new(&Gateway::new(mattermost()).expect("plain http")).expect("clients");
         let telemetry = Arc::new(Telemetry::new());
         let settings = Settings {
             cache: crate::cache::Settings { sources: 1 << 20, variants: 1 << 20, pixels: 1 << 20, max_entry: 1 << 20 },

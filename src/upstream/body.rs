@@ -140,13 +140,56 @@ impl http_body::Body for RequestBody {
 /// A body on its way to the client.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, UpstreamError>>>>;
 
+/// Ends `chunks` with an error when the next one takes longer than `idle` to come. The clock runs only while somebody
+/// waits for a chunk, so a slow reader is no fault of upstream's.
+pub fn with_idle_timeout<S, E>(chunks: S, idle: Duration) -> BodyStream
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin + 'static,
+    E: Into<UpstreamError>,
+{
+    Box::pin(Watched { chunks: Some(chunks), idle, clock: Clock::default() })
+}
+
+struct Watched<S> {
+    chunks: Option<S>,
+    idle: Duration,
+    clock: Clock,
+}
+
+impl<S, E> Stream for Watched<S>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: Into<UpstreamError>,
+{
+    type Item = Result<Bytes, UpstreamError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { chunks, idle, clock } = &mut *self;
+        let Some(stream) = chunks else { return Poll::Ready(None) };
+        let Poll::Ready(next) = stream.poll_next_unpin(context) else {
+            ready!(clock.poll_over(*idle, context));
+            *chunks = None;
+            return Poll::Ready(Some(Err(UpstreamError::TimedOut)));
+        };
+        clock.stop();
+        if !matches!(next, Some(Ok(_))) {
+            *chunks = None;
+        }
+        Poll::Ready(next.map(|chunk| chunk.map_err(Into::into)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::stream;
     use http_body_util::BodyExt;
+    use tokio::time::Instant;
+    use tokio::time::sleep;
 
     const IDLE: Duration = Duration::from_millis(60);
+
+    const CHUNK: Result<Bytes, UpstreamError> = Ok(Bytes::from_static(b"chunk"));
 
     /// How a body of `length` bytes ends of which `chunks` come.
     async fn ended(
@@ -179,5 +222,41 @@ mod tests {
             let stalled = chunks(count).chain(stream::pending());
             assert_eq!(ended(None, stalled).await, Some(Aborted::Stalled));
         }
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_no_fault_of_upstreams() {
+        let mut watched = with_idle_timeout(stream::iter([CHUNK, CHUNK, CHUNK]), IDLE);
+        for _ in 0..3 {
+            assert!(matches!(watched.next().await, Some(Ok(_))));
+            sleep(2 * IDLE).await;
+        }
+        assert!(watched.next().await.is_none());
+        assert!(watched.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_wait_is_too_long_from_its_own_beginning() {
+        let late = stream::once(async {
+            sleep(IDLE / 2).await;
+            CHUNK
+        });
+        let mut watched = with_idle_timeout(Box::pin(late.chain(stream::pending())), IDLE);
+        // Whether this one is in time is for the machine to say; a busy one may be late itself.
+        if matches!(watched.next().await, Some(Ok(_))) {
+            let begun = Instant::now();
+            assert!(matches!(watched.next().await, Some(Err(UpstreamError::TimedOut))));
+            assert!(begun.elapsed() >= IDLE, "{:?}: the clock of the wait before", begun.elapsed());
+        }
+        assert!(watched.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_error_is_the_last_word() {
+        let broken = Err(UpstreamError::Broken("so be it".to_owned()));
+        let mut watched = with_idle_timeout(stream::iter([CHUNK, broken, CHUNK]), IDLE);
+        assert!(matches!(watched.next().await, Some(Ok(_))));
+        assert!(matches!(watched.next().await, Some(Err(UpstreamError::Broken(_)))));
+        assert!(watched.next().await.is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Why upstream gave no answer, told from what the HTTP client says.
+//! Why upstream gave no answer, told from what either HTTP client says.
 
 use super::body::Aborted;
 use super::connect::ConnectError;
@@ -27,6 +27,19 @@ pub enum UpstreamError {
     /// Too many requests are under way and none ended in time, so nothing was sent.
     #[error("too many requests are under way")]
     Overloaded,
+}
+
+impl From<reqwest::Error> for UpstreamError {
+    fn from(error: reqwest::Error) -> Self {
+        // Before the time-out: one that passed while connecting is no silence of upstream's.
+        if error.is_connect() {
+            Self::Unreachable(causes(&error))
+        } else if error.is_timeout() {
+            Self::TimedOut
+        } else {
+            Self::Broken(causes(&error))
+        }
+    }
 }
 
 impl From<ConnectError> for UpstreamError {
@@ -61,8 +74,15 @@ pub(super) fn lost_connection(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// The first of an error and its causes that is an `E`.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|error| error.downcast_ref::<E>())
+}
+
+/// What is at the root of one of reqwest's errors, in one line; addresses are told apart from anything a client sent, which
+/// is not in it.
+pub(super) fn causes(error: &reqwest::Error) -> String {
+    // Its outermost text carries the URL with its query; what lies beneath does not.
+    error.source().map_or_else(|| "no cause named".to_owned(), root)
 }
 
 /// What is at the root of an error, in one line.

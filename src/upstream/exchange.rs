@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// One worker's connections.
+/// One worker's connections for what passes through.
 pub(super) struct Exchange {
     connector: Connector,
     pool: Rc<Pool>,

@@ -1,7 +1,8 @@
-//! The back door: ask upstream for a picture, forward a request, open a tunnel. The only room that names the HTTP client.
+//! The back door: ask upstream for a picture, forward a request, open a tunnel. The only room that names the HTTP clients.
 //!
-//! Connections of `hyper`, with one pool a worker for pictures and for everything that passes through. They take a raw URI,
-//! so path bytes arrive as they came (`url::Url` folds dot segments and backslashes), they can be upgraded, and whoever waits
+//! Two clients, because they are good at different things: `reqwest` for our own fetches of pictures, whose paths are
+//! canonical, and connections of `hyper`, which it stands on, for everything that passes through: those take a raw URI, so
+//! path bytes arrive as they came (`url::Url` folds dot segments and backslashes), they can be upgraded, and whoever waits
 //! for an answer moves its connection by itself, which is the cheapest way to have a small one.
 
 mod body;
@@ -18,7 +19,7 @@ mod pool;
 mod roots;
 mod slots;
 
-pub use body::{Aborted, BodyStream, Chunks, RequestBody};
+pub use body::{Aborted, BodyStream, Chunks, RequestBody, with_idle_timeout};
 pub use error::UpstreamError;
 pub use picture::{Answer, AnswerBody, PictureRequest};
 pub use roots::{Roots, RootsError};
@@ -27,9 +28,11 @@ use crate::source::Validator;
 use bytes::Bytes;
 use connect::Connector;
 use download::Download;
+use error::{causes, lost_connection};
 use exchange::{Exchange, Head, Times};
+use futures_util::stream;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use line::Line;
@@ -40,7 +43,7 @@ use tokio::time::timeout;
 
 /// Below Mattermost's own 60 s, so that a pooled connection is not closed under a request (mattermost.md section 6).
 const POOL_IDLE: Duration = Duration::from_secs(45);
-/// Idle connections kept to upstream by each worker.
+/// Idle connections that each worker keeps for what passes through.
 const POOL_SIZE: usize = 64;
 
 /// Where upstream is and how long it may take.
@@ -62,9 +65,11 @@ pub struct Settings {
     pub picture_timeout: Duration,
     /// Until the head of an answer that passes through is there, counted from the last byte of the request.
     pub passthrough_timeout: Duration,
-    /// Picture requests at once.
+    /// Picture requests at once, each on a connection of its own.
     pub max_picture_requests: usize,
-    /// Connections at once, tunnels and idle ones included.
+    /// Idle connections that each worker keeps for pictures.
+    pub picture_connections_kept: usize,
+    /// Connections at once for what passes through, tunnels and idle ones included.
     pub max_connections: usize,
     /// Root certificates beside those of the platform.
     pub roots: Option<Roots>,
@@ -88,6 +93,7 @@ pub enum UpgradeAnswer {
 #[derive(Clone)]
 pub struct Gateway {
     settings: Arc<Settings>,
+    tls: rustls::ClientConfig,
     picture_slots: Arc<Semaphore>,
     connector: Connector,
 }
@@ -98,10 +104,12 @@ impl Gateway {
     /// # Errors
     /// Upstream is `https`, and its host or the certificates at hand cannot be used.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
+        // A second call in one process finds the provider installed; it is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = connect::tls(&settings)?;
         let picture_slots = Arc::new(Semaphore::new(settings.max_picture_requests));
-        let connector = Connector::new(&settings, tls)?;
-        Ok(Self { settings: Arc::new(settings), picture_slots, connector })
+        let connector = Connector::new(&settings, tls.clone())?;
+        Ok(Self { settings: Arc::new(settings), tls, picture_slots, connector })
     }
 
     /// Whether upstream answers its health route (`getSystemPing` in `server/channels/api4/system.go`). It is asked on a
@@ -137,17 +145,41 @@ impl Settings {
 /// whichever worker happened to open them, under the requests of the others.
 pub struct Upstream {
     settings: Arc<Settings>,
-    exchange: Exchange,
+    pictures: reqwest::Client,
+    /// Keeps no connection, so each of its requests goes out on a new one.
+    pictures_afresh: reqwest::Client,
+    passthrough: Exchange,
     picture_slots: Arc<Semaphore>,
 }
 
 impl Upstream {
-    /// A way without connections yet.
-    #[must_use]
-    pub fn new(gateway: &Gateway) -> Self {
-        let Gateway { settings, picture_slots, connector } = gateway.clone();
+    /// Builds both clients on one TLS configuration.
+    ///
+    /// # Errors
+    /// The clients refuse their settings.
+    pub fn new(gateway: &Gateway) -> Result<Self, BuildError> {
+        let Gateway { settings, tls, picture_slots, connector } = gateway.clone();
+        let pictures = |idle| {
+            let client = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .no_proxy()
+                .http1_only()
+                .tcp_nodelay(true)
+                .connect_timeout(settings.connect_timeout)
+                .pool_idle_timeout(POOL_IDLE)
+                .pool_max_idle_per_host(idle);
+            client.build().map_err(|error| BuildError(causes(&error)))
+        };
         let times = Times { patience: settings.passthrough_timeout, idle: settings.idle_timeout };
-        Self { exchange: Exchange::new(connector, POOL_SIZE, POOL_IDLE, times), picture_slots, settings }
+        Ok(Self {
+            pictures: pictures(settings.picture_connections_kept)?,
+            pictures_afresh: pictures(0)?,
+            passthrough: Exchange::new(connector, POOL_SIZE, POOL_IDLE, times),
+            picture_slots,
+            settings,
+        })
     }
 
     /// The `Host` that is sent upstream for a request that came with `client_host`.
@@ -181,8 +213,7 @@ impl Upstream {
         self.settings.picture_timeout
     }
 
-    /// Asks for a picture, if `validator` is given only on the condition that it no longer holds. To be called on a thread
-    /// that runs a [`tokio::task::LocalSet`].
+    /// Asks for a picture, if `validator` is given only on the condition that it no longer holds.
     ///
     /// # Errors
     /// No answer, or not in time.
@@ -193,26 +224,38 @@ impl Upstream {
     ) -> Result<Answer, UpstreamError> {
         let slot = timeout(self.settings.head_timeout, self.picture_slots.clone().acquire_owned()).await;
         let slot = slot.map_err(|_| UpstreamError::Overloaded)?.expect("the slots are never closed");
-        let PictureRequest { path, query, headers } = request;
-        let target = query.as_ref().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-        let target = PathAndQuery::try_from(target).map_err(|error| UpstreamError::Broken(error.to_string()))?;
-        let headers = || {
-            let mut headers = headers.clone();
-            if let Some(validator) = validator {
-                let raw = HeaderValue::from_bytes(validator.as_bytes()).expect("it came as a field value");
-                headers.insert(header::IF_NONE_MATCH, raw);
+        let uri = self.uri(&request.path, request.query.as_deref())?.to_string();
+        let mut headers = request.headers.clone();
+        if let Some(validator) = validator {
+            let raw = HeaderValue::from_bytes(validator.as_bytes()).expect("it came as a field value");
+            headers.insert(header::IF_NONE_MATCH, raw);
+        }
+        let asked = async {
+            match self.pictures.get(&uri).headers(headers.clone()).send().await {
+                // The rule of `exchange`, but that reqwest does not tell a kept connection from a new one.
+                Err(error) if lost_connection(&error) && !error.is_connect() => {
+                    self.pictures_afresh.get(&uri).headers(headers).send().await
+                }
+                response => response,
             }
-            headers
         };
-        let head = Head { method: Method::GET, target, headers: headers() };
-        let asked = self.ask(head, RequestBody::empty(), Some(&headers));
-        let answer = timeout(self.settings.head_timeout, asked).await.map_err(|_| UpstreamError::TimedOut)??;
-        let (head, body) = answer.into_parts();
-        if head.status == StatusCode::NOT_MODIFIED && validator.is_none() {
+        let response = timeout(self.settings.head_timeout, asked).await.map_err(|_| UpstreamError::TimedOut)??;
+        let status = response.status();
+        if status == StatusCode::NOT_MODIFIED && validator.is_none() {
             return Err(UpstreamError::Broken("a 304 to an unconditional request".to_owned()));
         }
-        let body = AnswerBody::Partial(Bytes::new(), Box::pin(body));
-        Ok(Answer { status: head.status, headers: head.headers, body, slot: Some(slot) })
+        let mut headers = response.headers().clone();
+        headers::check_answer_framing(&headers)?;
+        headers::strip_response_hop_by_hop(&mut headers);
+        let chunks = stream::unfold(response, |mut response| async move {
+            match response.chunk().await {
+                Ok(Some(chunk)) => Some((Ok(chunk), response)),
+                Ok(None) => None,
+                Err(error) => Some((Err(UpstreamError::from(error)), response)),
+            }
+        });
+        let rest = with_idle_timeout(Box::pin(chunks), self.settings.idle_timeout);
+        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), slot: Some(slot) })
     }
 
     /// Forwards a request whose path and query are sent byte for byte, if need be twice where `again` says how. To be called, as [`Upstream::upgrade`], on a thread
@@ -229,7 +272,11 @@ impl Upstream {
         body: RequestBody,
         again: Option<Again<'_>>,
     ) -> Result<http::Response<AnswerBody>, UpstreamError> {
-        let (head, mut body) = self.ask(Head { method, target, headers }, body, again).await?.into_parts();
+        let answer = self.send(Head { method, target, headers }, body, again).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
+        }
+        let (head, mut body) = prepared(answer)?.into_parts();
         let body = match body.all_at_once()? {
             Some(whole) => AnswerBody::Complete(whole),
             None => AnswerBody::Partial(Bytes::new(), Box::pin(body.beside_its_request())),
@@ -252,20 +299,6 @@ impl Upstream {
         Ok(UpgradeAnswer::Switched(answer.headers().clone(), TokioIo::new(upgraded)))
     }
 
-    /// Sends a request that asks for no upgrade.
-    async fn ask(
-        &self,
-        head: Head,
-        body: RequestBody,
-        again: Option<Again<'_>>,
-    ) -> Result<http::Response<Download>, UpstreamError> {
-        let answer = self.send(head, body, again).await?;
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
-        }
-        prepared(answer)
-    }
-
     async fn send(
         &self,
         mut head: Head,
@@ -273,7 +306,22 @@ impl Upstream {
         again: Option<Again<'_>>,
     ) -> Result<http::Response<Download>, UpstreamError> {
         frame(&head.method, &mut head.headers, body.length());
-        self.exchange.send(head, body, again).await
+        self.passthrough.send(head, body, again).await
+    }
+
+    fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, UpstreamError> {
+        let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        let target = PathAndQuery::try_from(target).map_err(|error| UpstreamError::Broken(error.to_string()))?;
+        self.uri_of(target)
+    }
+
+    /// Scheme and authority come from the configuration only, path and query from the request: never joined as text.
+    fn uri_of(&self, target: PathAndQuery) -> Result<Uri, UpstreamError> {
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(self.settings.scheme.clone());
+        parts.authority = Some(self.settings.authority.clone());
+        parts.path_and_query = Some(target);
+        Uri::from_parts(parts).map_err(|error| UpstreamError::Broken(error.to_string()))
     }
 }
 
@@ -296,7 +344,7 @@ fn frame(method: &Method, headers: &mut HeaderMap, length: Option<u64>) {
     }
 }
 
-/// The way to upstream could not be built.
+/// The clients could not be built.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client cannot be built: {0}")]
+#[error("the HTTP clients cannot be built: {0}")]
 pub struct BuildError(String);

@@ -250,7 +250,6 @@ async fn f20_a_few_interim_answers_are_swallowed_and_a_storm_of_them_is_502() {
     // With time for a storm to be endless.
     let proxy = Proxy::before(upstream.address);
     for (n, (few, storm)) in [
-        (Request::picture("size=32&few=1"), Request::picture("size=32")),
         (Request::get("/few"), Request::get("/api/v4/posts")),
         (Request::new("POST", "/few").body("{}"), Request::new("POST", "/api/v4/posts").body("{}")),
     ]
@@ -262,6 +261,18 @@ async fn f20_a_few_interim_answers_are_swallowed_and_a_storm_of_them_is_502() {
         timeout(PATIENCE, ended.recv()).await.expect("in time").expect("the connection is let go");
         assert_eq!(proxy.metric(BROKEN).await, n as u64 + 1);
     }
+}
+
+/// A picture is asked for by a client that counts no interim answers.
+#[actix_web::test]
+async fn f20_a_storm_of_interim_answers_instead_of_a_picture_ends_with_the_time_for_the_head() {
+    let upstream = Upstream::scripted(|_, _, mut stream| async move {
+        let storm = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100);
+        while stream.write_all(&storm).await.is_ok() {}
+    })
+    .await;
+    let proxy = Proxy::with(upstream.address, |config| config.upstream.head_timeout = SHORT);
+    check_error(&proxy.send(&Request::picture("size=32")).await, 504, "avatar_proxy.upstream.timeout");
 }
 
 #[actix_web::test]

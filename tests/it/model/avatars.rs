@@ -51,6 +51,7 @@ impl Stage {
             picture_timeout: REMEMBERED,
             passthrough_timeout: REMEMBERED,
             max_picture_requests: 64,
+            picture_connections_kept: 64,
             max_connections: 64,
             roots: None,
         };
@@ -67,7 +68,7 @@ impl Stage {
         };
         Self {
             world,
-            upstream: Upstream::new(&Gateway::new(settings).expect("plain http")),
+            upstream: Upstream::new(&Gateway::new(settings).expect("plain http")).expect("clients"),
             avatars: Avatars::new(settings_of_avatars, telemetry),
             key: CallerKey::draw().expect("random numbers"),
             mistake,
