@@ -12,7 +12,8 @@ mod message;
 pub use message::expects_continue;
 
 use super::certificate::HTTP2;
-use super::pulse::{Body, Exchange, LINGER, Over, Pulse};
+use super::pipeline::Framing;
+use super::pulse::{Exchange, LINGER, Over, Pulse};
 use super::stream::Socket;
 use super::{Refusal, Stage};
 use actix_http::Request;
@@ -171,7 +172,7 @@ where
                 accepted = connection.accept() => {
                     // An error has been told to the client.
                     let Some(Ok((request, respond))) = accepted else { return };
-                    let exchange = Exchange::begin(&shared.pulse, Body::Over);
+                    let exchange = Exchange::begin(&shared.pulse, Framing::None);
                     if shared.pulse.over() == Some(Over::Idle) {
                         shared.pulse.lives_on();
                     }

@@ -11,9 +11,10 @@ use crate::telemetry::Telemetry;
 use actix_codec::Framed;
 use actix_http::error::{DispatchError, ParseError};
 use actix_http::h1::Codec;
-use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
+use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
+use actix_web::http::Version;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -60,16 +61,16 @@ where
     let refuses = refuse.clone();
     let connections = Connections::looked_after(limits, stage.clone(), Rc::new(move |why| written(refuses(why))));
     let http2 = Rc::new(Http2 { answer: answer.clone(), refuse, write_idle: limits.write_idle, stage });
-    let (among, leaving, upgrade) = (connections.clone(), connections.clone(), answer.clone());
+    let (among, upgrade) = (connections.clone(), answer.clone());
     let http = HttpService::build()
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Stream, data| _ = data.insert(stream.pulse().clone()))
         .upgrade(fn_service(move |(request, framed): (Request, Framed<Stream, Codec>)| {
-            let (answer, among) = (upgrade.clone(), leaving.clone());
+            let answer = upgrade.clone();
             async move {
-                upgrade::serve(request, framed, answer, &among).await;
+                upgrade::serve(request, framed, answer).await;
                 Ok::<_, Infallible>(())
             }
         }))
@@ -81,10 +82,10 @@ where
             let pulse = request.conn_data::<Rc<Pulse>>().cloned().expect("each connection brings its own");
             let (asked, among) = (answer(request), among.clone());
             async move {
-                if pulse.has_said_last() {
-                    return Ok(nothing_more(&pulse).await);
-                }
                 let mut response = asked.await;
+                // actix uses the heads of answers again, and leaves in them the version that the last one was sent with: in
+                // HTTP/1.0 an answer that says nothing is the last.
+                response.head_mut().version = Version::HTTP_11;
                 let closes = among.drain() || wants_upgrade || wants_close;
                 if closes {
                     response.head_mut().set_connection_type(ConnectionType::Close);
@@ -141,13 +142,4 @@ where
             }))
         }
     })
-}
-
-/// What actix is given for a request that came behind one whose answer was the last: it must not be looked at (RFC 9112
-/// section 9.6), but actix has read it. Nobody sees this.
-async fn nothing_more(pulse: &Pulse) -> HttpResponse {
-    pulse.falls_mute().await;
-    let mut response = HttpResponse::new(StatusCode::SERVICE_UNAVAILABLE);
-    response.head_mut().set_connection_type(ConnectionType::Close);
-    response
 }

@@ -1,6 +1,7 @@
 //! A client's connection as actix reads and writes it: bytes pass, the pulse is told, and what is over ends.
 
 use super::Refusal;
+use super::pipeline::Pipeline;
 use super::pulse::{Over, Pulse, Silence};
 use super::sweep::Member;
 use bytes::{Buf, Bytes};
@@ -119,6 +120,7 @@ pub(super) struct Stream {
     transport: Transport,
     /// What we say in actix's place, as far as it has not gone out.
     farewell: Option<Bytes>,
+    pipeline: Pipeline,
     sequel: Sequel,
 }
 
@@ -127,18 +129,24 @@ pub(super) type Sequel = Rc<Cell<Option<LocalBoxFuture<'static, ()>>>>;
 
 impl Stream {
     pub(super) fn plain(socket: Socket) -> Self {
-        Self { transport: Transport::Plain(socket), farewell: None, sequel: Sequel::default() }
+        Self::over(Transport::Plain(socket))
     }
 
     pub(super) fn encrypted(tls: TlsStream<Socket>) -> Self {
-        Self { transport: Transport::Tls(Box::new(tls)), farewell: None, sequel: Sequel::default() }
+        Self::over(Transport::Tls(Box::new(tls)))
+    }
+
+    fn over(transport: Transport) -> Self {
+        Self { transport, farewell: None, pipeline: Pipeline::default(), sequel: Sequel::default() }
+    }
+
+    /// What comes from now on is no request.
+    pub(super) fn leaves_http(&mut self) {
+        self.pipeline.opens();
     }
 
     fn member(&self) -> &Member {
-        match &self.transport {
-            Transport::Plain(socket) => &socket.member,
-            Transport::Tls(tls) => &tls.get_ref().0.member,
-        }
+        self.transport.member()
     }
 
     /// What is known of the connection.
@@ -185,12 +193,62 @@ impl Stream {
             }
             // actix would let the request go on.
             Silence::Gone => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            // It said more before, which waits.
+            Silence::Heard if self.pipeline.holds() => Poll::Pending,
             Silence::Heard => Poll::Ready(Ok(())),
         }
+    }
+
+    /// Passes on of what is held what is awaited now, if anything is.
+    fn passes_held(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let Self { transport, pipeline, .. } = self;
+        let pulse = transport.member().pulse();
+        pipeline.catch_up(pulse);
+        let next = if pipeline.holds() { pipeline.next(buffer.remaining(), pulse) } else { None };
+        if let Some(next) = &next {
+            buffer.put_slice(next);
+            pulse.heard(next.len());
+        }
+        next.is_some()
+    }
+
+    /// Sees to it that what waits is asked for when it is awaited; whether no more is to be read before that.
+    fn has_enough(&mut self, context: &Context<'_>) -> bool {
+        let Self { transport, pipeline, .. } = self;
+        let pulse = transport.member().pulse();
+        if pipeline.holds() {
+            if pipeline.waits_for_beginning() {
+                context.waker().wake_by_ref();
+                return true;
+            }
+            pulse.has_next();
+        }
+        let has_enough = pulse.is_far_ahead() || pipeline.is_full();
+        if has_enough || pipeline.holds() {
+            pulse.park(context);
+        }
+        has_enough
+    }
+
+    /// Takes note of what has come behind what was filled `before`, and leaves in the buffer what actix is to have of it.
+    fn takes_in(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> usize {
+        let Self { transport, pipeline, .. } = self;
+        let (pulse, came) = (transport.member().pulse(), &buffer.filled()[before..]);
+        pulse.heard(came.len());
+        let passed = pipeline.take(came, pulse);
+        buffer.set_filled(before + passed);
+        passed
     }
 }
 
 impl Transport {
+    fn member(&self) -> &Member {
+        match self {
+            Self::Plain(socket) => &socket.member,
+            Self::Tls(tls) => &tls.get_ref().0.member,
+        }
+    }
+
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
@@ -212,43 +270,52 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let (before, room) = (buffer.filled().len(), buffer.remaining() > 0);
-        let over = self.pulse().over();
-        if over.is_none() && self.pulse().is_far_ahead() {
-            self.pulse().park(context);
-            return Poll::Pending;
+        let over = this.pulse().over();
+        if over.is_none() {
+            if this.passes_held(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if this.has_enough(context) {
+                return Poll::Pending;
+            }
         }
-        match (self.transport.poll_read(context, buffer), over) {
-            (_, Some(Over::Write)) => Poll::Ready(Err(timed_out())),
-            (_, Some(Over::Head)) => {
-                // To actix this is the client that hangs up, so what the client is told it is told here.
-                buffer.set_filled(before);
-                if self.pulse().refuse() {
-                    self.farewell = Some(self.member().refuse(Refusal::SlowHead));
-                    // A client that does not even take this is not waited for.
-                    let _ = self.poll_farewell(context);
-                    self.farewell = None;
+        loop {
+            match (this.transport.poll_read(context, buffer), over) {
+                (_, Some(Over::Write)) => return Poll::Ready(Err(timed_out())),
+                (_, Some(Over::Head)) => {
+                    // To actix this is the client that hangs up, so what the client is told it is told here.
+                    buffer.set_filled(before);
+                    if this.pulse().refuse() {
+                        this.farewell = Some(this.member().refuse(Refusal::SlowHead));
+                        // A client that does not even take this is not waited for.
+                        let _ = this.poll_farewell(context);
+                        this.farewell = None;
+                    }
+                    return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Ok(()))
-            }
-            (_, Some(Over::Left)) => {
-                buffer.set_filled(before);
-                Poll::Ready(Ok(()))
-            }
-            (Poll::Pending, Some(Over::Idle)) => Poll::Ready(Ok(())),
-            (read, over) => {
-                ready!(read)?;
-                let came = buffer.filled().len() - before;
-                if came > 0 {
+                (_, Some(Over::Left)) => {
+                    buffer.set_filled(before);
+                    return Poll::Ready(Ok(()));
+                }
+                (Poll::Pending, Some(Over::Idle)) => return Poll::Ready(Ok(())),
+                (read, over) => {
+                    ready!(read)?;
+                    if buffer.filled().len() == before {
+                        return if room { this.at_end(context) } else { Poll::Ready(Ok(())) };
+                    }
                     if over.is_some() {
                         // Just in time.
-                        self.pulse().lives_on();
+                        this.pulse().lives_on();
                     }
-                    self.pulse().heard(came);
-                } else if room {
-                    return self.at_end(context);
+                    if this.takes_in(buffer, before) > 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                    if this.has_enough(context) {
+                        return Poll::Pending;
+                    }
                 }
-                Poll::Ready(Ok(()))
             }
         }
     }
@@ -256,9 +323,6 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.pulse().is_mute() {
-            return Poll::Ready(Ok(bytes.len()));
-        }
         if self.farewell.is_none() {
             self.farewell = self.replaced(bytes);
         }

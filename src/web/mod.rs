@@ -22,14 +22,14 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
-use crate::listen::{AskedUpstream, Body, Exchange, Pulse, Stage, expects_continue};
+use crate::listen::{AskedUpstream, Exchange, Framing, Pulse, Stage, expects_continue};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
 use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
-use actix_http::{HttpMessage, Payload, Request};
+use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
 use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
@@ -208,8 +208,8 @@ pub async fn handle(front: Rc<Front>, mut request: Request) -> HttpResponse {
         Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
     let route = Route::of(&method, request.path(), &front.settings.base_path);
     let origin = origin_of(&front, &request);
-    let body = if matches!(request.payload(), Payload::None) { Body::Over } else { Body::Left };
-    let exchange = request.conn_data::<Rc<Pulse>>().map(|pulse| Exchange::begin(pulse, body));
+    let framing = Framing::of(&mut request);
+    let exchange = request.conn_data::<Rc<Pulse>>().map(|pulse| Exchange::begin(pulse, framing));
     let logs = front.settings.log_requests;
     let mut ledger = Ledger::open(&front.telemetry, logs, method, origin.client, class(&route), exchange);
     if let Route::Picture(kind, Who::Id(object)) = route
