@@ -183,13 +183,15 @@ async fn who_sends_all_before_it_reads_is_answered() {
             };
             let hears = async {
                 let (mut read, mut buffer) = (0, Vec::new());
-                while read < body.len() {
+                // A chunked one comes in other chunks than it was sent in.
+                while read < LONG || framing == "chunked" && !buffer.ends_with(b"\r\n0\r\n\r\n") {
                     buffer.clear();
                     buffer.reserve(MIB);
                     read += reads.read_buf(&mut buffer).await.expect("bytes");
                 }
             };
             tokio::join!(answers, hears);
+            send_and_close(&mut reads.reunite(writes).expect("both halves"), b"").await;
         })
         .await;
         let proxy = Proxy::before(upstream.address);
