@@ -65,7 +65,9 @@ async fn beside_misses(town: &StandIn, round: Duration) {
     let stage = Stage::warmed(town, proxy.address, 1).await;
     let capacity = stage.saturated(Asked::Hits, round / 4).await;
     let rate = capacity / 2.0;
-    println!("\nHits beside misses; saturated at {capacity:.0} hits/s, measured at {rate:.0}/s for {round:?} a round\n");
+    println!(
+        "\nHits beside misses; saturated at {capacity:.0} hits/s, measured at {rate:.0}/s for {round:?} a round\n"
+    );
     println!("| round | p50 alone | p99 alone | p50 beside misses | p99 beside misses | misses/s | ratio of p99 |");
     println!("|---|---|---|---|---|---|---|");
     let mut ratios = Vec::new();

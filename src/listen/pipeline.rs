@@ -93,6 +93,11 @@ impl Default for Pipeline {
 }
 
 impl Pipeline {
+    /// One on which so much has been said.
+    pub(super) fn holding(said: BytesMut) -> Self {
+        Self { held: said, ..Self::default() }
+    }
+
     /// From now on everything passes.
     pub(super) fn opens(&mut self) {
         self.at = At::Beyond;

@@ -32,6 +32,9 @@ const LATE_GUEST: Duration = Duration::from_secs(1);
 /// How long a client whose request was answered before all of it was read may go on sending it.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
+/// How long nothing is said between two requests before actix lets go of what it holds for the connection.
+const WAKEFUL: Duration = Duration::from_secs(1);
+
 /// What may come behind a request while that is being answered, in bytes, before no more is read.
 const AHEAD_AT_MOST: usize = 32 << 10;
 
@@ -72,6 +75,17 @@ pub(super) enum Over {
     Left,
 }
 
+/// Whether actix holds what it needs for a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wakefulness {
+    /// It does.
+    Awake,
+    /// It is to let go of that.
+    Drowsy,
+    /// It does not.
+    Asleep,
+}
+
 /// One connection. It belongs to one thread.
 #[derive(Debug)]
 pub struct Pulse {
@@ -101,6 +115,7 @@ pub struct Pulse {
     said_last: Cell<bool>,
     /// The next request is here, and waits for the answer.
     has_next: Cell<bool>,
+    wakefulness: Cell<Wakefulness>,
     /// The client has said its last, and actix has not been told.
     end_waits: Cell<bool>,
     /// What came during an exchange and belongs to none of its bodies, in bytes; nothing once one ends or a body is wanted.
@@ -129,6 +144,7 @@ impl Pulse {
             rest: Cell::new(false),
             said_last: Cell::new(false),
             has_next: Cell::new(false),
+            wakefulness: Cell::new(Wakefulness::Awake),
             end_waits: Cell::new(false),
             ahead: Cell::new(0),
             over: Cell::new(None),
@@ -278,11 +294,38 @@ impl Pulse {
         self.over.set(None);
     }
 
+    /// Whether actix can let go of what it holds for the connection, and is to; then that is taken for done.
+    pub(super) fn falls_asleep(&self) -> bool {
+        if self.wakefulness.get() != Wakefulness::Drowsy {
+            return false;
+        }
+        let is_idle = self.is_idle() && !self.owes.get() && self.over.get().is_none();
+        self.wakefulness.set(if is_idle { Wakefulness::Asleep } else { Wakefulness::Awake });
+        is_idle
+    }
+
+    /// The client says something: actix is needed again.
+    pub(super) fn wakes_up(&self) {
+        self.wakefulness.set(Wakefulness::Awake);
+    }
+
+    /// Whether nothing is under way between two requests.
+    fn is_idle(&self) -> bool {
+        let is_under_way = self.exchanges.get() > 0 || self.heard.get() || self.rest.get() || self.blocked.get();
+        self.met.get() && !is_under_way && !self.said_last.get()
+    }
+
     /// Looks at the connection, and ends it when its time is over.
     pub(super) fn sweep(&self, limits: &Limits, drains: bool, now: Instant) {
         if let Some(over) = self.judge(limits, drains, now) {
             self.over.set(Some(over));
             self.wake();
+        } else if self.wakefulness.get() == Wakefulness::Awake && self.is_idle() {
+            let (_, since) = self.seen.get();
+            if now.duration_since(since) >= WAKEFUL {
+                self.wakefulness.set(Wakefulness::Drowsy);
+                self.wake();
+            }
         }
     }
 
@@ -586,6 +629,38 @@ mod tests {
         assert!(pulse.awaits_request());
         pulse.says_last();
         assert!(!pulse.awaits_request());
+    }
+
+    #[test]
+    fn who_says_nothing_for_a_while_costs_nothing_but_the_connection() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let pulse = Rc::new(Pulse::begun(start));
+        let look = |seconds| {
+            pulse.sweep(&LIMITS, false, after(seconds));
+            pulse.falls_asleep()
+        };
+        assert!(!look(5), "it has asked for nothing yet");
+        let exchange = Exchange::begin(&pulse, Framing::None);
+        assert!(!look(6) && !look(9), "it waits for an answer");
+        drop(exchange);
+        pulse.flushed();
+        assert!(!look(10), "only since the last look");
+        assert!(look(11));
+        assert!(!look(12), "once is enough");
+        pulse.wakes_up();
+        pulse.heard(1);
+        assert!(!look(13) && !look(15), "it is about to ask for something");
+        drop(Exchange::begin(&pulse, Framing::None));
+        pulse.flushed();
+        assert!(!look(16));
+        pulse.sweep(&LIMITS, false, after(18));
+        pulse.heard(1);
+        assert!(!pulse.falls_asleep(), "something has come meanwhile");
+        drop(Exchange::begin(&pulse, Framing::None));
+        pulse.flushed();
+        assert!(!look(20));
+        assert!(look(22), "and again");
     }
 
     #[test]

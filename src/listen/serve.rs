@@ -4,7 +4,7 @@ use super::certificate::Certificate;
 use super::farewell::written;
 use super::http2::{self, Http2};
 use super::pulse::{LINGER, Limits, Pulse};
-use super::stream::{Socket, Stream};
+use super::stream::{Socket, Stream, Then};
 use super::sweep::Connections;
 use super::{Refusal, Stage, upgrade};
 use crate::telemetry::Telemetry;
@@ -17,8 +17,10 @@ use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
 use actix_web::http::Version;
 use socket2::SockRef;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -122,15 +124,8 @@ where
                             None => return Ok(()),
                         },
                     };
-                    let (pulse, sequel) = (stream.pulse().clone(), stream.sequel().clone());
-                    // On the heap: what actix needs for a connection is let go while that goes on as a tunnel.
-                    let ended = Box::pin(http.call((stream, Protocol::Http1, peer))).await;
-                    if let Some(sequel) = sequel.take() {
-                        sequel.await;
-                    }
-                    if let Err(DispatchError::Parse(error)) = ended
-                        && pulse.refuse()
-                    {
+                    let serve = |stream| http.call((stream, Protocol::Http1, peer));
+                    if let Some(DispatchError::Parse(error)) = carry(stream, serve).await {
                         // actix has said it right behind an answer of ours, where it could not be put better.
                         let _ = (among.refuse)(match error {
                             ParseError::TooLarge => Refusal::LongHead,
@@ -142,4 +137,31 @@ where
             }))
         }
     })
+}
+
+/// Has `serve` serve a connection until it ends, anew each time when its client has said nothing for a while: what actix holds
+/// for a connection is many times the connection. What went wrong is returned, if nobody was told of it.
+async fn carry<F>(mut stream: Stream, serve: impl Fn(Stream) -> F) -> Option<DispatchError>
+where
+    F: Future<Output = Result<(), DispatchError>>,
+{
+    loop {
+        let (pulse, sequel) = (stream.pulse().clone(), stream.sequel().clone());
+        // On the heap, to be let go while it goes on as something else.
+        let mut served = Box::pin(serve(stream));
+        let ended = poll_fn(|context| match served.as_mut().poll(context) {
+            Poll::Pending if pulse.falls_asleep() => Poll::Ready(None),
+            polled => polled.map(Some),
+        });
+        let ended = ended.await;
+        drop(served);
+        match (ended, sequel.take()) {
+            (None, Some(Then::Remains(transport))) => stream = transport.wakes().await?,
+            (_, Some(Then::Becomes(sequel))) => {
+                sequel.await;
+                return None;
+            }
+            (ended, _) => return ended.and_then(Result::err).filter(|_| pulse.refuse()),
+        }
+    }
 }

@@ -4,10 +4,12 @@ use super::Refusal;
 use super::pipeline::Pipeline;
 use super::pulse::{Over, Pulse, Silence};
 use super::sweep::Member;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,6 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+/// How much is read at once of a client that has said nothing for a while, in bytes.
+const AT_ONCE: usize = 4 << 10;
 
 /// The socket, beneath whatever encrypts it: here it shows whether the client takes anything.
 pub(super) struct Socket {
@@ -42,7 +47,7 @@ impl Socket {
     pub(super) async fn encrypted(self, acceptor: &TlsAcceptor) -> Option<TlsStream<Self>> {
         let pulse = self.pulse().clone();
         let mut handshake = std::pin::pin!(acceptor.accept(self));
-        let agreed = std::future::poll_fn(|context| match pulse.over() {
+        let agreed = poll_fn(|context| match pulse.over() {
             Some(_) => Poll::Ready(None),
             None => handshake.as_mut().poll(context).map(Result::ok),
         });
@@ -110,22 +115,32 @@ impl AsyncWrite for Socket {
     }
 }
 
-enum Transport {
+/// A connection and what encrypts it, if anything does.
+pub(super) enum Transport {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
 
-/// What actix sees of a connection.
+/// What actix sees of a connection. When that lets go of it, the connection itself is given back.
 pub(super) struct Stream {
-    transport: Transport,
+    /// Until then.
+    transport: Option<Transport>,
     /// What we say in actix's place, as far as it has not gone out.
     farewell: Option<Bytes>,
     pipeline: Pipeline,
     sequel: Sequel,
 }
 
-/// What the connection goes on as when it is HTTP no more; shared with whoever waits for the end of that.
-pub(super) type Sequel = Rc<Cell<Option<LocalBoxFuture<'static, ()>>>>;
+/// What there is of a connection that actix has nothing to do with any more.
+pub(super) enum Then {
+    /// It is HTTP no more, and ends with this.
+    Becomes(LocalBoxFuture<'static, ()>),
+    /// Nothing else.
+    Remains(Transport),
+}
+
+/// What comes behind actix; shared with whoever waits for that.
+pub(super) type Sequel = Rc<Cell<Option<Then>>>;
 
 impl Stream {
     pub(super) fn plain(socket: Socket) -> Self {
@@ -137,7 +152,7 @@ impl Stream {
     }
 
     fn over(transport: Transport) -> Self {
-        Self { transport, farewell: None, pipeline: Pipeline::default(), sequel: Sequel::default() }
+        Self { transport: Some(transport), farewell: None, pipeline: Pipeline::default(), sequel: Sequel::default() }
     }
 
     /// What comes from now on is no request.
@@ -145,8 +160,12 @@ impl Stream {
         self.pipeline.opens();
     }
 
+    fn parts(&mut self) -> (&mut Transport, &mut Pipeline) {
+        (self.transport.as_mut().expect("it is held until it is given back"), &mut self.pipeline)
+    }
+
     fn member(&self) -> &Member {
-        self.transport.member()
+        self.transport.as_ref().expect("it is held until it is given back").member()
     }
 
     /// What is known of the connection.
@@ -174,11 +193,12 @@ impl Stream {
 
     /// Sends the rest of what we say in actix's place.
     fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(farewell) = &mut self.farewell {
-            let written = ready!(self.transport.poll_write(context, farewell))?;
-            farewell.advance(written);
-            if written == 0 || farewell.is_empty() {
-                self.farewell = None;
+        let Self { transport: Some(transport), farewell, .. } = self else { return Poll::Ready(Ok(())) };
+        while let Some(rest) = farewell {
+            let written = ready!(transport.poll_write(context, rest))?;
+            rest.advance(written);
+            if written == 0 || rest.is_empty() {
+                *farewell = None;
             }
         }
         Poll::Ready(Ok(()))
@@ -201,7 +221,7 @@ impl Stream {
 
     /// Passes on of what is held what is awaited now, if anything is.
     fn passes_held(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        let Self { transport, pipeline, .. } = self;
+        let (transport, pipeline) = self.parts();
         let pulse = transport.member().pulse();
         pipeline.catch_up(pulse);
         let next = if pipeline.holds() { pipeline.next(buffer.remaining(), pulse) } else { None };
@@ -214,7 +234,7 @@ impl Stream {
 
     /// Sees to it that what waits is asked for when it is awaited; whether no more is to be read before that.
     fn has_enough(&mut self, context: &Context<'_>) -> bool {
-        let Self { transport, pipeline, .. } = self;
+        let (transport, pipeline) = self.parts();
         let pulse = transport.member().pulse();
         if pipeline.holds() {
             if pipeline.waits_for_beginning() {
@@ -232,7 +252,7 @@ impl Stream {
 
     /// Takes note of what has come behind what was filled `before`, and leaves in the buffer what actix is to have of it.
     fn takes_in(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> usize {
-        let Self { transport, pipeline, .. } = self;
+        let (transport, pipeline) = self.parts();
         let (pulse, came) = (transport.member().pulse(), &buffer.filled()[before..]);
         pulse.heard(came.len());
         let passed = pipeline.take(came, pulse);
@@ -262,6 +282,40 @@ impl Transport {
             Self::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
         }
     }
+
+    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(context),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        }
+    }
+}
+
+impl Transport {
+    /// Waits, with nothing in hand but the connection, until its client says something, and goes on as if that were the
+    /// first; `None` when it is over.
+    pub(super) async fn wakes(mut self) -> Option<Stream> {
+        let pulse = self.member().pulse().clone();
+        let said = poll_fn(|context| {
+            let mut scratch = [MaybeUninit::uninit(); AT_ONCE];
+            let mut buffer = ReadBuf::uninit(&mut scratch);
+            match self.poll_read(context, &mut buffer) {
+                Poll::Pending if pulse.over().is_some() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(read) => Poll::Ready(read.is_ok().then(|| BytesMut::from(buffer.filled()))),
+            }
+        });
+        let Some(said) = said.await.filter(|said| !said.is_empty()) else {
+            // Whoever is gone does not hear it.
+            let _ = poll_fn(|context| self.poll_shutdown(context)).await;
+            return None;
+        };
+        pulse.wakes_up();
+        pulse.lives_on();
+        let mut stream = Stream::over(self);
+        stream.pipeline = Pipeline::holding(said);
+        Some(stream)
+    }
 }
 
 impl AsyncRead for Stream {
@@ -282,7 +336,7 @@ impl AsyncRead for Stream {
             }
         }
         loop {
-            match (this.transport.poll_read(context, buffer), over) {
+            match (this.parts().0.poll_read(context, buffer), over) {
                 (_, Some(Over::Write)) => return Poll::Ready(Err(timed_out())),
                 (_, Some(Over::Head)) => {
                     // To actix this is the client that hangs up, so what the client is told it is told here.
@@ -330,11 +384,11 @@ impl AsyncWrite for Stream {
             ready!(self.poll_farewell(context))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        self.transport.poll_write(context, bytes)
+        self.parts().0.poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = match &mut self.transport {
+        let flushed = match self.parts().0 {
             Transport::Plain(socket) => Pin::new(socket).poll_flush(context),
             Transport::Tls(tls) => Pin::new(tls).poll_flush(context),
         };
@@ -345,9 +399,14 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
-            Transport::Plain(socket) => Pin::new(socket).poll_shutdown(context),
-            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        self.parts().0.poll_shutdown(context)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(transport) = self.transport.take() {
+            self.sequel.set(Some(Then::Remains(transport)));
         }
     }
 }

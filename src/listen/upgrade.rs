@@ -5,7 +5,7 @@
 //! of the connection holds only what it needs itself.
 
 use super::pulse::{Body, LINGER};
-use super::stream::Stream;
+use super::stream::{Stream, Then};
 use actix_codec::{Encoder, Framed, FramedParts};
 use actix_http::body::{BodySize, BoxBody, MessageBody};
 use actix_http::h1::{Codec, Message};
@@ -78,7 +78,7 @@ where
     stream.pulse().body_is(Body::Awaited);
     if say(&mut stream, codec, response.into()).await.is_ok() {
         let sequel = stream.sequel().clone();
-        sequel.set(Some(becomes(Upgraded { stream, early: early.freeze() })));
+        sequel.set(Some(Then::Becomes(becomes(Upgraded { stream, early: early.freeze() }))));
     }
 }
 

@@ -41,8 +41,8 @@ impl Interims {
     pub(super) fn heed(&mut self, bytes: &[u8]) -> Result<bool, TooMany> {
         for &byte in bytes {
             match (&mut self.at, byte) {
-                // An empty line before the first is none (RFC 9112 section 2.2).
-                (At::Start(_, 0), b'\r' | b'\n') => {}
+                // An empty line before the first is none (RFC 9112 section 2.2), nor is a carriage return at the end of one.
+                (At::Start(_, 0), b'\r' | b'\n') | (At::Rest { .. }, b'\r') => {}
                 (At::Start(line, read), _) => {
                     line[*read] = byte;
                     *read += 1;
@@ -60,7 +60,6 @@ impl Interims {
                 }
                 (At::Rest { is_empty: true }, b'\n') => self.at = At::default(),
                 (At::Rest { is_empty }, b'\n') => *is_empty = true,
-                (At::Rest { .. }, b'\r') => {}
                 (At::Rest { is_empty }, _) => *is_empty = false,
             }
         }

@@ -239,17 +239,17 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
     let mut inbound =
         Inbound { method, path, query, target, headers, body, tunnel: None, unread, request, origin, client, ledger };
     let response = match dispatch(&front, &mut inbound, &route).await {
-        Ok(response) => match inbound.tunnel {
-            Some(tunnel) => return tunnel.behind(response, inbound.ledger),
-            None => {
-                let asked_upstream = version == Version::HTTP_2 && inbound.ledger.asked_upstream();
-                let mut response = inbound.ledger.close_with(answer::framed_for(version, response));
-                if asked_upstream {
-                    response.extensions_mut().insert(AskedUpstream);
-                }
-                response
+        Ok(response) => {
+            if let Some(tunnel) = inbound.tunnel {
+                return tunnel.behind(response, inbound.ledger);
             }
-        },
+            let asked_upstream = version == Version::HTTP_2 && inbound.ledger.asked_upstream();
+            let mut response = inbound.ledger.close_with(answer::framed_for(version, response));
+            if asked_upstream {
+                response.extensions_mut().insert(AskedUpstream);
+            }
+            response
+        }
         Err(error) => fail(&front, &error, inbound.ledger, &route),
     };
     match inbound.unread {

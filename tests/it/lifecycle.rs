@@ -184,7 +184,6 @@ async fn f53_who_finds_no_room_waits_and_costs_nothing() {
     let upstream = pictures().await;
     let mut command = Process::command("/bin/sh", upstream.address);
     // The soft limit is raised to the hard one, which leaves room for 31 clients of each worker.
-    command.env("AVATAR_PROXY__SERVER__WORKERS", "2");
     command.arg("-c").arg(format!("ulimit -n 256; ulimit -Sn 128; exec {PROGRAM}"));
     let process = Process::start(&mut command);
     let request = Request::picture("size=32").bytes("chat.example");
