@@ -200,6 +200,7 @@ mod tests {
             picture_timeout: connect_timeout,
             passthrough_timeout: connect_timeout,
             max_picture_requests: 1,
+            picture_connections_kept: 1,
             max_connections: 1,
             roots: None,
         }

@@ -46,7 +46,7 @@ use tokio::time::timeout;
 
 /// Below Mattermost's own 60 s, so that a pooled connection is not closed under a request (mattermost.md section 6).
 const POOL_IDLE: Duration = Duration::from_secs(45);
-/// Idle connections kept to upstream by each client.
+/// Idle connections that each worker keeps for what passes through.
 const POOL_SIZE: usize = 64;
 
 /// Where upstream is and how long it may take.
@@ -68,8 +68,10 @@ pub struct Settings {
     pub picture_timeout: Duration,
     /// Until the head of an answer that passes through is there, counted from the last byte of the request.
     pub passthrough_timeout: Duration,
-    /// Picture requests at once.
+    /// Picture requests at once, each on a connection of its own.
     pub max_picture_requests: usize,
+    /// Idle connections that each worker keeps for pictures.
+    pub picture_connections_kept: usize,
     /// Connections at once for what passes through, tunnels and idle ones included.
     pub max_connections: usize,
     /// Root certificates beside those of the platform.
@@ -178,7 +180,7 @@ impl Upstream {
         };
         let times = Times { patience: settings.passthrough_timeout, idle: settings.idle_timeout };
         Ok(Self {
-            pictures: pictures(POOL_SIZE)?,
+            pictures: pictures(settings.picture_connections_kept)?,
             pictures_afresh: pictures(0)?,
             passthrough: Exchange::new(connector, POOL_SIZE, POOL_IDLE, times),
             picture_slots,

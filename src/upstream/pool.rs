@@ -33,7 +33,6 @@ pub(super) struct Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.count.store(0, Ordering::Relaxed);
         // The keeper is to find that there is nothing left.
         self.rises.notify_one();
     }

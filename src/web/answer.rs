@@ -87,6 +87,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the answer is upstream's, or was given after upstream had been asked.
+    pub(super) fn asked_upstream(&self) -> bool {
+        self.relayed || matches!(self.proof, Some(ProofKind::Fetched | ProofKind::Revalidated))
+    }
+
     /// When the request came in.
     pub(super) fn started(&self) -> Instant {
         self.started
