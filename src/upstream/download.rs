@@ -117,7 +117,13 @@ impl Download {
         let idle = self.idle;
         match &mut self.line {
             Held::Nothing => Poll::Ready(Ok(None)),
-            Held::Shared(line, _) => poll_body(&mut line.borrow_mut(), idle, context),
+            Held::Shared(line, _) => {
+                let line = &mut line.borrow_mut();
+                if let Poll::Ready(error) = line.poll_failure(context) {
+                    return Poll::Ready(Err(error));
+                }
+                poll_body(line, idle, context)
+            }
             Held::Alone(line) => {
                 if !line.has_sent() {
                     if let Poll::Ready(sent) = line.poll_send(context) {
@@ -133,9 +139,6 @@ impl Download {
 }
 
 fn poll_body(line: &mut Line, idle: Duration, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UpstreamError>> {
-    if let Some(error) = line.failure() {
-        return Poll::Ready(Err(error));
-    }
     if let Poll::Ready(part) = line.poll_body(context) {
         line.moved();
         return Poll::Ready(part);

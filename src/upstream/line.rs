@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -44,6 +44,8 @@ pub(super) struct Line {
     has_served: bool,
     /// Why nothing more is to come of it.
     failure: Option<UpstreamError>,
+    /// Who is to hear of that.
+    taker: Option<Waker>,
     clock: Clock,
 }
 
@@ -123,6 +125,7 @@ impl Line {
             persists: true,
             has_served: false,
             failure: None,
+            taker: None,
             clock: Clock::default(),
         })
     }
@@ -365,11 +368,20 @@ impl Line {
     /// Nothing more is to come of it.
     pub(super) fn fail(&mut self, why: UpstreamError) {
         self.failure = Some(why);
+        if let Some(taker) = self.taker.take() {
+            taker.wake();
+        }
     }
 
-    /// Why nothing more is to come of it, if so.
-    pub(super) fn failure(&self) -> Option<UpstreamError> {
-        self.failure.clone()
+    /// Why nothing more is to come of it, once that is so.
+    pub(super) fn poll_failure(&mut self, context: &Context<'_>) -> Poll<UpstreamError> {
+        match &self.failure {
+            Some(why) => Poll::Ready(why.clone()),
+            None => {
+                self.taker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// Whether all of the answer has been taken from it.
