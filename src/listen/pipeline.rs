@@ -12,6 +12,8 @@ use bytes::BytesMut;
 
 /// How many bytes may be held before no more is read.
 const AT_MOST: usize = 32 << 10;
+/// How long a head may be, in bytes. actix looks at that when it has read so much, which may be in the midst of more.
+const HEAD_AT_MOST: usize = 128 << 10;
 
 /// What follows a head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +36,8 @@ pub(super) struct Pipeline {
 /// Where what comes next stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
-    /// In a head, or before one.
-    Head(Line),
+    /// In a head, of which so many bytes have passed, or before one.
+    Head(Line, usize),
     /// Behind a head that actix has been given. So many requests had begun before, and whether actix was given the time to
     /// begin this one.
     Given { begun: u32, had_time: bool },
@@ -88,7 +90,7 @@ impl Framing {
 
 impl Default for Pipeline {
     fn default() -> Self {
-        Self { at: At::Head(Line::Before), held: BytesMut::new() }
+        Self { at: At::Head(Line::Before, 0), held: BytesMut::new() }
     }
 }
 
@@ -140,7 +142,7 @@ impl Pipeline {
             }
         }
         if self.at == At::End && pulse.awaits_request() {
-            self.at = At::Head(Line::Before);
+            self.at = At::Head(Line::Before, 0);
         }
     }
 
@@ -173,13 +175,16 @@ impl Pipeline {
         while passed < bytes.len() {
             let rest = &bytes[passed..];
             match &mut self.at {
-                At::Head(line) => match end_of_head(line, rest) {
-                    Some(end) => {
+                At::Head(_, HEAD_AT_MOST) => self.at = At::Beyond,
+                At::Head(line, read) => {
+                    let rest = &rest[..rest.len().min(HEAD_AT_MOST - *read)];
+                    if let Some(end) = end_of_head(line, rest) {
                         self.at = At::Given { begun: pulse.requests(), had_time: false };
                         return passed + end;
                     }
-                    None => return bytes.len(),
-                },
+                    *read += rest.len();
+                    return passed + rest.len();
+                }
                 At::Counted(left) => {
                     let here = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
                     *left -= here as u64;
@@ -195,7 +200,7 @@ impl Pipeline {
                     }
                     None => return bytes.len(),
                 },
-                At::End if pulse.awaits_request() => self.at = At::Head(Line::Before),
+                At::End if pulse.awaits_request() => self.at = At::Head(Line::Before, 0),
                 At::Given { .. } | At::End => break,
                 At::Beyond => return bytes.len(),
             }
@@ -424,6 +429,20 @@ mod tests {
             check(&config, &[&head, REQUESTS[1], &head], &[]);
             check(&config, &[&head], &[]);
         }
+    }
+
+    #[actix_web::test]
+    async fn of_a_head_passes_as_much_as_may_be() {
+        let mut reader = Reader::new(&ServiceConfig::default());
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(HEAD_AT_MOST));
+        let (some, more) = head.as_bytes().split_at(1000);
+        assert_eq!(reader.pipeline.take(some, &reader.pulse), 1000);
+        assert_eq!(reader.pipeline.take(more, &reader.pulse), HEAD_AT_MOST - 1000);
+        // And no more before actix has had the time to refuse it.
+        assert_eq!(reader.pipeline.held.len(), head.len() - HEAD_AT_MOST);
+        let longest = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(HEAD_AT_MOST - 32));
+        assert_eq!(longest.len(), HEAD_AT_MOST);
+        check(&ServiceConfig::default(), &[REQUESTS[0], &longest, REQUESTS[0]], &[]);
     }
 
     #[actix_web::test]
