@@ -1,7 +1,6 @@
 //! How a connection to upstream comes about: to one of the addresses behind its name, with TLS where that is asked for, all
 //! of it within one time, and no more of them at once than are allowed.
 
-use super::interim::Interims;
 use super::slots::{Slot, Slots};
 use super::{BuildError, Settings};
 use http::uri::{PathAndQuery, Scheme, Uri};
@@ -17,8 +16,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -99,80 +97,14 @@ where
         // All of it: the name, each address, and the handshake of TLS.
         let dialled = tokio::time::timeout(self.timeout, dialled).await;
         let dialled = dialled.map_err(|_| ConnectError::TimedOut(self.timeout))?;
-        let stream = TokioIo::new(dialled.map_err(ConnectError::Failed)?);
-        Ok(Link { stream, outflow: Arc::default(), answered: 0, interims: Interims::default(), _slot: slot })
+        Ok(Link { stream: TokioIo::new(dialled.map_err(ConnectError::Failed)?), _slot: slot })
     }
 }
 
 /// A connection to upstream.
 pub(super) struct Link {
     stream: TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>,
-    outflow: Arc<Outflow>,
-    /// The last of the requests whose answer has begun.
-    answered: u32,
-    /// What has come before the answer that is due.
-    interims: Interims,
     _slot: Option<Slot>,
-}
-
-impl Link {
-    /// What is known of the bytes that go out over it, for as long as it lives.
-    pub(super) fn outflow(&self) -> Arc<Outflow> {
-        self.outflow.clone()
-    }
-
-    /// Reads along while an answer is due.
-    ///
-    /// # Errors
-    /// Upstream says too much before it.
-    fn heed(&mut self, said: &[u8]) -> io::Result<()> {
-        let asked = self.outflow.asked.load(Ordering::Relaxed);
-        if asked != self.answered {
-            // No connection that was lost: what was sent over it may not be sent again.
-            let is_here =
-                self.interims.heed(said).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            if is_here {
-                self.answered = asked;
-                self.interims = Interims::default();
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What goes out over a connection. Written by whoever moves its bytes, without a look at any clock.
-#[derive(Default)]
-pub(super) struct Outflow {
-    /// The number of the last request.
-    asked: AtomicU32,
-    /// Changes with each write of which upstream took something.
-    turn: AtomicU32,
-    /// Upstream has to take something before more can be written.
-    blocked: AtomicBool,
-}
-
-impl Outflow {
-    /// A request goes out, whose answer is due.
-    pub(super) fn asks(&self) {
-        self.asked.store(self.asked.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-
-    /// What has the same turn as before has not moved.
-    pub(super) fn turn(&self) -> u32 {
-        self.turn.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
-    }
-
-    /// There is one writer, so that this need not be one step.
-    fn wrote(&self, written: &Poll<io::Result<usize>>) {
-        self.blocked.store(written.is_pending(), Ordering::Relaxed);
-        if written.is_ready() {
-            self.turn.store(self.turn().wrapping_add(1), Ordering::Relaxed);
-        }
-    }
 }
 
 impl AsyncRead for Link {
@@ -181,24 +113,17 @@ impl AsyncRead for Link {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        Poll::Ready(self.heed(&buffer.filled()[before..]))
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.outflow.wrote(&written);
-        written
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        // TLS takes bytes before the socket does.
-        self.outflow.blocked.store(flushed.is_pending(), Ordering::Relaxed);
-        flushed
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -214,9 +139,7 @@ impl AsyncWrite for Link {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.outflow.wrote(&written);
-        written
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 }
 

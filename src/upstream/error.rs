@@ -1,6 +1,5 @@
 //! Why upstream gave no answer, told from what either HTTP client says.
 
-use super::body::Aborted;
 use super::connect::ConnectError;
 use super::headers::FramedTwice;
 use std::error::Error;
@@ -57,20 +56,9 @@ impl From<FramedTwice> for UpstreamError {
     }
 }
 
-impl From<hyper::Error> for UpstreamError {
-    fn from(error: hyper::Error) -> Self {
-        match find::<Aborted>(&error) {
-            Some(Aborted::BrokeOff) => Self::ClientAborted,
-            Some(Aborted::Stalled) => Self::ClientStalled,
-            None => Self::Broken(root(&error)),
-        }
-    }
-}
-
 /// Whether a connection ended where an answer should have begun, unlike one over which came no HTTP.
 pub(super) fn lost_connection(error: &(dyn Error + 'static)) -> bool {
-    find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
-        || find::<io::Error>(error).is_some_and(|error| error.kind() != io::ErrorKind::InvalidData)
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message) || find::<io::Error>(error).is_some()
 }
 
 /// The first of an error and its causes that is an `E`.

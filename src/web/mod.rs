@@ -187,7 +187,6 @@ struct Inbound {
     unread: Option<Unread>,
     /// What actix read.
     request: Request,
-    origin: Origin,
     /// The client's address; `None` where the peer may well be a proxy that is not declared as one.
     client: Option<IpAddr>,
     ledger: Ledger,
@@ -237,7 +236,7 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
         ClientBody::None | ClientBody::WebSocket => None,
     };
     let mut inbound =
-        Inbound { method, path, query, target, headers, body, tunnel: None, unread, request, origin, client, ledger };
+        Inbound { method, path, query, target, headers, body, tunnel: None, unread, request, client, ledger };
     let response = match dispatch(&front, &mut inbound, &route).await {
         Ok(response) => {
             if let Some(tunnel) = inbound.tunnel {
@@ -327,15 +326,6 @@ fn read(
     let body = body_of(method, request.version(), &headers, intake)?;
     prepare(front, &mut headers, origin)?;
     Ok((headers, body, target_of(request)?))
-}
-
-impl Inbound {
-    /// Once more the header that went upstream, which is seldom needed, so that no copy is kept.
-    fn headers_again(&self, front: &Front) -> HeaderMap {
-        let mut headers = wire::from_client(self.request.headers()).expect("it was read before");
-        prepare(front, &mut headers, self.origin).expect("it was let pass before");
-        headers
-    }
 }
 
 fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {
