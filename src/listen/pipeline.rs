@@ -232,15 +232,16 @@ fn end_of_head(line: &mut Line, bytes: &[u8]) -> Option<usize> {
 /// Behind the first empty line of this text, which begins in the midst of a line. A head of the usual length takes some
 /// tens of nanoseconds: most of it is looked at in blocks, in a way that the compiler makes vectors of.
 fn end_of_lines(text: &[u8]) -> Option<usize> {
-    const BLOCK: usize = 64;
-    let is_end = |three: &[u8]| three[0] == b'\n' && (three[1] == b'\n' || three[1] == b'\r' && three[2] == b'\n');
     let mut from = 0;
-    while let Some(block) = text.get(from..from + BLOCK + 2) {
-        let has_end = block.windows(3).fold(false, |has, three| has | is_end(three));
-        if has_end {
-            break;
-        }
-        from += BLOCK;
+    while let Some(block) = text[from..].first_chunk::<65>()
+        && !may_end::<65>(block)
+    {
+        from += 64;
+    }
+    while let Some(block) = text[from..].first_chunk::<17>()
+        && !may_end::<17>(block)
+    {
+        from += 16;
     }
     let rest = &text[from..];
     let line_feeds = (0..rest.len()).filter(|at| rest[*at] == b'\n');
@@ -250,6 +251,12 @@ fn end_of_lines(text: &[u8]) -> Option<usize> {
         _ => None,
     });
     ends.next().map(|end| from + end)
+}
+
+/// Whether a line ends in this block behind which there may be an empty one.
+fn may_end<const N: usize>(block: &[u8; N]) -> bool {
+    let is = |at: usize, byte| u8::from(block[at] == byte);
+    (0..N - 1).fold(0, |may, at| may | is(at, b'\n') & (is(at + 1, b'\n') | is(at + 1, b'\r'))) != 0
 }
 
 impl Chunk {

@@ -201,7 +201,6 @@ mod tests {
         let serve = move |mut stream: Stream| {
             let (holds, counts) = (holds.clone(), counts.clone());
             async move {
-                let _held = holds;
                 while let Ok(byte) = stream.read_u8().await
                     && byte != b'.'
                 {
@@ -210,6 +209,7 @@ mod tests {
                     stream.flush().await.expect("taken");
                     counts.set(counts.get() + 1);
                 }
+                drop(holds);
                 Ok(())
             }
         };
