@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What each thread that serves needs for itself: what it waits by, is woken by and hears signals by, and one to spare.
+/// What each thread needs for itself: what it waits by, is woken by and hears signals by (counted on Linux).
 const A_THREAD: usize = 4;
 /// What the rest needs: listeners, logs, looking up names, the question whether upstream is there.
 const THE_REST: usize = 32;

@@ -12,6 +12,8 @@ use bytes::BytesMut;
 
 /// How many bytes may be held before no more is read.
 const AT_MOST: usize = 32 << 10;
+/// How long a head may be, in bytes. actix looks at that when it has read so much, which may be in the midst of more.
+const HEAD_AT_MOST: usize = 128 << 10;
 
 /// What follows a head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +36,8 @@ pub(super) struct Pipeline {
 /// Where what comes next stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
-    /// In a head, or before one.
-    Head(Line),
+    /// In a head, of which so many bytes have passed, or before one.
+    Head(Line, usize),
     /// Behind a head that actix has been given. So many requests had begun before, and whether actix was given the time to
     /// begin this one.
     Given { begun: u32, had_time: bool },
@@ -88,7 +90,7 @@ impl Framing {
 
 impl Default for Pipeline {
     fn default() -> Self {
-        Self { at: At::Head(Line::Before), held: BytesMut::new() }
+        Self { at: At::Head(Line::Before, 0), held: BytesMut::new() }
     }
 }
 
@@ -140,7 +142,7 @@ impl Pipeline {
             }
         }
         if self.at == At::End && pulse.awaits_request() {
-            self.at = At::Head(Line::Before);
+            self.at = At::Head(Line::Before, 0);
         }
     }
 
@@ -173,13 +175,16 @@ impl Pipeline {
         while passed < bytes.len() {
             let rest = &bytes[passed..];
             match &mut self.at {
-                At::Head(line) => match end_of_head(line, rest) {
-                    Some(end) => {
+                At::Head(_, HEAD_AT_MOST) => self.at = At::Beyond,
+                At::Head(line, read) => {
+                    let rest = &rest[..rest.len().min(HEAD_AT_MOST - *read)];
+                    if let Some(end) = end_of_head(line, rest) {
                         self.at = At::Given { begun: pulse.requests(), had_time: false };
                         return passed + end;
                     }
-                    None => return bytes.len(),
-                },
+                    *read += rest.len();
+                    return passed + rest.len();
+                }
                 At::Counted(left) => {
                     let here = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
                     *left -= here as u64;
@@ -195,7 +200,7 @@ impl Pipeline {
                     }
                     None => return bytes.len(),
                 },
-                At::End if pulse.awaits_request() => self.at = At::Head(Line::Before),
+                At::End if pulse.awaits_request() => self.at = At::Head(Line::Before, 0),
                 At::Given { .. } | At::End => break,
                 At::Beyond => return bytes.len(),
             }
@@ -227,15 +232,16 @@ fn end_of_head(line: &mut Line, bytes: &[u8]) -> Option<usize> {
 /// Behind the first empty line of this text, which begins in the midst of a line. A head of the usual length takes some
 /// tens of nanoseconds: most of it is looked at in blocks, in a way that the compiler makes vectors of.
 fn end_of_lines(text: &[u8]) -> Option<usize> {
-    const BLOCK: usize = 64;
-    let is_end = |three: &[u8]| three[0] == b'\n' && (three[1] == b'\n' || three[1] == b'\r' && three[2] == b'\n');
     let mut from = 0;
-    while let Some(block) = text.get(from..from + BLOCK + 2) {
-        let has_end = block.windows(3).fold(false, |has, three| has | is_end(three));
-        if has_end {
-            break;
-        }
-        from += BLOCK;
+    while let Some(block) = text[from..].first_chunk::<65>()
+        && !may_end::<65>(block)
+    {
+        from += 64;
+    }
+    while let Some(block) = text[from..].first_chunk::<17>()
+        && !may_end::<17>(block)
+    {
+        from += 16;
     }
     let rest = &text[from..];
     let line_feeds = (0..rest.len()).filter(|at| rest[*at] == b'\n');
@@ -245,6 +251,12 @@ fn end_of_lines(text: &[u8]) -> Option<usize> {
         _ => None,
     });
     ends.next().map(|end| from + end)
+}
+
+/// Whether a line ends in this block behind which there may be an empty one.
+fn may_end<const N: usize>(block: &[u8; N]) -> bool {
+    let is = |at: usize, byte| u8::from(block[at] == byte);
+    (0..N - 1).fold(0, |may, at| may | is(at, b'\n') & (is(at + 1, b'\n') | is(at + 1, b'\r'))) != 0
 }
 
 impl Chunk {
@@ -424,6 +436,20 @@ mod tests {
             check(&config, &[&head, REQUESTS[1], &head], &[]);
             check(&config, &[&head], &[]);
         }
+    }
+
+    #[actix_web::test]
+    async fn of_a_head_passes_as_much_as_may_be() {
+        let mut reader = Reader::new(&ServiceConfig::default());
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(HEAD_AT_MOST));
+        let (some, more) = head.as_bytes().split_at(1000);
+        assert_eq!(reader.pipeline.take(some, &reader.pulse), 1000);
+        assert_eq!(reader.pipeline.take(more, &reader.pulse), HEAD_AT_MOST - 1000);
+        // And no more before actix has had the time to refuse it.
+        assert_eq!(reader.pipeline.held.len(), head.len() - HEAD_AT_MOST);
+        let longest = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(HEAD_AT_MOST - 32));
+        assert_eq!(longest.len(), HEAD_AT_MOST);
+        check(&ServiceConfig::default(), &[REQUESTS[0], &longest, REQUESTS[0]], &[]);
     }
 
     #[actix_web::test]

@@ -165,3 +165,69 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::pipeline::Framing;
+    use crate::listen::pulse::Exchange;
+    use bytes::Bytes;
+    use std::cell::Cell;
+    use std::time::Instant;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    const LIMITS: Limits = Limits {
+        head: Duration::from_secs(3600),
+        keep_alive: Duration::from_secs(3600),
+        write_idle: Duration::from_secs(3600),
+    };
+
+    /// What serves a connection is gone while its client says nothing, and what the client says then is read from its first
+    /// byte.
+    #[actix_web::test]
+    async fn a_connection_is_served_anew_when_its_client_speaks_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
+        let (tcp, _) = listener.accept().await.expect("a client");
+        let (_keeps, stage) = watch::channel(Stage::Serving);
+        let connections = Connections::looked_after(LIMITS, stage, Rc::new(|_| Bytes::new()));
+        let stream = Stream::plain(Socket::new(tcp, connections.admit(Telemetry::new().connection())));
+        let pulse = stream.pulse().clone();
+        // Whoever serves holds a part of it.
+        let held = Rc::new(());
+        let served = Rc::new(Cell::new(0));
+        let (holds, counts) = (held.clone(), served.clone());
+        let serve = move |mut stream: Stream| {
+            let (holds, counts) = (holds.clone(), counts.clone());
+            async move {
+                while let Ok(byte) = stream.read_u8().await
+                    && byte != b'.'
+                {
+                    drop(Exchange::begin(stream.pulse(), Framing::None));
+                    stream.write_u8(byte).await.expect("taken");
+                    stream.flush().await.expect("taken");
+                    counts.set(counts.get() + 1);
+                }
+                drop(holds);
+                Ok(())
+            }
+        };
+        let carried = actix_web::rt::spawn(async move { carry(stream, serve).await });
+        for round in 1..=3 {
+            client.write_all(b"a").await.expect("taken");
+            assert_eq!((client.read_u8().await.expect("an answer"), served.get()), (b'a', round));
+            assert_eq!(Rc::strong_count(&held), 3);
+
+            let now = Instant::now();
+            pulse.sweep(&LIMITS, false, now + Duration::from_secs(round * 10));
+            pulse.sweep(&LIMITS, false, now + Duration::from_secs(round * 10 + 5));
+            while Rc::strong_count(&held) > 2 {
+                tokio::task::yield_now().await;
+            }
+        }
+        client.write_all(b".").await.expect("taken");
+        assert!(carried.await.expect("no panic").is_none());
+        assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+    }
+}

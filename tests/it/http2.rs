@@ -7,14 +7,16 @@ use crate::mattermost::{BROWSER, looks_at, town};
 use crate::process::Folder;
 use crate::proxy::{Proxy, SHORT};
 use crate::tls::{FIRST, connect, encrypted};
-use crate::upstream::{Kept, Upstream, answer, kept_answer, send_and_close, stalling_after, taking_all, told};
+use crate::upstream::{Kept, Upstream, answer, keeping, kept_answer, send_and_close, stalling_after, taking_all, told};
 use avatar_proxy::config::Config;
 use bytes::Bytes;
 use frames::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, PLAIN, RST_STREAM, block};
 use futures_util::future::join_all;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -469,9 +471,17 @@ async fn rapid_resets_end_the_connection_and_nothing_else() {
 /// What is taken back in the same breath is not begun, and the connection ends all the same.
 #[actix_web::test]
 async fn a_request_that_was_taken_back_before_it_was_read_reaches_nobody() {
-    let (upstream, _release) = holding_back().await;
-    let proxy = proxy_before(upstream.address);
+    let asked = Rc::<RefCell<Vec<String>>>::default();
+    let keeps = asked.clone();
+    let upstream = keeping(move |seen| {
+        keeps.borrow_mut().push(seen.target().to_owned());
+        kept_answer("200 OK", &[], b"here")
+    })
+    .await;
+    let proxy = proxy_with(upstream, |config| config.server.workers = 1);
     for pause in [false, true] {
+        // So that there is a connection to upstream over which a request would go out at once.
+        assert_eq!(Client::to(proxy.address).await.ask(&Request::get("/first")).await.status, 200);
         let mut frames = Frames::to(proxy.address).await;
         for n in 0..10_000 {
             if !frames.try_take_back(2 * n + 1).await {
@@ -483,7 +493,8 @@ async fn a_request_that_was_taken_back_before_it_was_read_reaches_nobody() {
         }
         assert_eq!(frames.goes_away().await, Some(11), "ENHANCE_YOUR_CALM");
     }
-    assert_eq!(upstream.seen().len(), 0);
+    assert_eq!(Client::to(proxy.address).await.ask(&Request::get("/last")).await.status, 200);
+    assert_eq!(*asked.borrow(), ["/first", "/first", "/last"]);
 }
 
 /// Answers that cost us little, and upstream nothing, buy nobody the right to take more requests back.

@@ -4,6 +4,7 @@ use crate::client::{ALICE, ALICES_TOKEN, Request, read_answer};
 use crate::pictures::{BLUE, RED, photo, png, solid};
 use crate::proxy::Proxy;
 use crate::upstream::{Seen, Upstream, answer, not_modified, picture_answer};
+use crate::wire::Wire;
 use avatar_proxy::config::BasePath;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -141,6 +142,21 @@ async fn f32_long_heads_and_targets_pass_up_to_a_limit() {
             assert_eq!(answer.header("connection"), Some("close"));
         } else {
             assert!(bytes.starts_with(upstream.seen().pop().expect("asked").line.as_bytes()));
+        }
+    }
+}
+
+/// As long as the first may be.
+#[actix_web::test]
+async fn f32_a_later_head_has_the_same_limit() {
+    let upstream = Upstream::answering(answer("200 OK", &[], b"ok")).await;
+    let proxy = Proxy::before(upstream.address);
+    for (length, status) in [(100 << 10, "200"), (200 << 10, "431")] {
+        let mut wire = Wire::to(proxy.address).await;
+        let long = Request::get("/").header("X-Long", &"v".repeat(length));
+        wire.send(&[Request::get("/").bytes("a"), long.bytes("a")].concat()).await;
+        for expected in ["200", status] {
+            assert_eq!(wire.answer("GET").await.expect("an answer").second(), expected, "{length}");
         }
     }
 }
