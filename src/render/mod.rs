@@ -144,6 +144,8 @@ pub struct Pixels {
     /// What is known of the source now that the pixels were seen.
     pub info: SourceInfo,
     raster: Raster,
+    /// What they show, once they were brought to a size: the source tells it better than they do.
+    content: Option<Content>,
 }
 
 impl Pixels {
@@ -151,6 +153,10 @@ impl Pixels {
     #[must_use]
     pub fn memory(&self) -> usize {
         self.raster.samples.len()
+    }
+
+    fn content(&self) -> Content {
+        self.content.unwrap_or_else(|| Content::of(&self.raster))
     }
 }
 
@@ -180,7 +186,8 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
         Cow::Borrowed(_) => Cow::Borrowed(pixels),
         Cow::Owned(raster) => {
             let (width, height, has_alpha) = (raster.width, raster.height, raster.has_alpha());
-            Cow::Owned(Pixels { info: SourceInfo { width, height, has_alpha, ..pixels.info }, raster })
+            let content = Some(Content::of_resized(&raster, &pixels.raster));
+            Cow::Owned(Pixels { info: SourceInfo { width, height, has_alpha, ..pixels.info }, raster, content })
         }
     })
 }
@@ -190,7 +197,7 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
 /// # Errors
 /// When the encoder refuses.
 pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
-    let (format, bytes) = encode::encode(&resized.raster, recipe)?;
+    let (format, bytes) = encode::encode(&resized.raster, resized.content(), recipe)?;
     Ok(variant(format, &bytes, recipe, source_len))
 }
 
@@ -207,7 +214,7 @@ pub fn improve(
     source_len: usize,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Option<Variant>, EncodeError> {
-    let tries = search::search(&resized.raster, recipe, targets, go_on)?;
+    let tries = search::search(&resized.raster, resized.content(), recipe, targets, go_on)?;
     Ok(tries.map(|mut tries| {
         let best = tries.all.swap_remove(tries.best);
         variant(best.format, &best.file, recipe, source_len)
@@ -219,7 +226,7 @@ pub fn improve(
 /// # Errors
 /// When an encoder refuses.
 pub fn candidates(resized: &Pixels, recipe: &Recipe, targets: &Targets) -> Result<Vec<Candidate>, EncodeError> {
-    let tries = search::search(&resized.raster, recipe, targets, &|| true)?.expect("nobody cancels");
+    let tries = search::search(&resized.raster, resized.content(), recipe, targets, &|| true)?.expect("nobody cancels");
     let best = tries.best;
     let candidate = |(place, tried): (usize, Try)| Candidate {
         name: tried.made.describe(),

@@ -84,6 +84,7 @@ fn lossy_webp() -> Vec<u8> {
     let pixels = super::super::Pixels {
         info: SourceInfo { format: SourceFormat::Png, width: 40, height: 24, has_alpha: false, animated: false },
         raster: Raster::opaque(40, 24, (0..40 * 24).flat_map(noise).collect()),
+        content: None,
     };
     let recipe = Recipe {
         geometry: Geometry::Keep,
