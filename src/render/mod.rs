@@ -192,13 +192,21 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
     })
 }
 
-/// The second half of [`render`]: encodes `resized` as it is, whatever geometry `recipe` names.
+/// The second half of [`render`]: encodes `resized` as it is, whatever geometry `recipe` names. One of which there will be
+/// no improvement, for it is too large to be judged, is settled.
 ///
 /// # Errors
 /// When the encoder refuses.
 pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
     let (format, bytes) = encode::encode(&resized.raster, resized.content(), recipe)?;
-    Ok(variant(format, &bytes, recipe, source_len))
+    let variant = variant(format, &bytes, recipe, source_len);
+    if let Variant::Encoded(encoded) = &variant
+        && !score::is_comparable(&resized.raster)
+    {
+        // There will be no improvement.
+        encoded.popularity.settle();
+    }
+    Ok(variant)
 }
 
 /// The better answer, for some hundred times the work of [`encode()`]: the smallest candidate that reaches the target, or
@@ -262,5 +270,8 @@ pub fn animate(source: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Varian
     if recipe.source_may_serve && bytes.len() >= source.len() {
         return Ok(Variant::SourceIsBest);
     }
-    Ok(Variant::Encoded(Arc::new(Encoded::new(&bytes, Format::Webp))))
+    let encoded = Encoded::new(&bytes, Format::Webp);
+    // Nobody has a measure for how alike two moving pictures look.
+    encoded.popularity.settle();
+    Ok(Variant::Encoded(Arc::new(encoded)))
 }

@@ -114,8 +114,8 @@ impl From<EncodeError> for Stop {
     }
 }
 
-/// Searches for `raster`, which shows `content`, as `recipe` asks, beginning with the first answer; `None` when `go_on` said no. A picture that
-/// is too large to be judged keeps its first answer.
+/// Searches for `raster`, which shows `content`, as `recipe` asks, beginning with the first answer; `None` when `go_on`
+/// said no. A picture that is too large to be judged keeps its first answer.
 ///
 /// # Errors
 /// When an encoder refuses.

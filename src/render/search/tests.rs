@@ -109,6 +109,15 @@ fn a_large_picture_keeps_its_first_answer() {
     let large = Raster::opaque(300, 300, vec![7; 300 * 300 * 3]);
     let tries = tries(&large, &RECIPE);
     assert!(matches!(&tries.all[..], [Try { made: Made::First, score: None, .. }]));
+    // Nor is it asked for: counting has ended.
+    for (edge, counted) in [(256, true), (257, false)] {
+        let pixels = Pixels {
+            raster: Raster::opaque(edge, edge, vec![7; (edge * edge * 3) as usize]),
+            ..pixels(LETTER, Geometry::Keep)
+        };
+        let Ok(Variant::Encoded(encoded)) = render(&pixels, &RECIPE, 0) else { panic!("no source is offered") };
+        assert_eq!(encoded.popularity.once_more().is_some(), counted, "{edge}");
+    }
 }
 
 #[test]
