@@ -63,7 +63,8 @@ pub fn explain(question: &Question, config: &Config) -> Result<String, Box<dyn E
     let resized = render::resize(&pixels, recipe.geometry)?;
     let mut tried = render::candidates(&resized, &recipe, &targets(config))?;
     tried.sort_by_key(|candidate| candidate.bytes.len());
-    writeln!(told, "{} x {} for Accept: {}\n", resized.info.width, resized.info.height, question.accept)?;
+    let (width, height, target) = (resized.info.width, resized.info.height, targets(config).asked(&resized, &recipe));
+    writeln!(told, "{width} x {height} for Accept: {}, to score {target}\n", question.accept)?;
     told.push_str(&table(&tried));
     let least = tried.iter().find(|candidate| is_sent_at_last(candidate)).map_or(0, |sent| sent.bytes.len());
     if recipe.source_may_serve && source.len() <= least {
@@ -254,7 +255,11 @@ mod tests {
         let file = std::env::temp_dir().join(format!("avatar-proxy-explain-{}.html", std::process::id()));
         let question = Question { sheet: Some(file.clone()), ..question(PHOTO, "size=32") };
         let told = explain(&question, &Config::default()).expect("a picture");
-        assert!(told.contains("image/png 128 x 128") && told.contains("\n32 x 32 for Accept: image/webp"), "{told}");
+        assert!(
+            told.contains("image/png 128 x 128")
+                && told.contains("\n32 x 32 for Accept: image/webp,*/*, to score 80\n"),
+            "{told}"
+        );
         assert_eq!(told.matches("first answer").count(), 1, "{told}");
         let bytes: Vec<usize> = told.lines().filter_map(|line| line.get(..8)?.trim().parse().ok()).collect();
         assert!(bytes.len() > 3 && bytes.is_sorted(), "{told}");

@@ -51,6 +51,12 @@ pub(super) fn encode(raster: &Raster, content: Content, recipe: &Recipe) -> Resu
     }
 }
 
+/// What becomes of a transparent `raster` where the format asked for has no alpha.
+pub(super) fn flattened(raster: &Raster, recipe: &Recipe) -> Option<Raster> {
+    let is_lost = raster.has_alpha() && recipe.offer == Offer::Only(Format::Jpeg);
+    is_lost.then(|| raster.flattened(recipe.background))
+}
+
 /// [`encode`]; gives also what it will look like, where that is known by the way.
 pub(super) fn first(
     raster: &Raster,

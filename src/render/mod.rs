@@ -64,6 +64,13 @@ impl Default for Targets {
 }
 
 impl Targets {
+    /// What is asked of `resized`, which is to become what `recipe` says: less of a photograph than of a letter.
+    #[must_use]
+    pub fn asked(&self, resized: &Pixels, recipe: &Recipe) -> f64 {
+        let flattened = encode::flattened(&resized.raster, recipe);
+        self.of(flattened.as_ref().map_or_else(|| resized.content(), Content::of), recipe.quality)
+    }
+
     /// What is asked of a picture: an asked quality is the target itself, and 10 more for flat pictures. 100 asks for
     /// the very pixels.
     fn of(&self, content: Content, quality: Option<u8>) -> f64 {
@@ -250,6 +257,12 @@ pub fn candidates(resized: &Pixels, recipe: &Recipe, targets: &Targets) -> Resul
         },
     };
     Ok(tries.all.into_iter().enumerate().map(candidate).collect())
+}
+
+/// How alike `other` looks to `original`, on the scale of [`Targets`]; `None` when they are too large to be compared.
+#[must_use]
+pub fn score(original: &Pixels, other: &Pixels) -> Option<f64> {
+    score::Judge::of(&original.raster).map(|judge| judge.score(&other.raster))
 }
 
 fn variant(format: Format, file: &[u8], recipe: &Recipe, source_len: usize) -> Variant {

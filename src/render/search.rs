@@ -126,7 +126,7 @@ pub(super) fn search(
     targets: &Targets,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Option<Tries>, EncodeError> {
-    let flattened = (recipe.offer == Offer::Only(Format::Jpeg)).then(|| raster.flattened(recipe.background));
+    let flattened = encode::flattened(raster, recipe);
     let (raster, content) = flattened.as_ref().map_or((raster, content), |flat| (flat, Content::of(flat)));
     let tries = Tries { all: Vec::new(), best: 0, passes: false };
     let Some(judge) = Judge::of(raster) else {
