@@ -23,6 +23,9 @@ pub(in crate::render) enum Packing {
 /// Up to this many bytes of rows zopfli takes less than a millisecond, and saves ten bytes of some fifty.
 const FEW_BYTES: usize = 600;
 
+/// Above this many it could take seconds; a picture of 128 x 128 has no more.
+const MANY_BYTES: usize = 129 * 128;
+
 /// How often zopfli goes over its choice: more saves nothing on so little.
 const ROUNDS: NonZeroU64 = NonZeroU64::new(3).expect("not 0");
 
@@ -38,17 +41,25 @@ pub(in crate::render) fn indexed(picture: &Indexed, packing: Packing) -> Result<
         5..=16 => 2,
         _ => 3,
     };
-    // Narrow indices are fewer bytes to begin with; but what repeats does so at whole bytes only.
-    let tried = match packing {
-        Packing::Quick => narrowest..=narrowest,
-        Packing::Thorough => narrowest..=DEPTHS.len() - 1,
-    };
-    let streams = DEPTHS[tried].iter().map(|&(depth, per_byte)| {
-        let stream = zlib(&packed(picture, per_byte), packing).map_err(refused)?;
-        Ok((depth, stream))
-    });
-    let streams: Vec<_> = streams.collect::<Result<_, EncodeError>>()?;
-    let (depth, stream) = streams.into_iter().min_by_key(|(_, stream)| stream.len()).expect("one depth at least");
+    let (depth, per_byte) = DEPTHS[narrowest];
+    let rows = packed(picture, per_byte);
+    let mut best = (depth, zlib(&rows, packing).map_err(refused)?);
+    // Narrow indices are fewer bytes to begin with; but what repeats does so at whole bytes only. In noise nothing does, and
+    // it takes longest.
+    let most = if best.1.len() <= rows.len() / 2 { MANY_BYTES } else { MANY_BYTES / 8 };
+    if packing == Packing::Thorough {
+        for &(depth, per_byte) in &DEPTHS[narrowest + 1..] {
+            let rows = packed(picture, per_byte);
+            if rows.len() > most {
+                break;
+            }
+            let stream = zlib(&rows, packing).map_err(refused)?;
+            if stream.len() < best.1.len() {
+                best = (depth, stream);
+            }
+        }
+    }
+    let (depth, stream) = best;
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, picture.width, picture.height);
     encoder.set_color(ColorType::Indexed);
@@ -83,9 +94,9 @@ fn packed(picture: &Indexed, per_byte: usize) -> Vec<u8> {
 fn zlib(rows: &[u8], packing: Packing) -> std::io::Result<Vec<u8>> {
     let mut stream = Vec::new();
     let iteration_count = match packing {
-        Packing::Thorough => ROUNDS,
+        Packing::Thorough if rows.len() <= MANY_BYTES => ROUNDS,
         Packing::Quick if rows.len() <= FEW_BYTES => NonZeroU64::MIN,
-        Packing::Quick => {
+        Packing::Thorough | Packing::Quick => {
             let level =
                 if rows.len() <= BEST_PIXELS { flate2::Compression::best() } else { flate2::Compression::default() };
             let mut encoder = ZlibEncoder::new(&mut stream, level);
