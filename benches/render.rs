@@ -1,11 +1,13 @@
-//! What pixels cost: decode, resize, encode and the whole, by class of picture and edge, beside libwebp alone.
+//! What pixels cost: decode, classify, resize, encode in each format, score, search and the whole, by class of picture and edge,
+//! beside libwebp alone; and all frames of moving pictures.
 //!
 //! The pictures are those of `benches/pictures`, and those of the folder that `AVATAR_PROXY_CORPUS` names when it is
 //! set. A picture's class is the first word of its name: photo, illu(stration) or letter.
 
 mod corpus;
+mod reels;
 
-use avatar_proxy::render::{Limits, Pixels, decode, encode, render, resize};
+use avatar_proxy::render::{Limits, Pixels, Targets, animate, decode, encode, improve, render, resize, score};
 use avatar_proxy::variant::{Format, Geometry, Offer, Recipe, Variant};
 use corpus::{CLASSES, EDGES};
 use criterion::{Bencher, Criterion, criterion_group, criterion_main};
@@ -20,8 +22,16 @@ criterion_main!(benches);
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(800));
-    targets = stages
+    targets = stages, searches, reels
 }
+
+/// What is offered to clients, with a word for it.
+const OFFERS: [(&str, Offer); 4] = [
+    ("webp", Offer::Webp),
+    ("png", Offer::Only(Format::Png)),
+    ("jpeg", Offer::Only(Format::Jpeg)),
+    ("avif", Offer::Only(Format::Avif)),
+];
 
 /// The stages in the order of a request, and the yardstick.
 fn stages(criterion: &mut Criterion) {
@@ -30,6 +40,10 @@ fn stages(criterion: &mut Criterion) {
         let sources: Vec<Pixels> = files.iter().map(|file| decoded(file)).collect();
         criterion
             .bench_function(&format!("decode/{class}/128"), |bencher| round(bencher, &files, |file| decoded(file)));
+        let (recipe, targets) = (corpus::recipe(128, Offer::Webp), Targets::default());
+        criterion.bench_function(&format!("classify/{class}/128"), |bencher| {
+            round(bencher, &sources, |source| targets.asked(source, &recipe));
+        });
         for edge in EDGES {
             let geometry = Geometry::Scale { width: edge, height: edge };
             let recipe = corpus::recipe(edge, Offer::Webp);
@@ -38,8 +52,14 @@ fn stages(criterion: &mut Criterion) {
             criterion.bench_function(&format!("resize/{class}/{edge}"), |bencher| {
                 round(bencher, &sources, |source| resized(source, geometry));
             });
-            criterion.bench_function(&format!("encode/{class}/{edge}"), |bencher| {
-                round(bencher, &small, |pixels| encode(pixels, &recipe, 0).expect("encodes"));
+            for (name, offer) in OFFERS {
+                let recipe = corpus::recipe(edge, offer);
+                criterion.bench_function(&format!("encode/{class}/{edge}/{name}"), |bencher| {
+                    round(bencher, &small, |pixels| encode(pixels, &recipe, 0).expect("encodes"));
+                });
+            }
+            criterion.bench_function(&format!("score/{class}/{edge}"), |bencher| {
+                round(bencher, &small, |pixels| score(pixels, pixels).expect("it is small"));
             });
             criterion.bench_function(&format!("whole/{class}/{edge}"), |bencher| {
                 round(bencher, &files, |file| render(&decoded(file), &recipe, 0).expect("encodes"));
@@ -48,6 +68,40 @@ fn stages(criterion: &mut Criterion) {
                 round(bencher, &plain, |pixels| libwebp_alone(pixels, edge));
             });
         }
+    }
+}
+
+/// The improvement of a variant, for clients that take WebP, AVIF too, and neither.
+fn searches(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("search");
+    group.sample_size(10);
+    for class in CLASSES {
+        let files = corpus::files(class);
+        let sources: Vec<Pixels> = files.values().map(|file| decoded(file)).collect();
+        for edge in EDGES {
+            let offers = [("webp", Offer::Webp), ("basic", Offer::Basic), ("avif", Offer::Avif)];
+            // Below, nobody is offered AVIF.
+            for (name, offer) in offers.into_iter().filter(|(_, offer)| *offer != Offer::Avif || edge >= 96) {
+                let recipe = corpus::recipe(edge, offer);
+                let small: Vec<Pixels> = sources.iter().map(|source| resized(source, recipe.geometry)).collect();
+                group.bench_function(format!("{class}/{edge}/{name}"), |bencher| {
+                    round(bencher, &small, |pixels| improve(pixels, &recipe, &Targets::default(), 0, &|| true));
+                });
+            }
+        }
+    }
+}
+
+/// All frames of ten moving GIFs, as they are and at the size of an emoji.
+fn reels(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("animate");
+    group.sample_size(10);
+    let reels = reels::all();
+    for (name, geometry) in [("whole", Geometry::Keep), ("32", Geometry::Scale { width: 32, height: 32 })] {
+        let recipe = Recipe { geometry, ..corpus::recipe(32, Offer::Moving) };
+        group.bench_function(name, |bencher| {
+            round(bencher, &reels, |(_, gif)| animate(gif, &recipe, &Limits::default()).expect("within the limits"));
+        });
     }
 }
 

@@ -4,10 +4,11 @@
 use crate::config::{Config, UpstreamUrl};
 use crate::render::{self, Candidate, Fate, Pixels};
 use crate::server::{render_limits, targets, upstream_settings};
+use crate::source::SourceInfo;
 use crate::upstream::{AnswerBody, Gateway, PictureRequest, Upstream};
 use crate::variant::negotiation::{self, negotiate};
 use crate::variant::transform::{Sizes, Transform};
-use crate::variant::{Format, Offer, Plan, Recipe, Variant};
+use crate::variant::{Encoded, Format, Offer, Plan, Recipe, Variant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::error::Error;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// What is to be explained.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,17 +57,65 @@ pub fn explain(question: &Question, config: &Config) -> Result<String, Box<dyn E
         told.push_str("It is sent as it is.\n");
         return Ok(told);
     };
+    if recipe.offer == Offer::Moving {
+        return moving(&source, info, &recipe, question, config, told);
+    }
     let resized = render::resize(&pixels, recipe.geometry)?;
     let mut tried = render::candidates(&resized, &recipe, &targets(config))?;
     tried.sort_by_key(|candidate| candidate.bytes.len());
-    writeln!(told, "{} x {} for Accept: {}\n", resized.info.width, resized.info.height, question.accept)?;
+    let (width, height, target) = (resized.info.width, resized.info.height, targets(config).asked(&resized, &recipe));
+    writeln!(told, "{width} x {height} for Accept: {}, to score {target}\n", question.accept)?;
     told.push_str(&table(&tried));
     let least = tried.iter().find(|candidate| is_sent_at_last(candidate)).map_or(0, |sent| sent.bytes.len());
     if recipe.source_may_serve && source.len() <= least {
         told.push_str("\nThe picture itself is no longer than that, and is sent as it is.\n");
     }
     if let Some(file) = &question.sheet {
-        std::fs::write(file, sheet(&exact(&resized, &recipe)?, &tried, &told))?;
+        let mut figures = figure("image/png", &exact(&resized, &recipe)?, "what all are compared with");
+        figures.extend(tried.iter().map(shown));
+        std::fs::write(file, sheet(&figures, &told))?;
+    }
+    Ok(told)
+}
+
+/// What becomes of all frames: one animated WebP, or the picture as it is.
+fn moving(
+    source: &[u8],
+    info: &SourceInfo,
+    recipe: &Recipe,
+    question: &Question,
+    config: &Config,
+    mut told: String,
+) -> Result<String, Box<dyn Error>> {
+    let started = Instant::now();
+    // The source may not serve here, or nothing would be told of what is longer.
+    let rendered = render::animate(source, &Recipe { source_may_serve: false, ..*recipe }, &render_limits(config));
+    let took = started.elapsed().as_secs_f64() * 1000.0;
+    let (ours, why) = match rendered {
+        Ok(Variant::Encoded(encoded)) => (Some(encoded), String::new()),
+        Ok(Variant::SourceIsBest) => (None, String::new()),
+        Err(error) => (None, format!(" ({error})")),
+    };
+    let is_sent = |ours: &Encoded| {
+        let kept = ours.bytes.len() as u64 <= config.cache.max_entry.bytes();
+        kept && !(recipe.source_may_serve && ours.bytes.len() >= source.len())
+    };
+    let ours_is_sent = ours.as_deref().is_some_and(is_sent);
+    let mark = |sent: bool| if sent { "   <- sent" } else { "" };
+    let bold = |sent: bool| if sent { "<b>sent</b> " } else { "" };
+    writeln!(told, "All frames, for Accept: {}\n   bytes      ms  format  how", question.accept)?;
+    let mut figures = String::new();
+    if let Some(ours) = &ours {
+        let (bytes, mark) = (ours.bytes.len(), mark(ours_is_sent));
+        writeln!(told, "{bytes:>8} {took:>7.2}  webp    every frame{mark}")?;
+        figures += &figure("image/webp", &ours.bytes, &format!("{}{bytes} B<br>webp every frame", bold(ours_is_sent)));
+    }
+    let (media_type, bytes) = (info.format.media_type(), source.len());
+    let format = media_type.trim_start_matches("image/");
+    writeln!(told, "{bytes:>8}       -  {format:<6}  as it is{}{why}", mark(!ours_is_sent))?;
+    figures += &figure(media_type, source, &format!("{}{bytes} B<br>{format} as it is", bold(!ours_is_sent)));
+    if let Some(file) = &question.sheet {
+        std::fs::write(file, sheet(&figures, &told))?;
     }
     Ok(told)
 }
@@ -151,23 +201,24 @@ fn table(tried: &[Candidate]) -> String {
     table
 }
 
-/// A page that shows the candidates side by side, each as large as it is and four times so, on white and on dark.
-fn sheet(exact: &[u8], tried: &[Candidate], told: &str) -> String {
-    let figure = |media_type: &str, bytes: &[u8], caption: &str| {
-        let image = format!("<img src=\"data:{media_type};base64,{}\" alt=\"\">", STANDARD.encode(bytes));
-        format!(
-            "<figure><div>{image}{image}</div><div class=\"dark\">{image}{image}</div><figcaption>{caption}</figcaption>\
-             </figure>\n"
-        )
-    };
-    let mut figures = figure("image/png", exact, "what all are compared with");
-    for candidate in tried {
-        let score = candidate.score.map_or_else(String::new, |score| format!(", {score:.1}"));
-        let sent = if is_sent_at_last(candidate) { "<b>sent</b> " } else { "" };
-        let (format, bytes, name) = (candidate.format, candidate.bytes.len(), escaped(&candidate.name));
-        let caption = format!("{sent}{bytes} B{score}<br>{} {name}", format.name());
-        figures.push_str(&figure(format.media_type(), &candidate.bytes, &caption));
-    }
+/// A picture as large as it is and four times so, on white and on dark.
+fn figure(media_type: &str, bytes: &[u8], caption: &str) -> String {
+    let image = format!("<img src=\"data:{media_type};base64,{}\" alt=\"\">", STANDARD.encode(bytes));
+    format!(
+        "<figure><div>{image}{image}</div><div class=\"dark\">{image}{image}</div><figcaption>{caption}</figcaption>\
+         </figure>\n"
+    )
+}
+
+fn shown(candidate: &Candidate) -> String {
+    let score = candidate.score.map_or_else(String::new, |score| format!(", {score:.1}"));
+    let sent = if is_sent_at_last(candidate) { "<b>sent</b> " } else { "" };
+    let (format, bytes, name) = (candidate.format, candidate.bytes.len(), escaped(&candidate.name));
+    figure(format.media_type(), &candidate.bytes, &format!("{sent}{bytes} B{score}<br>{} {name}", format.name()))
+}
+
+/// A page that shows `figures` side by side.
+fn sheet(figures: &str, told: &str) -> String {
     let told = escaped(told);
     format!(
         "<!doctype html>\n<meta charset=\"utf-8\">\n<title>avatar-proxy explain</title>\n<style>{STYLE}</style>\n\
@@ -204,7 +255,11 @@ mod tests {
         let file = std::env::temp_dir().join(format!("avatar-proxy-explain-{}.html", std::process::id()));
         let question = Question { sheet: Some(file.clone()), ..question(PHOTO, "size=32") };
         let told = explain(&question, &Config::default()).expect("a picture");
-        assert!(told.contains("image/png 128 x 128") && told.contains("\n32 x 32 for Accept: image/webp"), "{told}");
+        assert!(
+            told.contains("image/png 128 x 128")
+                && told.contains("\n32 x 32 for Accept: image/webp,*/*, to score 80\n"),
+            "{told}"
+        );
         assert_eq!(told.matches("first answer").count(), 1, "{told}");
         let bytes: Vec<usize> = told.lines().filter_map(|line| line.get(..8)?.trim().parse().ok()).collect();
         assert!(bytes.len() > 3 && bytes.is_sorted(), "{told}");
@@ -213,6 +268,51 @@ mod tests {
         // One more than was tried, each twice on both grounds.
         assert_eq!(page.matches("<img ").count(), 4 * (bytes.len() + 1));
         assert_eq!(page.matches("<b>sent</b>").count(), 1);
+    }
+
+    /// A moving GIF of so many frames, a bar that goes over noise.
+    fn reel(frames: u16) -> Vec<u8> {
+        let mut file = Vec::new();
+        let palette: Vec<u8> = (0..=255).flat_map(|i: u8| [i, i.wrapping_mul(7), 255 - i]).collect();
+        let mut encoder = gif::Encoder::new(&mut file, 40, 40, &palette).expect("a header");
+        for n in 0..frames {
+            let pixel = |i: u16| if i % 40 == n { 255 } else { i.wrapping_mul(40_503).to_le_bytes()[1] };
+            let buffer: Vec<u8> = (0..40 * 40).map(pixel).collect();
+            let frame = gif::Frame { width: 40, height: 40, delay: 5, buffer: buffer.into(), ..gif::Frame::default() };
+            encoder.write_frame(&frame).expect("a frame");
+        }
+        drop(encoder);
+        file
+    }
+
+    #[test]
+    fn of_a_moving_picture_all_frames_are_told() {
+        let place = |name: &str| std::env::temp_dir().join(format!("avatar-proxy-{name}-{}", std::process::id()));
+        let (picture, page) = (place("reel.gif"), place("reel.html"));
+        std::fs::write(&picture, reel(6)).expect("a temporary file");
+        let told = |query: &str, config: &Config| {
+            let question = Question { sheet: Some(page.clone()), ..question(&picture.to_string_lossy(), query) };
+            explain(&question, config).expect("a picture")
+        };
+        let moving = told("animated=1&size=16", &Config::default());
+        assert!(moving.contains("webp    every frame   <- sent\n"), "{moving}");
+        assert!(moving.ends_with("gif     as it is\n"), "{moving}");
+        let sheet = std::fs::read_to_string(&page).expect("the page was written");
+        assert_eq!((sheet.matches("<img ").count(), sheet.matches("<b>sent</b>").count()), (8, 1));
+        assert!(sheet.contains("data:image/gif;base64,") && sheet.contains("data:image/webp;base64,"));
+        let mut few = Config::default();
+        few.limits.frames = 5;
+        let refused = told("animated=1", &few);
+        assert!(refused.ends_with("gif     as it is   <- sent (over a limit: frames)\n"), "{refused}");
+        let mut small = Config::default();
+        small.cache.max_entry = crate::config::ByteSize::new(64);
+        let too_large = told("animated=1&size=16", &small);
+        assert!(too_large.contains("every frame\n") && too_large.ends_with("as it is   <- sent\n"), "{too_large}");
+        let still = told("size=16", &Config::default());
+        assert!(still.contains("first answer") && !still.contains("every frame"), "{still}");
+        for file in [picture, page] {
+            std::fs::remove_file(file).expect("it is ours");
+        }
     }
 
     #[test]

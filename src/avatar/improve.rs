@@ -9,7 +9,7 @@ use super::render_pool::{Background, RenderPool, step_back};
 use crate::render::{EncodeError, Targets};
 use crate::source::ContentHash;
 use crate::telemetry::Improvement;
-use crate::variant::{Encoded, Offer, Recipe, Variant, VariantKey};
+use crate::variant::{Encoded, Recipe, Variant, VariantKey};
 use foldhash::quality::RandomState;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -51,10 +51,6 @@ impl Improver {
 
     /// A variant was asked for again.
     pub(super) fn asked_again(&self, source: ContentHash, recipe: Recipe, encoded: &Arc<Encoded>) {
-        // Nobody has a measure for how alike two moving pictures look.
-        if recipe.offer == Offer::Moving {
-            return;
-        }
         let Some(times) = encoded.popularity.once_more() else { return };
         let beyond = times.checked_sub(self.settings.after_hits);
         // Now and then once more: it may have found no room, or made way.

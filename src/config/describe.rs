@@ -37,6 +37,7 @@ pub struct MemoryBound {
     improvers: usize,
     decoder_memory: ByteSize,
     frame_pixels: u64,
+    pixels: u64,
     bodies: usize,
     body: ByteSize,
 }
@@ -52,6 +53,9 @@ impl MemoryBound {
     /// Bytes of encoded frames for each of their pixels: noise at the highest quality, and the copies that are made when
     /// the file is put together. At the usual quality it is a third of that, and a real picture takes a hundredth.
     pub const BYTES_A_FRAME_PIXEL: u64 = 5;
+    /// What a still picture takes for each of its pixels, from its decoder's memory to the file: noise with an alpha channel
+    /// in WebP, of which libwebp holds all that it knows of the channel. An opaque one takes a fifth of that.
+    pub const BYTES_A_PIXEL: u64 = 40;
     /// An idle client connection (14.6 kB measured with 9,000 of them, each of which had asked for something before).
     pub const CONNECTION: ByteSize = ByteSize::new(15_000);
 
@@ -65,6 +69,7 @@ impl MemoryBound {
             improvers: usize::from(config.improve.enabled),
             decoder_memory: config.limits.decoder_memory,
             frame_pixels: config.limits.frame_pixels,
+            pixels: config.limits.pixels,
             bodies: config.upstream.max_picture_requests,
             body: config.limits.source,
         }
@@ -77,8 +82,10 @@ impl MemoryBound {
         let caches = self.caches.iter().map(|cache| cache.bytes()).fold(0, u64::saturating_add);
         let pixels = Self::COPIES_A_RENDER.saturating_mul(self.decoder_memory.bytes());
         let frames = Self::BYTES_A_FRAME_PIXEL.saturating_mul(self.frame_pixels);
+        let moving = pixels.saturating_add(frames);
+        let still = Self::BYTES_A_PIXEL.saturating_mul(self.pixels);
         let renders = count(self.permits)
-            .saturating_mul(pixels.saturating_add(frames))
+            .saturating_mul(moving.max(still))
             .saturating_add(count(self.improvers).saturating_mul(pixels));
         let bodies = count(self.bodies).saturating_mul(self.body.bytes());
         ByteSize::new(
@@ -95,7 +102,7 @@ impl fmt::Display for MemoryBound {
         write!(
             f,
             "memory at most: base {} + caches ({sources} + {variants} + {pixels} + {grants}) + overheard {} + {} render \
-             permits x ({} x {} + {} x {} frame pixels) + {} improver x {} x {} + {} picture requests x {} = {}, and {} a connection",
+             permits x the larger of ({} x {} + {} x {} frame pixels) and {} x {} pixels + {} improver x {} x {} + {} picture requests x {} = {}, and {} a connection",
             Self::BASE,
             Self::OVERHEARD,
             self.permits,
@@ -103,6 +110,8 @@ impl fmt::Display for MemoryBound {
             self.decoder_memory,
             Self::BYTES_A_FRAME_PIXEL,
             self.frame_pixels,
+            Self::BYTES_A_PIXEL,
+            self.pixels,
             self.improvers,
             Self::COPIES_A_RENDER,
             self.decoder_memory,
@@ -123,12 +132,16 @@ mod tests {
         let mut config = Config::default();
         config.render.permits = 2;
         config.limits.frame_pixels = 2 << 20;
+        config.limits.pixels = 1 << 20;
         let bound = MemoryBound::of(&config);
         assert_eq!(bound.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * (3 * 32 + 5 * 2) + 3 * 32 + 64 * 10));
+        config.limits.pixels = 8 << 20;
+        let larger = MemoryBound::of(&config);
+        assert_eq!(larger.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * (40 * 8) + 3 * 32 + 64 * 10));
         assert_eq!(
             bound.to_string(),
-            "memory at most: base 43MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x (3 x 32MiB + 5 x 2097152 \
-             frame pixels) + 1 improver x 3 x 32MiB + 64 picture requests x 10MiB = 1235MiB, and 15kB a connection"
+            "memory at most: base 43MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x the larger of \
+             (3 x 32MiB + 5 x 2097152 frame pixels) and 40 x 1048576 pixels + 1 improver x 3 x 32MiB + 64 picture requests x 10MiB = 1235MiB, and 15kB a connection"
         );
     }
 }

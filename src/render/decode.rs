@@ -53,7 +53,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeErro
         has_alpha: raster.has_alpha(),
         animated: decoded.animated,
     };
-    Ok(Pixels { info, raster })
+    Ok(Pixels { info, raster, content: None })
 }
 
 pub(super) fn recognise(bytes: &[u8]) -> Option<SourceFormat> {

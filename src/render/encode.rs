@@ -34,10 +34,9 @@ const TINY_LETTER_PIXELS: usize = 32 * 32;
 /// What a lossy encoding of a drawing hardly undercuts, in bytes for each pixel along its edge: it is not tried then.
 const FEW_BYTES_AN_EDGE: usize = 16;
 
-/// Encodes `raster` in the format among those on offer that takes the fewest bytes.
-pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8>), EncodeError> {
+/// Encodes `raster`, which shows `content`, in the format among those on offer that takes the fewest bytes.
+pub(super) fn encode(raster: &Raster, content: Content, recipe: &Recipe) -> Result<(Format, Vec<u8>), EncodeError> {
     let quality = recipe.quality.map(|quality| quality.clamp(1, 100));
-    let content = Content::of(raster);
     match recipe.offer {
         // PNG has nothing to add: its palette pictures are always the larger ones. AVIF takes longer than somebody who waits
         // would like; it is found when the variant is improved.
@@ -52,13 +51,23 @@ pub(super) fn encode(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8
     }
 }
 
+/// What becomes of a transparent `raster` where the format asked for has no alpha.
+pub(super) fn flattened(raster: &Raster, recipe: &Recipe) -> Option<Raster> {
+    let is_lost = raster.has_alpha() && recipe.offer == Offer::Only(Format::Jpeg);
+    is_lost.then(|| raster.flattened(recipe.background))
+}
+
 /// [`encode`]; gives also what it will look like, where that is known by the way.
-pub(super) fn first(raster: &Raster, recipe: &Recipe) -> Result<(Format, Vec<u8>, Option<Raster>), EncodeError> {
+pub(super) fn first(
+    raster: &Raster,
+    content: Content,
+    recipe: &Recipe,
+) -> Result<(Format, Vec<u8>, Option<Raster>), EncodeError> {
     if recipe.offer == Offer::Only(Format::Avif) {
         let avif::Encoding { file, shown } = avif(raster, recipe.quality)?;
         return Ok((Format::Avif, file, Some(shown)));
     }
-    encode(raster, recipe).map(|(format, file)| (format, file, None))
+    encode(raster, content, recipe).map(|(format, file)| (format, file, None))
 }
 
 fn avif(raster: &Raster, quality: Option<u8>) -> Result<avif::Encoding, EncodeError> {
@@ -85,7 +94,7 @@ fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8
 
 fn png(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
     match indexed(raster, content, quality) {
-        Some(indexed) => png::indexed(&indexed),
+        Some(indexed) => png::indexed(&indexed, png::Packing::Quick),
         None => png::exact(raster),
     }
 }
@@ -101,7 +110,7 @@ fn basic(raster: &Raster, content: Content, quality: Option<u8>) -> Result<(Form
     let Some(indexed) = indexed else {
         return Ok((Format::Jpeg, jpeg(raster, content, quality)?));
     };
-    let png = png::indexed(&indexed)?;
+    let png = png::indexed(&indexed, png::Packing::Quick)?;
     if content == Content::Letter {
         return Ok((Format::Png, png));
     }
@@ -293,8 +302,8 @@ mod tests {
             ][offer];
             let recipe = Recipe { geometry, offer, quality: quality.map(|steps| steps * 5), ..RECIPE };
             let resized = crate::render::resize::resize(&raster, geometry).expect("a size");
-            let (format, bytes) = encode(&resized, &recipe).expect("encodes");
-            prop_assert_eq!(&encode(&resized, &recipe).expect("encodes"), &(format, bytes.clone()));
+            let (format, bytes) = encode(&resized, Content::of(&resized), &recipe).expect("encodes");
+            prop_assert_eq!(&encode(&resized, Content::of(&resized), &recipe).expect("encodes"), &(format, bytes.clone()));
             let again = pixels(&bytes);
             prop_assert_eq!((again.info.width, again.info.height), (resized.width, resized.height));
             prop_assert!(resized.has_alpha() || !again.info.has_alpha);

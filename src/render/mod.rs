@@ -64,6 +64,13 @@ impl Default for Targets {
 }
 
 impl Targets {
+    /// What is asked of `resized`, which is to become what `recipe` says: less of a photograph than of a letter.
+    #[must_use]
+    pub fn asked(&self, resized: &Pixels, recipe: &Recipe) -> f64 {
+        let flattened = encode::flattened(&resized.raster, recipe);
+        self.of(flattened.as_ref().map_or_else(|| resized.content(), Content::of), recipe.quality)
+    }
+
     /// What is asked of a picture: an asked quality is the target itself, and 10 more for flat pictures. 100 asks for
     /// the very pixels.
     fn of(&self, content: Content, quality: Option<u8>) -> f64 {
@@ -144,6 +151,8 @@ pub struct Pixels {
     /// What is known of the source now that the pixels were seen.
     pub info: SourceInfo,
     raster: Raster,
+    /// What they show, once they were brought to a size: the source tells it better than they do.
+    content: Option<Content>,
 }
 
 impl Pixels {
@@ -151,6 +160,10 @@ impl Pixels {
     #[must_use]
     pub fn memory(&self) -> usize {
         self.raster.samples.len()
+    }
+
+    fn content(&self) -> Content {
+        self.content.unwrap_or_else(|| Content::of(&self.raster))
     }
 }
 
@@ -180,18 +193,27 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
         Cow::Borrowed(_) => Cow::Borrowed(pixels),
         Cow::Owned(raster) => {
             let (width, height, has_alpha) = (raster.width, raster.height, raster.has_alpha());
-            Cow::Owned(Pixels { info: SourceInfo { width, height, has_alpha, ..pixels.info }, raster })
+            let content = Some(Content::of_resized(&raster, &pixels.raster));
+            Cow::Owned(Pixels { info: SourceInfo { width, height, has_alpha, ..pixels.info }, raster, content })
         }
     })
 }
 
-/// The second half of [`render`]: encodes `resized` as it is, whatever geometry `recipe` names.
+/// The second half of [`render`]: encodes `resized` as it is, whatever geometry `recipe` names. One of which there will be
+/// no improvement, for it is too large to be judged, is settled.
 ///
 /// # Errors
 /// When the encoder refuses.
 pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
-    let (format, bytes) = encode::encode(&resized.raster, recipe)?;
-    Ok(variant(format, &bytes, recipe, source_len))
+    let (format, bytes) = encode::encode(&resized.raster, resized.content(), recipe)?;
+    let variant = variant(format, &bytes, recipe, source_len);
+    if let Variant::Encoded(encoded) = &variant
+        && !score::is_comparable(&resized.raster)
+    {
+        // There will be no improvement.
+        encoded.popularity.settle();
+    }
+    Ok(variant)
 }
 
 /// The better answer, for some hundred times the work of [`encode()`]: the smallest candidate that reaches the target, or
@@ -207,7 +229,7 @@ pub fn improve(
     source_len: usize,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Option<Variant>, EncodeError> {
-    let tries = search::search(&resized.raster, recipe, targets, go_on)?;
+    let tries = search::search(&resized.raster, resized.content(), recipe, targets, go_on)?;
     Ok(tries.map(|mut tries| {
         let best = tries.all.swap_remove(tries.best);
         variant(best.format, &best.file, recipe, source_len)
@@ -219,7 +241,7 @@ pub fn improve(
 /// # Errors
 /// When an encoder refuses.
 pub fn candidates(resized: &Pixels, recipe: &Recipe, targets: &Targets) -> Result<Vec<Candidate>, EncodeError> {
-    let tries = search::search(&resized.raster, recipe, targets, &|| true)?.expect("nobody cancels");
+    let tries = search::search(&resized.raster, resized.content(), recipe, targets, &|| true)?.expect("nobody cancels");
     let best = tries.best;
     let candidate = |(place, tried): (usize, Try)| Candidate {
         name: tried.made.describe(),
@@ -235,6 +257,12 @@ pub fn candidates(resized: &Pixels, recipe: &Recipe, targets: &Targets) -> Resul
         },
     };
     Ok(tries.all.into_iter().enumerate().map(candidate).collect())
+}
+
+/// How alike `other` looks to `original`, on the scale of [`Targets`]; `None` when they are too large to be compared.
+#[must_use]
+pub fn score(original: &Pixels, other: &Pixels) -> Option<f64> {
+    score::Judge::of(&original.raster).map(|judge| judge.score(&other.raster))
 }
 
 fn variant(format: Format, file: &[u8], recipe: &Recipe, source_len: usize) -> Variant {
@@ -255,5 +283,8 @@ pub fn animate(source: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Varian
     if recipe.source_may_serve && bytes.len() >= source.len() {
         return Ok(Variant::SourceIsBest);
     }
-    Ok(Variant::Encoded(Arc::new(Encoded::new(&bytes, Format::Webp))))
+    let encoded = Encoded::new(&bytes, Format::Webp);
+    // Nobody has a measure for how alike two moving pictures look.
+    encoded.popularity.settle();
+    Ok(Variant::Encoded(Arc::new(encoded)))
 }

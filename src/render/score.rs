@@ -27,8 +27,7 @@ pub(super) struct Judge {
 impl Judge {
     /// Prepares `original`; `None` when it and its mirror images have more than 2^16 pixels.
     pub(super) fn of(original: &Raster) -> Option<Self> {
-        let [across, down] = tiles(original).map(u64::from);
-        if across * u64::from(original.width) * down * u64::from(original.height) > MOST_PIXELS {
+        if !is_comparable(original) {
             return None;
         }
         let grounds = if original.has_alpha() { &GROUNDS[..] } else { &GROUNDS[..1] };
@@ -46,6 +45,12 @@ impl Judge {
         let on = |(ground, reference): &([u8; 3], _)| Tiled::of(other, *ground).score(reference);
         self.views.iter().map(on).fold(f64::INFINITY, f64::min)
     }
+}
+
+/// Whether there is a judge of `raster`.
+pub(super) fn is_comparable(raster: &Raster) -> bool {
+    let [across, down] = tiles(raster).map(u64::from);
+    across * u64::from(raster.width) * down * u64::from(raster.height) <= MOST_PIXELS
 }
 
 /// How many images there are side by side and below each other, the picture itself included.

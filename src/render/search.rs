@@ -8,13 +8,13 @@
 
 mod family;
 
-use super::encode::avif::Effort;
 use super::encode::colours::Content;
 use super::encode::jpeg::Planes;
 use super::encode::kmeans::Emphasis;
 use super::encode::palette::Counted;
+use super::encode::png::{self, Packing};
 use super::encode::webp::{self, Lossy};
-use super::encode::{self, png};
+use super::encode::{self, avif::Effort};
 use super::raster::Raster;
 use super::score::Judge;
 use super::{EncodeError, Targets};
@@ -52,6 +52,10 @@ const USUAL_QUANTISER: usize = 22;
 /// The step of AVIF that comes to 80 on most photographs, and how often the care that costs most is taken.
 const USUAL_AVIF: usize = 20;
 const AVIF_TRIES: usize = 3;
+
+/// What packing tightly may save of a PNG, as a part of its bytes, and how many of the shortest are worth it.
+const PACKING_SAVES: usize = 16;
+const PACKED_TRIES: usize = 3;
 
 /// Tries in the first family of a kind, and in each that follows.
 const FIRST_TRIES: usize = 8;
@@ -110,24 +114,24 @@ impl From<EncodeError> for Stop {
     }
 }
 
-/// Searches for `raster` as `recipe` asks, beginning with the first answer; `None` when `go_on` said no. A picture that
-/// is too large to be judged keeps its first answer.
+/// Searches for `raster`, which shows `content`, as `recipe` asks, beginning with the first answer; `None` when `go_on`
+/// said no. A picture that is too large to be judged keeps its first answer.
 ///
 /// # Errors
 /// When an encoder refuses.
 pub(super) fn search(
     raster: &Raster,
+    content: Content,
     recipe: &Recipe,
     targets: &Targets,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Option<Tries>, EncodeError> {
-    let flattened = (recipe.offer == Offer::Only(Format::Jpeg)).then(|| raster.flattened(recipe.background));
-    let raster = flattened.as_ref().unwrap_or(raster);
+    let flattened = encode::flattened(raster, recipe);
+    let (raster, content) = flattened.as_ref().map_or((raster, content), |flat| (flat, Content::of(flat)));
     let tries = Tries { all: Vec::new(), best: 0, passes: false };
     let Some(judge) = Judge::of(raster) else {
-        return Ok(Some(tries.unjudged(raster, recipe)?));
+        return Ok(Some(tries.unjudged(raster, content, recipe)?));
     };
-    let content = Content::of(raster);
     let (target, counted) = (targets.of(content, recipe.quality), Counted::of(raster));
     let mut search = Search { raster, content, target, judge, counted, tries, go_on };
     match search.run(recipe) {
@@ -142,9 +146,9 @@ impl Tries {
         &self.all[self.best]
     }
 
-    fn unjudged(mut self, raster: &Raster, recipe: &Recipe) -> Result<Self, EncodeError> {
+    fn unjudged(mut self, raster: &Raster, content: Content, recipe: &Recipe) -> Result<Self, EncodeError> {
         let started = Instant::now();
-        let (format, file) = encode::encode(raster, recipe)?;
+        let (format, file) = encode::encode(raster, content, recipe)?;
         self.all.push(Try { made: Made::First, format, file, score: None, took: started.elapsed() });
         Ok(self)
     }
@@ -170,7 +174,8 @@ enum Verdict {
 
 impl Search<'_> {
     fn run(&mut self, recipe: &Recipe) -> Result<(), Stop> {
-        self.attempt(Made::First, |raster, _| encode::first(raster, recipe))?;
+        let content = self.content;
+        self.attempt(Made::First, |raster, _| encode::first(raster, content, recipe))?;
         match recipe.offer {
             Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
                 self.best_of(Family::WebpPalette, Self::lossy)?;
@@ -181,8 +186,14 @@ impl Search<'_> {
             }
             // Nothing is without loss here either.
             Offer::Only(Format::Avif) => return self.avif(),
-            Offer::Basic if !self.raster.has_alpha() => self.best_of(Family::PngPalette, Self::jpeg)?,
-            Offer::Basic | Offer::Only(Format::Png) => self.palettes(Family::PngPalette)?,
+            Offer::Basic if !self.raster.has_alpha() => {
+                self.best_of(png_palette, Self::jpeg)?;
+                self.pack()?;
+            }
+            Offer::Basic | Offer::Only(Format::Png) => {
+                self.palettes(png_palette)?;
+                self.pack()?;
+            }
             // Nothing is without loss in JPEG: the most alike will have to do.
             Offer::Only(Format::Jpeg) => return self.jpeg(),
         }
@@ -271,6 +282,34 @@ impl Search<'_> {
         Ok(())
     }
 
+    /// The shortest PNG of palettes once more, packed as tightly as can be.
+    fn pack(&mut self) -> Result<(), Stop> {
+        if !self.tries.passes {
+            return Ok(());
+        }
+        let best = self.tries.best().file.len();
+        let asked = self.asked(true);
+        let mut near: Vec<_> = self
+            .tries
+            .all
+            .iter()
+            .filter(|tried| {
+                tried.file.len() <= best + best / PACKING_SAVES && tried.score.is_none_or(|score| score >= asked)
+            })
+            .filter_map(|tried| match tried.made {
+                Made::By(Family::PngPalette(emphasis, Packing::Quick), step) => Some((&tried.file, emphasis, step)),
+                _ => None,
+            })
+            .collect();
+        near.sort_by_key(|(file, ..)| file.len());
+        near.dedup_by_key(|(file, ..)| *file);
+        let near: Vec<_> = near.into_iter().take(PACKED_TRIES).map(|(_, emphasis, step)| (emphasis, step)).collect();
+        for (emphasis, step) in near {
+            self.step(Family::PngPalette(emphasis, Packing::Thorough), step)?;
+        }
+        Ok(())
+    }
+
     fn palettes(&mut self, of: fn(Emphasis) -> Family) -> Result<(), Stop> {
         let families = Emphasis::ALL.map(of);
         let colours = if self.content == Content::Letter { LETTER_COLOURS } else { FEW_COLOURS };
@@ -314,6 +353,12 @@ impl Search<'_> {
         Ok(fine.map_or(step, |(step, _)| step))
     }
 
+    /// The score that a palette, or another encoding, has to reach.
+    fn asked(&self, palette: bool) -> f64 {
+        let margin = if palette && self.content != Content::Letter { PALETTE_MARGIN } else { 0.0 };
+        (self.target + margin).min(100.0)
+    }
+
     fn step(&mut self, family: Family, step: usize) -> Result<Verdict, Stop> {
         self.attempt(Made::By(family, step), |raster, counted| {
             let (file, seen) = family.encode(raster, counted, step)?;
@@ -346,8 +391,7 @@ impl Search<'_> {
             Made::Exact => false,
             Made::By(family, _) => family.is_palette(),
         };
-        let margin = if palette && self.content != Content::Letter { PALETTE_MARGIN } else { 0.0 };
-        let asked = (self.target + margin).min(100.0);
+        let asked = self.asked(palette);
         let passes = score >= asked || made == Made::Exact;
         if passes || !self.tries.passes && best.is_none_or(|best| best.score < Some(score)) {
             self.tries.best = self.tries.all.len();
@@ -356,6 +400,10 @@ impl Search<'_> {
         self.tries.all.push(Try { made, format, file, score: Some(score), took: started.elapsed() });
         Ok(if passes { Verdict::Passed(score - asked) } else { Verdict::Failed(asked - score) })
     }
+}
+
+const fn png_palette(emphasis: Emphasis) -> Family {
+    Family::PngPalette(emphasis, Packing::Quick)
 }
 
 /// The step to try next; `None` when there is nothing between what is too fine and what is too coarse.

@@ -124,7 +124,7 @@ impl Telemetry {
             improvements: build.per("improvements", "Variants encoded anew in idle time", "outcome", None),
             improvement_saved_bytes: build.one(
                 "improvement_saved",
-                "Bytes by which improved variants are smaller than what they took the place of",
+                "Bytes by which improved variants are smaller than what they took the place of; 0 for one that is larger, since the first did not look enough alike",
                 Some(Unit::Bytes),
             ),
             improvements_waiting: build.one("improvements_waiting", "Variants to be encoded anew", None),

@@ -93,13 +93,15 @@ const fn own_format(format: SourceFormat) -> Format {
     }
 }
 
-/// Whether the source as it is would be an answer: any client shows a still PNG, JPEG or GIF; an explicit `format=` is
-/// kept to.
+/// Whether the source as it is would be an answer: any client shows a still PNG, JPEG or GIF, unless it says that it takes
+/// one of them alone; an explicit `format=` is kept to.
 fn shows_the_source(kind: OfferKind, source: &SourceInfo) -> bool {
     let known = match kind {
         OfferKind::Avif | OfferKind::Webp | OfferKind::Original => true,
-        OfferKind::Basic | OfferKind::Alone(_) => source.format != SourceFormat::Webp,
-        OfferKind::Only(format) => source.format != SourceFormat::Gif && own_format(source.format) == format,
+        OfferKind::Basic => source.format != SourceFormat::Webp,
+        OfferKind::Only(format) | OfferKind::Alone(format) => {
+            source.format != SourceFormat::Gif && own_format(source.format) == format
+        }
     };
     known && !source.animated
 }
@@ -147,7 +149,12 @@ fn cover(width: u32, height: u32, source: &SourceInfo) -> Geometry {
     }
 }
 
-/// The box shrinks with its own aspect ratio until the source reaches two of its sides.
+/// The most pixels of a frame that is larger than its source: 1024 x 1024. What is added to a sliver is nothing to be seen, and
+/// would take a thousand times its memory.
+const FRAME_PIXELS: u64 = 1 << 20;
+
+/// The box shrinks with its own aspect ratio until the source reaches two of its sides, and further until it is no larger
+/// than [`FRAME_PIXELS`] or the source.
 fn contain(width: u32, height: u32, source: &SourceInfo) -> Geometry {
     let (width, height) = if width <= source.width || height <= source.height {
         (width, height)
@@ -156,11 +163,24 @@ fn contain(width: u32, height: u32, source: &SourceInfo) -> Geometry {
     } else {
         (proportion(width, source.height, height), source.height)
     };
+    let (width, height) = within(width, height, FRAME_PIXELS.max(pixels(Geometry::Keep, source)));
     if inside(width, height, source) == (width, height) {
         scale((width, height), source)
     } else {
         Geometry::Pad { width, height }
     }
+}
+
+/// A box of about the same aspect ratio and at most so many pixels.
+fn within(width: u32, height: u32, pixels: u64) -> (u32, u32) {
+    let (wide, high) = (u64::from(width), u64::from(height));
+    if wide * high <= pixels {
+        return (width, height);
+    }
+    let narrowed = (pixels * wide / high.max(1)).isqrt().clamp(1, wide.max(1));
+    let lowered = (pixels / narrowed).clamp(1, high.max(1));
+    let edge = |edge: u64| u32::try_from(edge).expect("no longer than it was");
+    (edge(narrowed), edge(lowered))
 }
 
 fn inside(width: u32, height: u32, source: &SourceInfo) -> (u32, u32) {
@@ -273,6 +293,26 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_does_not_grow_a_sliver() {
+        for ((width, height), (source_width, source_height), frame) in [
+            ((4096, 4096), (4096, 1), (1024, 1024)),
+            ((4096, 4096), (1, 4096), (1024, 1024)),
+            ((4096, 1024), (4096, 8), (2048, 512)),
+            ((1024, 1024), (1024, 3), (1024, 1024)),
+            ((4096, 4096), (4096, 1000), (2023, 2024)),
+            ((4096, 16), (4096, 16), (4096, 16)),
+        ] {
+            let source = SourceInfo { width: source_width, height: source_height, ..STILL };
+            let found = match contain(width, height, &source) {
+                Pad { width, height } | Scale { width, height } => (width, height),
+                Keep => (source.width, source.height),
+                Crop { .. } => panic!("nothing is cut off"),
+            };
+            assert_eq!(found, frame, "{width} x {height} of {source_width} x {source_height}");
+        }
+    }
+
+    #[test]
     fn the_other_fits_show_the_whole_picture() {
         check("w=64&h=64&fit=inside", 200, 100, Scale { width: 64, height: 32 });
         check("w=64&h=16&fit=inside", 200, 100, Scale { width: 32, height: 16 });
@@ -369,7 +409,10 @@ mod tests {
             ("size=32&fit=inside", OfferKind::Basic, flat, true),
             ("size=32&fit=contain", OfferKind::Basic, flat, false),
             ("size=32&fit=fill", OfferKind::Basic, flat, false),
-            ("", OfferKind::Alone(Format::Jpeg), STILL, true),
+            ("", OfferKind::Alone(Format::Jpeg), STILL, false),
+            ("", OfferKind::Alone(Format::Png), STILL, true),
+            ("", OfferKind::Alone(Format::Png), SourceInfo { format: SourceFormat::Jpeg, ..STILL }, false),
+            ("", OfferKind::Alone(Format::Png), SourceInfo { format: SourceFormat::Gif, ..STILL }, false),
             ("", OfferKind::Alone(Format::Jpeg), webp, false),
             ("f=png", OfferKind::Only(Format::Png), STILL, true),
             ("f=webp", OfferKind::Only(Format::Webp), STILL, false),

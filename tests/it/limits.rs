@@ -36,6 +36,18 @@ fn profile_png() -> Vec<u8> {
     bytes
 }
 
+/// A PNG of a few pixels with a text that inflates to 64 MiB.
+fn text_png() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 64, 64);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.add_ztxt_chunk("Comment".to_owned(), " ".repeat(64 << 20)).expect("a keyword");
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(&[90; 64 * 64 * 3]).expect("pixels");
+    drop(writer);
+    bytes
+}
+
 /// A GIF of two small frames on a screen of 65,535 x 65,535.
 fn screen_gif() -> Vec<u8> {
     let mut bytes = moving_gif(&[solid(RED), solid(RED)]);
@@ -63,16 +75,17 @@ async fn f41_bombs_are_relayed_and_the_process_is_fine() {
 }
 
 #[actix_web::test]
-async fn f41_a_profile_that_inflates_is_not_read() {
-    let bomb = profile_png();
-    assert!(bomb.len() < 1 << 20, "{} bytes", bomb.len());
-    let upstream = Upstream::showing("1", bomb).await;
-    let proxy = Proxy::with(upstream.address, |config| config.limits.decoder_memory = ByteSize::mebibytes(1));
+async fn f41_what_inflates_beside_the_pixels_is_not_read() {
+    for (name, bomb) in [("profile", profile_png()), ("text", text_png())] {
+        assert!(bomb.len() < 1 << 20, "{name}: {} bytes", bomb.len());
+        let upstream = Upstream::showing("1", bomb).await;
+        let proxy = Proxy::with(upstream.address, |config| config.limits.decoder_memory = ByteSize::mebibytes(1));
 
-    let answer = proxy.send(&Request::picture("size=32&format=webp")).await;
+        let answer = proxy.send(&Request::picture("size=32&format=webp")).await;
 
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/webp")));
-    assert_eq!(answer.dimensions(), (32, 32));
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/webp")), "{name}");
+        assert_eq!(answer.dimensions(), (32, 32), "{name}");
+    }
 }
 
 #[actix_web::test]

@@ -84,6 +84,7 @@ fn lossy_webp() -> Vec<u8> {
     let pixels = super::super::Pixels {
         info: SourceInfo { format: SourceFormat::Png, width: 40, height: 24, has_alpha: false, animated: false },
         raster: Raster::opaque(40, 24, (0..40 * 24).flat_map(noise).collect()),
+        content: None,
     };
     let recipe = Recipe {
         geometry: Geometry::Keep,
@@ -438,6 +439,51 @@ fn a_picture_that_is_cut_off_is_broken() {
             let cut = decode(&file[..end], &Limits::default());
             assert!(matches!(cut, Err(DecodeError::Broken(_))), "{name} at {end} of {}: {cut:?}", file.len());
         }
+    }
+}
+
+#[test]
+fn a_kind_that_is_left_alone_is_so_wherever_it_is_cut_off() {
+    use crate::variant::{Format, Geometry, Offer, Recipe, Variant};
+    let recipe = Recipe {
+        geometry: Geometry::Keep,
+        offer: Offer::Only(Format::Avif),
+        quality: None,
+        background: [255; 3],
+        source_may_serve: false,
+    };
+    let Ok(Variant::Encoded(avif)) = crate::render::render(&decoded(&png_file(255)), &recipe, 0) else {
+        panic!("it is not smaller than nothing");
+    };
+    for end in (64..avif.bytes.len()).step_by(64).chain([avif.bytes.len()]) {
+        assert_eq!(decode(&avif.bytes[..end], &Limits::default()), Err(DecodeError::Unsupported), "at {end}");
+    }
+}
+
+#[test]
+fn a_still_webp_of_odd_chunks_is_whole_or_broken() {
+    let file = lossy_webp();
+    let picture = || (b"VP8 ", file[20..].to_vec());
+    let header = |flags: u8| (b"VP8X", vec![flags, 0, 0, 0, 39, 0, 0, 23, 0, 0]);
+    let whole = decoded(&file);
+    for (name, chunks) in [
+        ("an unknown chunk before", vec![header(0), (b"ABCD", vec![1, 2, 3]), picture()]),
+        ("an unknown chunk behind", vec![header(0), picture(), (b"ABCD", vec![])]),
+        ("metadata that is none", vec![header(0x28), (b"ICCP", vec![7; 5]), picture(), (b"EXIF", vec![7; 3])]),
+    ] {
+        assert!(decode(&riff(&chunks), &Limits::default()).as_ref() == Ok(&whole), "{name}");
+    }
+    for (name, chunks) in [
+        ("nothing", vec![]),
+        ("no picture", vec![header(0)]),
+        ("an empty picture", vec![header(0), (b"VP8 ", vec![])]),
+        ("a short header", vec![(b"VP8X", vec![0; 4]), picture()]),
+        ("the data of the other kind", vec![(b"VP8L", file[20..].to_vec())]),
+        ("an animation without frames", vec![header(2), picture()]),
+        ("alpha only", vec![header(0x10), (b"ALPH", vec![0; 9])]),
+    ] {
+        let odd = decode(&riff(&chunks), &Limits::default());
+        assert!(matches!(odd, Err(DecodeError::Broken(_))), "{name}: {odd:?}");
     }
 }
 

@@ -16,18 +16,35 @@ pub(in crate::render) enum Content {
 /// Up to this many colours a palette suits whatever pattern they make.
 const PATTERN: usize = 64;
 
+/// Up to this many a palette holds: what a letter or an icon has before it is resized.
+const PALETTE: usize = 256;
+
 impl Content {
     /// Classifies by the number of distinct colours against the number of pixels. The larger a picture is, the more
     /// pixels share a colour, so the limits grow with the power 3/4: on pictures of 24 to 128 pixels a side
     /// photographs lie at 3.6 and above, most drawings at 2.9 and below, letters at 0.7 and below.
     pub(in crate::render) fn of(raster: &Raster) -> Self {
+        Self::told(raster, || false)
+    }
+
+    /// Classifies `raster`, which was made of `source` by resizing. That adds the colours between two, at every edge: the
+    /// smaller the result is, the more, so that a letter in a ring has as many as a drawing. Then the source decides.
+    pub(in crate::render) fn of_resized(raster: &Raster, source: &Raster) -> Self {
+        Self::told(raster, || distinct(source, PALETTE) <= PALETTE && !restless(source))
+    }
+
+    fn told(raster: &Raster, came_with_few: impl FnOnce() -> bool) -> Self {
         let pixels = raster.len();
         let scale = (pixels * pixels.isqrt()).isqrt();
         let most = 3 * scale;
-        match distinct(raster, most) {
-            colours if colours > most || colours > PATTERN && restless(raster) => Self::Photo,
-            colours if colours <= (3 * scale / 4).max(8) => Self::Letter,
-            _ => Self::Drawing,
+        let colours = distinct(raster, most);
+        let patterned = colours > PATTERN && restless(raster);
+        if colours <= (3 * scale / 4).max(8) && !patterned || colours <= 5 * scale / 4 && came_with_few() {
+            Self::Letter
+        } else if colours > most || patterned {
+            Self::Photo
+        } else {
+            Self::Drawing
         }
     }
 }
@@ -86,6 +103,35 @@ mod tests {
                 if x < side / 4 { [r, g, b] } else { [80; 3] }
             };
             assert_eq!(of(&flat_with_some_noise), Content::Drawing, "{side}");
+        }
+    }
+
+    #[test]
+    fn a_letter_in_a_ring_is_one_at_every_size() {
+        // Three colours and their blends.
+        let ringed = |x: u32, y: u32| {
+            let (x, y) = (f64::from(x) - 63.5, f64::from(y) - 63.5);
+            let inside = |from_edge: f64| (from_edge + 0.5).clamp(0.0, 1.0);
+            let ring = inside(7.0 - (x.hypot(y) - 52.0).abs());
+            let letter = inside(9.0 - (x - y / 3.0).abs().min((x + y / 3.0).abs())) * inside(34.0 - y.abs());
+            let mix = |ground: f64, colour: f64, share: f64| ground + (colour - ground) * share;
+            let channel = |ground, on_ring, of_letter| mix(mix(ground, on_ring, ring), of_letter, letter).round();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between two bytes")]
+            [channel(255.0, 30.0, 120.0) as u8, channel(250.0, 90.0, 30.0) as u8, channel(240.0, 160.0, 40.0) as u8]
+        };
+        let drawing = include_bytes!("../../../benches/pictures/illu-dice-lorelei.png");
+        let drawing = crate::render::decode(drawing, &crate::render::Limits::default()).expect("decodes").raster;
+        let ringed = picture(128, ringed);
+        for edge in [24, 32, 40, 64, 96] {
+            let of = |source: &Raster| {
+                let geometry = crate::variant::Geometry::Scale { width: edge, height: edge };
+                let small = crate::render::resize::resize(source, geometry).expect("a size");
+                (Content::of(&small), Content::of_resized(&small, source))
+            };
+            assert_eq!(of(&ringed).1, Content::Letter, "{edge}");
+            // By its own colours alone it is none at the smallest sizes.
+            assert!(edge > 24 || of(&ringed).0 != Content::Letter, "{edge}");
+            assert!(edge > 64 || of(&drawing) == (Content::Drawing, Content::Drawing), "{edge}");
         }
     }
 

@@ -92,6 +92,9 @@ pub(in crate::render) fn lossy(raster: &Raster, settings: &Lossy) -> Result<Vec<
     config.alpha_quality = settings.alpha_quality;
     config.filter_strength = settings.filter_strength;
     config.filter_sharpness = settings.filter_sharpness;
+    // Everything that it finds is kept until it is written, which for noise is three times the pixels; without that it takes
+    // a thousandth more bytes.
+    config.low_memory = c_int::from(raster.len() > PALETTE_PIXELS);
     encode(raster, &config)
 }
 

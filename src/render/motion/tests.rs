@@ -233,7 +233,8 @@ fn the_source_serves_where_it_is_smaller() {
     let ball = reel("ball");
     let may = Recipe { source_may_serve: true, ..RECIPE };
     assert_eq!(rendered(ball, &may, &Limits::default()), Ok(Variant::SourceIsBest));
-    assert!(matches!(rendered(reel("pan"), &may, &Limits::default()), Ok(Variant::Encoded(_))));
+    let Ok(Variant::Encoded(ours)) = rendered(reel("pan"), &may, &Limits::default()) else { panic!("it is smaller") };
+    assert!(ours.popularity.once_more().is_none(), "nobody waits for a better one");
 }
 
 #[test]

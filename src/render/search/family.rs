@@ -3,9 +3,10 @@
 use crate::render::EncodeError;
 use crate::render::encode::avif::{self, Effort};
 use crate::render::encode::jpeg::{self, Planes};
+use crate::render::encode::kmeans::Emphasis;
 use crate::render::encode::palette::Counted;
+use crate::render::encode::png::{self, Packing};
 use crate::render::encode::webp::{self, Lossy};
-use crate::render::encode::{kmeans::Emphasis, png};
 use crate::render::raster::Raster;
 use crate::variant::Format;
 
@@ -17,7 +18,7 @@ pub(in crate::render) enum Family {
     /// A palette in lossless WebP; a step is an entry of [`COLOURS`].
     WebpPalette(Emphasis),
     /// A palette in PNG; likewise.
-    PngPalette(Emphasis),
+    PngPalette(Emphasis, Packing),
     /// JPEG; a step is a quality, 100 down to 1.
     Jpeg(Planes),
     /// AVIF; likewise.
@@ -34,21 +35,21 @@ impl Family {
     pub(super) fn format(&self) -> Format {
         match self {
             Self::Lossy(_) | Self::WebpPalette(_) => Format::Webp,
-            Self::PngPalette(_) => Format::Png,
+            Self::PngPalette(..) => Format::Png,
             Self::Jpeg(_) => Format::Jpeg,
             Self::Avif(_) => Format::Avif,
         }
     }
 
     pub(super) fn is_palette(&self) -> bool {
-        matches!(self, Self::WebpPalette(_) | Self::PngPalette(_))
+        matches!(self, Self::WebpPalette(_) | Self::PngPalette(..))
     }
 
     /// The coarsest step; 0 is the finest.
     pub(super) fn coarsest(&self) -> usize {
         match self {
             Self::Lossy(settings) => QUANTISERS * steps_a_quantiser(settings) - 1,
-            Self::WebpPalette(_) | Self::PngPalette(_) => COLOURS.len() - 1,
+            Self::WebpPalette(_) | Self::PngPalette(..) => COLOURS.len() - 1,
             Self::Jpeg(_) | Self::Avif(_) => 99,
         }
     }
@@ -61,7 +62,7 @@ impl Family {
                 let steps = steps_a_quantiser(settings) as f64;
                 (0.8 / steps, 0.035 / steps)
             }
-            Self::WebpPalette(_) | Self::PngPalette(_) => (1.2, 0.06),
+            Self::WebpPalette(_) | Self::PngPalette(..) => (1.2, 0.06),
             Self::Jpeg(_) => (0.8, 0.025),
             Self::Avif(_) => (0.7, 0.025),
         }
@@ -77,7 +78,9 @@ impl Family {
         let file = match self {
             Self::Lossy(settings) => webp::lossy(raster, &Lossy { quality: quality(settings, step), ..*settings }),
             Self::WebpPalette(emphasis) => webp::lossless(&counted.reduce(raster, COLOURS[step], emphasis).raster()),
-            Self::PngPalette(emphasis) => png::indexed(&counted.reduce(raster, COLOURS[step], emphasis)),
+            Self::PngPalette(emphasis, packing) => {
+                png::indexed(&counted.reduce(raster, COLOURS[step], emphasis), *packing)
+            }
             Self::Jpeg(planes) => jpeg::encode(raster, *planes, percent(step)),
             Self::Avif(effort) => {
                 let avif::Encoding { file, shown } = avif::encode(raster, percent(step).into(), *effort)?;
@@ -95,7 +98,8 @@ impl Family {
                 let (quality, segments) = (quality(settings, step), settings.segments);
                 format!("quality {quality:.1}, {segments} segments, shaping {}{sharp}", settings.sns_strength)
             }
-            Self::WebpPalette(_) | Self::PngPalette(_) => format!("{} colours", COLOURS[step]),
+            Self::WebpPalette(_) | Self::PngPalette(_, Packing::Quick) => format!("{} colours", COLOURS[step]),
+            Self::PngPalette(_, Packing::Thorough) => format!("{} colours, packed tightly", COLOURS[step]),
             Self::Jpeg(Planes::Halved) => format!("quality {}, 4:2:0", percent(step)),
             Self::Jpeg(Planes::Whole) => format!("quality {}, 4:4:4", percent(step)),
             Self::Avif(Effort::Quick) => format!("quality {}, quick", percent(step)),

@@ -24,7 +24,9 @@ fn pixels(file: &[u8], geometry: Geometry) -> Pixels {
 }
 
 fn tries(raster: &Raster, recipe: &Recipe) -> Tries {
-    search(raster, recipe, &Targets::default(), &|| true).expect("encodes").expect("nobody cancels")
+    search(raster, Content::of(raster), recipe, &Targets::default(), &|| true)
+        .expect("encodes")
+        .expect("nobody cancels")
 }
 
 #[test]
@@ -46,6 +48,23 @@ fn the_best_reaches_the_target_with_fewest_bytes() {
                 assert!(offer != Offer::Webp || other.format == Format::Webp);
             }
             assert!(tries.all.len() < 60, "{name} {offer:?}: {}", tries.all.len());
+        }
+    }
+}
+
+#[test]
+fn a_letter_takes_little_more_in_png_than_in_webp() {
+    for file in [&include_bytes!("../../../benches/pictures/letter-A.png")[..], LETTER] {
+        for edge in [24, 32] {
+            let pixels = pixels(file, Geometry::Scale { width: edge, height: edge });
+            let length = |offer| {
+                let tries = tries(&pixels.raster, &Recipe { offer, ..RECIPE });
+                assert!(tries.best().score >= Some(90.0), "{edge} {offer:?}");
+                tries.best().file.len()
+            };
+            let (webp, png) = (length(Offer::Webp), length(Offer::Basic));
+            assert!(4 * png <= 5 * webp, "{edge}: {webp} B of WebP, {png} B of PNG");
+            assert_eq!(length(Offer::Only(Format::Png)), png, "{edge}");
         }
     }
 }
@@ -80,7 +99,7 @@ fn a_search_ends_when_it_is_told() {
     for most in [0, 1, whole / 2, whole - 1] {
         let left = Cell::new(most);
         let go_on = || left.replace(left.get().saturating_sub(1)) > 0;
-        let found = search(&pixels.raster, &RECIPE, &Targets::default(), &go_on).expect("encodes");
+        let found = search(&pixels.raster, pixels.content(), &RECIPE, &Targets::default(), &go_on).expect("encodes");
         assert!(found.is_none(), "{most} of {whole}");
     }
 }
@@ -90,6 +109,15 @@ fn a_large_picture_keeps_its_first_answer() {
     let large = Raster::opaque(300, 300, vec![7; 300 * 300 * 3]);
     let tries = tries(&large, &RECIPE);
     assert!(matches!(&tries.all[..], [Try { made: Made::First, score: None, .. }]));
+    // Nor is it asked for: counting has ended.
+    for (edge, counted) in [(256, true), (257, false)] {
+        let pixels = Pixels {
+            raster: Raster::opaque(edge, edge, vec![7; (edge * edge * 3) as usize]),
+            ..pixels(LETTER, Geometry::Keep)
+        };
+        let Ok(Variant::Encoded(encoded)) = render(&pixels, &RECIPE, 0) else { panic!("no source is offered") };
+        assert_eq!(encoded.popularity.once_more().is_some(), counted, "{edge}");
+    }
 }
 
 #[test]
