@@ -50,8 +50,8 @@ const FEW_BYTES_AN_EDGE: usize = 6;
 const USUAL_QUANTISER: usize = 22;
 
 /// The step of AVIF that comes to 80 on most photographs, and how often the care that costs most is taken.
-const USUAL_AVIF: usize = 20;
-const AVIF_TRIES: usize = 3;
+const USUAL_AVIF: usize = 123;
+const AVIF_TRIES: usize = 4;
 
 /// Tries in the first family of a kind, and in each that follows.
 const FIRST_TRIES: usize = 8;
@@ -255,7 +255,7 @@ impl Search<'_> {
     /// AVIF, quickly at first, and with all care where that may be the smallest.
     fn avif(&mut self) -> Result<(), Stop> {
         let before = self.tries.all.len();
-        let step = self.descend(Family::Avif(Effort::Quick), USUAL_AVIF, FIRST_TRIES)?;
+        let step = self.descend(Family::Avif(Effort::Quick), USUAL_AVIF, MORE_TRIES)?;
         let best = self.tries.best().file.len();
         let quick = self.tries.all[before..].iter().map(|tried| tried.file.len()).min().unwrap_or(best);
         // That is what care may win; where the best is of AVIF already, it always may.
@@ -308,6 +308,7 @@ impl Search<'_> {
             && by < NEARLY
             && failed < coarsest
             && tries > 1
+            && !self.tries.all.iter().any(|tried| tried.made == Made::By(family, failed + 1))
         {
             self.step(family, failed + 1)?;
         }
