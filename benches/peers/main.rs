@@ -24,9 +24,9 @@ fn main() {
     let peers = files::peers(&folder);
     for (client, formats) in CLIENTS {
         let peers = peers.iter().filter(|(peer, _)| formats.contains(&format_of(peer)));
-        let mut columns = BTreeMap::<String, Vec<&Files>>::new();
+        let mut columns = BTreeMap::<Column, Vec<&Files>>::new();
         for (peer, files) in peers {
-            columns.entry(column_of(peer)).or_default().push(files);
+            columns.entry(Column::of(peer)).or_default().push(files);
         }
         table(client, &ours[client], &columns);
     }
@@ -38,23 +38,40 @@ fn format_of(peer: &str) -> &str {
     name.rsplit('-').next().unwrap_or(name)
 }
 
-/// The settings of one encoder share a column.
-fn column_of(peer: &str) -> String {
-    peer.split_once('@').map_or(peer.to_owned(), |(name, _)| format!("{name}, any quality"))
+/// What is compared with ours as one: the settings that a peer has, or the row of qualities of an encoder.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Column {
+    Settings(String),
+    AnyQuality(String),
 }
 
-fn table(client: &str, ours: &Files, columns: &BTreeMap<String, Vec<&Files>>) {
+impl Column {
+    fn of(peer: &str) -> Self {
+        peer.split_once('@').map_or(Self::Settings(peer.to_owned()), |(name, _)| Self::AnyQuality(name.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Column {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Settings(name) => write!(f, "{name}"),
+            Self::AnyQuality(name) => write!(f, "{name}, any quality"),
+        }
+    }
+}
+
+fn table(client: &str, ours: &Files, columns: &BTreeMap<Column, Vec<&Files>>) {
     println!(
         "\nOffered: {client}. Median bytes, mean score; in brackets where the score is lower than ours by over 0.5\n"
     );
-    let names: Vec<&str> = columns.keys().map(String::as_str).collect();
-    println!("| class | edge | ours | {} | ours is |", names.join(" | "));
-    println!("|{}", "---|".repeat(names.len() + 4));
+    let names: Vec<String> = columns.keys().map(Column::to_string).collect();
+    println!("| class | edge | ours | {} | beside their settings | beside any quality |", names.join(" | "));
+    println!("|{}", "---|".repeat(names.len() + 5));
     for ((class, edge), ours) in ours {
         let us = Summary::of(ours);
-        let (mut cells, mut rivals) = (String::new(), Vec::new());
-        for (name, settings) in columns {
-            let summaries = settings.iter().filter_map(|files| files.get(&(class.clone(), *edge))).map(Summary::of);
+        let (mut cells, mut settings, mut qualities) = (String::new(), Vec::new(), Vec::new());
+        for (column, files) in columns {
+            let summaries = files.iter().filter_map(|files| files.get(&(class.clone(), *edge))).map(Summary::of);
             let (peers, others): (Vec<_>, Vec<_>) = summaries.partition(|peer| peer.score >= us.score - AS_ALIKE);
             let best = peers.into_iter().min_by(|one, other| one.median.total_cmp(&other.median));
             let nearest = others.into_iter().max_by(|one, other| one.score.total_cmp(&other.score));
@@ -64,18 +81,21 @@ fn table(client: &str, ours: &Files, columns: &BTreeMap<String, Vec<&Files>>) {
                 (None, None) => write!(cells, " |"),
             }
             .expect("a string takes everything");
-            rivals.extend(best.map(|peer| (us.share_of(&peer), name)));
+            match column {
+                Column::Settings(name) => settings.extend(best.map(|peer| (us.share_of(&peer), name))),
+                Column::AnyQuality(name) => qualities.extend(best.map(|peer| (us.share_of(&peer), name))),
+            }
         }
-        println!("| {class} | {edge} | {us} |{cells} {} |", verdict(rivals));
+        println!("| {class} | {edge} | {us} |{cells} {} | {} |", verdict(&settings), verdict(&qualities));
     }
 }
 
 /// What is to be said of the smallest of those that look as much alike.
-fn verdict(rivals: Vec<(f64, &String)>) -> String {
-    match rivals.into_iter().max_by(|(one, _), (other, _)| one.total_cmp(other)) {
-        Some((share, name)) if share < 1.0 => format!("smaller: {share:.2} of {name}"),
+fn verdict(rivals: &[(f64, &String)]) -> String {
+    match rivals.iter().max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+        Some((share, name)) if *share < 1.0 => format!("smaller: {share:.2} of {name}"),
         Some((share, name)) => format!("**not smaller**: {share:.2} of {name}"),
-        None => "the only one so much alike".to_owned(),
+        None => "none so much alike".to_owned(),
     }
 }
 
