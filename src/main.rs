@@ -16,6 +16,10 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// A request that passes through allocates some sixty times.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let task = Task::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let done = match task {

@@ -5,7 +5,7 @@ use crate::avatar::{self, Avatars, Improving};
 use crate::caller::CallerKey;
 use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::identity::PictureKind;
-use crate::listen::{self, Certificate, CertificateError, CertificateFiles, Gate, Stage};
+use crate::listen::{self, Certificate, CertificateError, CertificateFiles, Gate, Room, Stage, Wanted};
 use crate::overheard::ListenBudget;
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
 use crate::upstream::{self, Gateway, Upstream, UpstreamError};
@@ -32,6 +32,10 @@ use tokio::sync::watch;
 const BACKLOG: i32 = 4096;
 /// The most threads that actix takes.
 const WORKERS_AT_MOST: usize = 512;
+/// How many connections to the back office there may be at once; more wait until one ends.
+const BACK_OFFICE: usize = 32;
+/// Threads that wait for something beside the workers: the first, two that accept connections, and the back office.
+const OTHER_THREADS: usize = 4;
 /// What all listeners together may hold of the events that they collect, in bytes.
 const ALL_EVENTS: usize = 16 << 20;
 /// How often it is looked whether all connections have ended.
@@ -81,6 +85,7 @@ pub struct Bound {
     parts: Parts,
     readiness: Readiness,
     lifecycle: watch::Sender<Stage>,
+    room: Room,
     config: Config,
 }
 
@@ -136,7 +141,8 @@ impl Bound {
     pub fn on(public: TcpListener, config: Config, telemetry: Arc<Telemetry>) -> Result<Self, StartError> {
         let certificate = certificate_of(&config)?;
         let admin = config.admin.listen.map(|address| bind("admin.listen", address)).transpose()?;
-        let gateway = Gateway::new(upstream_settings(&config))?;
+        let room = room(&config);
+        let gateway = Gateway::new(upstream_settings_within(&room, &config))?;
         let avatars = Avatars::new(avatar_settings(&config), telemetry.clone());
         let caller_key = Arc::new(CallerKey::draw().map_err(StartError::Random)?);
         let drawn = getrandom::u64().map_err(StartError::Random)?;
@@ -151,7 +157,7 @@ impl Bound {
         let (lifecycle, stage) = watch::channel(Stage::Serving);
         let parts =
             Parts { settings, gateway, avatars, telemetry, hop, caller_key, influence, school, listeners, stage };
-        Ok(Self { public, gate: None, admin, certificate, parts, readiness, lifecycle, config })
+        Ok(Self { public, gate: None, admin, certificate, parts, readiness, lifecycle, room, config })
     }
 
     /// Where clients connect.
@@ -189,7 +195,7 @@ impl Bound {
     /// # Errors
     /// The servers fail.
     pub async fn serve(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { public, gate, admin, certificate, parts, readiness, lifecycle, config } = self;
+        let Self { public, gate, admin, certificate, parts, readiness, lifecycle, room, config } = self;
         let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
         let improving = Improving::begin(parts.avatars.clone())?;
         let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
@@ -203,8 +209,7 @@ impl Bound {
             let answer = move |request: Request| web::handle(front.clone(), request);
             listen::serve(&settings, answer, move |refusal| web::refuse(&telemetry, refusal))
         };
-        let connections = connections_at_most(&config);
-        let public = start_public(public, serve.clone(), &config.server, connections)?;
+        let public = start_public(public, serve.clone(), &config.server, room.clients)?;
         let handle = public.handle();
         let mut running = actix_web::rt::spawn(public);
         tokio::select! {
@@ -269,11 +274,7 @@ where
     S: Fn() -> T + Clone + Send + 'static,
     T: ServiceFactory<TcpStream, Config = ()>,
 {
-    let workers = match server.workers {
-        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
-        workers => workers,
-    };
-    let workers = workers.min(WORKERS_AT_MOST);
+    let workers = workers(server);
     let public = Server::build()
         .workers(workers)
         .max_concurrent_connections((connections / workers).max(1))
@@ -283,12 +284,35 @@ where
     Ok(public.listen("public", listener, serve)?.run())
 }
 
-/// How many clients may be connected at once.
-fn connections_at_most(config: &Config) -> usize {
-    let files = listen::raise_file_limit();
-    match config.server.max_connections {
-        0 => listen::connections_for(files, config.upstream.max_picture_requests),
-        connections => connections,
+/// How many threads serve.
+fn workers(server: &config::Server) -> usize {
+    let workers = match server.workers {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    };
+    workers.min(WORKERS_AT_MOST)
+}
+
+/// How many connections there may be at once.
+fn room(config: &Config) -> Room {
+    let wanted = Wanted {
+        clients: config.server.max_connections,
+        upstream: config.upstream.max_connections,
+        pictures: config.upstream.max_picture_requests,
+        workers: workers(&config.server),
+        others: OTHER_THREADS,
+        back_office: BACK_OFFICE,
+    };
+    Room::within(listen::raise_file_limit(), &wanted)
+}
+
+/// What is configured, as far as there is room for it.
+fn upstream_settings_within(room: &Room, config: &Config) -> upstream::Settings {
+    upstream::Settings {
+        max_connections: room.upstream,
+        max_picture_requests: room.pictures,
+        picture_connections_kept: room.pictures_kept,
+        ..upstream_settings(config)
     }
 }
 
@@ -309,6 +333,7 @@ fn start_admin(listener: TcpListener, parts: &Parts, readiness: Readiness) -> io
     let state = AdminState { telemetry: parts.telemetry.clone(), cache_levels, readiness };
     let server = HttpServer::new(move || App::new().configure(|service| admin::configure(service, state.clone())))
         .workers(1)
+        .max_connections(BACK_OFFICE)
         .disable_signals()
         .listen(listener)?
         .run();
@@ -392,6 +417,7 @@ pub(crate) fn upstream_settings(config: &Config) -> upstream::Settings {
         picture_timeout: settings.picture_timeout,
         passthrough_timeout: settings.passthrough_timeout,
         max_picture_requests: settings.max_picture_requests,
+        picture_connections_kept: settings.max_picture_requests,
         max_connections: settings.max_connections,
         roots: settings.ca_file.clone(),
     }

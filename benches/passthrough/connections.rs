@@ -14,6 +14,8 @@ const FRESH: Duration = Duration::from_millis(50);
 const FRESH_REQUESTS: usize = 200;
 /// Until what was begun has settled.
 const SETTLES: Duration = Duration::from_millis(500);
+/// Until it is believed of a connection that nobody will ask soon.
+const REST: Duration = Duration::from_secs(4);
 
 /// Opens so many `WebSocket`s through each.
 pub(crate) async fn websockets(upstream: SocketAddr, count: u32) -> Figure {
@@ -62,7 +64,7 @@ pub(crate) async fn idle(upstream: SocketAddr, count: u32) -> Figure {
             client.ask(&request).await.expect("an answer");
             clients.push(client);
         }
-        tokio::time::sleep(SETTLES).await;
+        tokio::time::sleep(REST).await;
         let mut took = Vec::new();
         for _ in 0..FRESH_REQUESTS {
             took.push(ask_anew(peer, &request).await);

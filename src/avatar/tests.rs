@@ -46,6 +46,7 @@ fn mattermost() -> upstream::Settings {
         picture_timeout: Duration::from_secs(10),
         passthrough_timeout: Duration::from_secs(5),
         max_picture_requests: 8,
+        picture_connections_kept: 8,
         max_connections: 8,
         roots: None,
     }

@@ -12,7 +12,8 @@ mod message;
 pub use message::expects_continue;
 
 use super::certificate::HTTP2;
-use super::pulse::{Body, Exchange, LINGER, Over, Pulse};
+use super::pipeline::Framing;
+use super::pulse::{Exchange, LINGER, Over, Pulse};
 use super::stream::Socket;
 use super::{Refusal, Stage};
 use actix_http::Request;
@@ -44,8 +45,12 @@ const IN_FLIGHT_OF_ONE: u32 = 256 << 10;
 /// How many bytes the heads of all requests in progress may have: a field that the client names by its index costs it
 /// one byte, and us all that it stands for.
 const HEADS: usize = 1 << 20;
-/// How many requests more a client may take back than it waits for the answer of.
+/// How many requests more a client may take back than it waits for upstream's answer to.
 const TAKEN_BACK: u32 = 2 * STREAMS;
+
+/// Among the extensions of an answer: upstream was asked for it. What we know by ourselves costs a client too little to make
+/// up for a request that it takes back.
+pub struct AskedUpstream;
 
 /// Whether this is what both sides have agreed upon.
 pub(super) fn is_chosen(tls: &TlsStream<Socket>) -> bool {
@@ -106,12 +111,14 @@ impl Shared {
         Some(Held { size, of: &self.room })
     }
 
-    fn ended(&self, ended: Ended) {
-        match ended {
-            Ended::Whole => self.patience.set(TAKEN_BACK.min(self.patience.get() + 1)),
-            Ended::Left => self.patience.set(self.patience.get().saturating_sub(1)),
-            Ended::Broken => {}
-        }
+    /// A request was taken back, or its answer was not taken.
+    fn left(&self) {
+        self.patience.set(self.patience.get().saturating_sub(1));
+    }
+
+    /// An answer of upstream's was taken to its end.
+    fn waited(&self) {
+        self.patience.set(TAKEN_BACK.min(self.patience.get() + 1));
     }
 }
 
@@ -165,7 +172,7 @@ where
                 accepted = connection.accept() => {
                     // An error has been told to the client.
                     let Some(Ok((request, respond))) = accepted else { return };
-                    let exchange = Exchange::begin(&shared.pulse, Body::Over);
+                    let exchange = Exchange::begin(&shared.pulse, Framing::None);
                     if shared.pulse.over() == Some(Over::Idle) {
                         shared.pulse.lives_on();
                     }
@@ -190,6 +197,11 @@ where
         shared: Rc<Shared>,
         _exchange: Exchange,
     ) {
+        // What came with a request has been read before it is looked at: it may have been taken back already.
+        let taken_back = poll_fn(|context| Poll::Ready(respond.poll_reset(context).is_ready()));
+        if taken_back.await {
+            return shared.left();
+        }
         let method = request.method().clone();
         if message::expects_continue(request.headers()) && !request.body().is_end_stream() {
             // Whom this does not reach waits for nothing.
@@ -198,12 +210,17 @@ where
         let response = tokio::select! {
             biased;
             response = self.ask(request, &shared) => response,
-            _ = poll_fn(|context| respond.poll_reset(context)) => return shared.ended(Ended::Left),
+            _ = poll_fn(|context| respond.poll_reset(context)) => return shared.left(),
         };
+        let asked_upstream = response.extensions().get::<AskedUpstream>().is_some();
         let (head, body) = response.into_parts();
         let answer = message::answer(&method, head.head(), body.size());
         let body = answer.has_body.then_some(body);
-        shared.ended(body::send(respond, answer.head, body, self.write_idle).await);
+        match body::send(respond, answer.head, body, self.write_idle).await {
+            Ended::Whole if asked_upstream => shared.waited(),
+            Ended::Whole | Ended::Broken => {}
+            Ended::Left => shared.left(),
+        }
     }
 
     /// Asks the service, if this is a request that it can be asked.

@@ -1,10 +1,10 @@
 //! What is known of one open connection: written by whoever moves its bytes, without a look at any clock, and read by the
 //! sweeper, which has one.
 
+use super::pipeline::Framing;
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 /// How long a connection may stay in each of its phases. A request that is being answered, a tunnel among them, has no
@@ -31,6 +31,9 @@ const LATE_GUEST: Duration = Duration::from_secs(1);
 
 /// How long a client whose request was answered before all of it was read may go on sending it.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// How long nothing is said between two requests before actix lets go of what it holds for the connection.
+const WAKEFUL: Duration = Duration::from_secs(1);
 
 /// What may come behind a request while that is being answered, in bytes, before no more is read.
 const AHEAD_AT_MOST: usize = 32 << 10;
@@ -72,15 +75,15 @@ pub(super) enum Over {
     Left,
 }
 
-/// Whether there is another answer on a connection.
+/// Whether actix holds what it needs for a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Last {
-    /// Nobody has said that there is none.
-    NotSaid,
-    /// An answer says so.
-    Said,
-    /// An answer says so, and all of it is written.
-    Written,
+enum Wakefulness {
+    /// It does.
+    Awake,
+    /// It is to let go of that.
+    Drowsy,
+    /// It does not.
+    Asleep,
 }
 
 /// One connection. It belongs to one thread.
@@ -104,9 +107,15 @@ pub struct Pulse {
     body: Cell<Body>,
     /// Which request that is.
     request: Cell<u32>,
+    /// How its end is told.
+    framing: Cell<Framing>,
     /// What comes next may be the rest of a body that nobody takes: it is not the beginning of a head.
     rest: Cell<bool>,
-    last: Cell<Last>,
+    /// An answer says that there is no other.
+    said_last: Cell<bool>,
+    /// The next request is here, and waits for the answer.
+    has_next: Cell<bool>,
+    wakefulness: Cell<Wakefulness>,
     /// The client has said its last, and actix has not been told.
     end_waits: Cell<bool>,
     /// What came during an exchange and belongs to none of its bodies, in bytes; nothing once one ends or a body is wanted.
@@ -131,8 +140,11 @@ impl Pulse {
             turn: Cell::new(0),
             body: Cell::new(Body::Over),
             request: Cell::new(0),
+            framing: Cell::new(Framing::None),
             rest: Cell::new(false),
-            last: Cell::new(Last::NotSaid),
+            said_last: Cell::new(false),
+            has_next: Cell::new(false),
+            wakefulness: Cell::new(Wakefulness::Awake),
             end_waits: Cell::new(false),
             ahead: Cell::new(0),
             over: Cell::new(None),
@@ -224,37 +236,39 @@ impl Pulse {
     pub(super) fn flushed(&self) {
         let is_answered = self.exchanges.get() == 0;
         self.owes.set(!is_answered);
-        if is_answered && self.last.get() == Last::Said {
-            self.last.set(Last::Written);
+        if is_answered && self.has_next.replace(false) {
             self.wake();
         }
     }
 
+    /// How many requests have begun.
+    pub(super) fn requests(&self) -> u32 {
+        self.request.get()
+    }
+
+    /// How the end of the last request that has begun is told.
+    pub(super) fn framing(&self) -> Framing {
+        self.framing.get()
+    }
+
+    /// Whether all answers have gone out, and none of them was the last.
+    pub(super) fn awaits_request(&self) -> bool {
+        self.exchanges.get() == 0 && !self.owes.get() && !self.blocked.get() && !self.said_last.get()
+    }
+
+    /// The next request is here, and whoever is parked is to be woken when it is awaited.
+    pub(super) fn has_next(&self) {
+        self.has_next.set(true);
+    }
+
     /// An answer says that it is the last on the connection.
     pub(super) fn says_last(&self) {
-        self.last.set(Last::Said);
+        self.said_last.set(true);
     }
 
     /// Whether an answer has said that there is no other.
     pub(super) fn has_said_last(&self) -> bool {
-        self.last.get() != Last::NotSaid
-    }
-
-    /// Whether that answer is written, so that whatever actix still writes is for nobody.
-    pub(super) fn is_mute(&self) -> bool {
-        self.last.get() == Last::Written
-    }
-
-    /// Waits until the last answer is written.
-    pub(super) async fn falls_mute(&self) {
-        poll_fn(|context| {
-            if self.is_mute() {
-                return Poll::Ready(());
-            }
-            self.park(context);
-            Poll::Pending
-        })
-        .await;
+        self.said_last.get()
     }
 
     /// The end of the connection is explained now; whether it has not been before.
@@ -280,11 +294,38 @@ impl Pulse {
         self.over.set(None);
     }
 
+    /// Whether actix can let go of what it holds for the connection, and is to; then that is taken for done.
+    pub(super) fn falls_asleep(&self) -> bool {
+        if self.wakefulness.get() != Wakefulness::Drowsy {
+            return false;
+        }
+        let is_idle = self.is_idle() && !self.owes.get() && self.over.get().is_none();
+        self.wakefulness.set(if is_idle { Wakefulness::Asleep } else { Wakefulness::Awake });
+        is_idle
+    }
+
+    /// The client says something: actix is needed again.
+    pub(super) fn wakes_up(&self) {
+        self.wakefulness.set(Wakefulness::Awake);
+    }
+
+    /// Whether nothing is under way between two requests.
+    fn is_idle(&self) -> bool {
+        let is_under_way = self.exchanges.get() > 0 || self.heard.get() || self.rest.get() || self.blocked.get();
+        self.met.get() && !is_under_way && !self.said_last.get()
+    }
+
     /// Looks at the connection, and ends it when its time is over.
     pub(super) fn sweep(&self, limits: &Limits, drains: bool, now: Instant) {
         if let Some(over) = self.judge(limits, drains, now) {
             self.over.set(Some(over));
             self.wake();
+        } else if self.wakefulness.get() == Wakefulness::Awake && self.is_idle() {
+            let (_, since) = self.seen.get();
+            if now.duration_since(since) >= WAKEFUL {
+                self.wakefulness.set(Wakefulness::Drowsy);
+                self.wake();
+            }
         }
     }
 
@@ -313,13 +354,13 @@ impl Pulse {
 pub struct Exchange(Rc<Pulse>);
 
 impl Exchange {
-    /// A request begins on the connection. Of the body behind its head it is known so far that there is none, or that
-    /// nobody has taken any of it.
+    /// A request begins on the connection. Nobody has taken any of the body behind its head, if there is one.
     #[must_use]
-    pub fn begin(on: &Rc<Pulse>, body: Body) -> Self {
+    pub fn begin(on: &Rc<Pulse>, framing: Framing) -> Self {
         on.exchanges.set(on.exchanges.get() + 1);
         on.request.set(on.request.get().wrapping_add(1));
-        on.body_is(body);
+        on.framing.set(framing);
+        on.body_is(if framing == Framing::None { Body::Over } else { Body::Left });
         on.met.set(true);
         on.heard.set(false);
         on.rest.set(false);
@@ -379,6 +420,9 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
 
     const LIMITS: Limits = Limits {
         head: Duration::from_secs(10),
@@ -410,8 +454,8 @@ mod tests {
             for (_, event) in history.iter().filter(|(at, _)| *at == second) {
                 match event {
                     Hears => pulse.heard(1),
-                    Begins => exchanges.push(Exchange::begin(&pulse, Body::Over)),
-                    BeginsBody => exchanges.push(Exchange::begin(&pulse, Body::Left)),
+                    Begins => exchanges.push(Exchange::begin(&pulse, Framing::None)),
+                    BeginsBody => exchanges.push(Exchange::begin(&pulse, Framing::Chunked)),
                     Takes => Ticket::of(pulse.clone()).body_is(Body::Over),
                     SaysLast => pulse.says_last(),
                     Ends => drop(exchanges.pop()),
@@ -463,7 +507,7 @@ mod tests {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
         pulse.heard(AHEAD_AT_MOST);
         assert!(!pulse.is_far_ahead(), "it is a head, or many");
-        let first = Exchange::begin(&pulse, Body::Over);
+        let first = Exchange::begin(&pulse, Framing::None);
         pulse.heard(AHEAD_AT_MOST - 1);
         assert!(!pulse.is_far_ahead());
         pulse.heard(1);
@@ -475,7 +519,7 @@ mod tests {
         ticket.body_is(Body::Over);
         assert!(!pulse.is_far_ahead(), "it was a body");
         pulse.heard(AHEAD_AT_MOST);
-        let second = Exchange::begin(&pulse, Body::Over);
+        let second = Exchange::begin(&pulse, Framing::None);
         drop(first);
         assert!(!pulse.is_far_ahead(), "one more may be decoded");
         pulse.heard(AHEAD_AT_MOST);
@@ -488,7 +532,7 @@ mod tests {
     fn a_last_word_is_told_when_all_before_it_was_taken() {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
         assert_eq!(pulse.silence(), Silence::Heard, "nothing was asked");
-        let exchange = Exchange::begin(&pulse, Body::Left);
+        let exchange = Exchange::begin(&pulse, Framing::Chunked);
         assert_eq!(pulse.silence(), Silence::Gone, "it is no more there for the answer");
         let ticket = Ticket::of(pulse.clone());
         for (body, silence) in [
@@ -505,13 +549,39 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_begins_is_not_what_became_of_the_body_before_it() {
+        struct Rings(AtomicUsize);
+        impl Wake for Rings {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let rings = Arc::new(Rings(AtomicUsize::new(0)));
+        let pulse = Rc::new(Pulse::begun(Instant::now()));
+        pulse.park(&Context::from_waker(&Waker::from(rings.clone())));
+        let first = Exchange::begin(&pulse, Framing::Chunked);
+        let ticket = Ticket::of(pulse.clone());
+        ticket.body_is(Body::Passed);
+        assert_eq!(pulse.silence(), Silence::Early);
+        drop(first);
+        assert_eq!(rings.0.load(Ordering::Relaxed), 0);
+
+        let second = Exchange::begin(&pulse, Framing::None);
+
+        assert_eq!(rings.0.load(Ordering::Relaxed), 1, "what the silence means can be told now");
+        assert_eq!(pulse.silence(), Silence::Gone);
+        drop((ticket, second));
+        assert!(!pulse.rest.get(), "there is no rest of a body");
+    }
+
+    #[test]
     fn a_body_tells_of_itself_and_of_no_other() {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
-        let first = Exchange::begin(&pulse, Body::Left);
+        let first = Exchange::begin(&pulse, Framing::Chunked);
         let of_first = Ticket::of(pulse.clone());
         of_first.body_is(Body::Passed);
         drop(first);
-        let _second = Exchange::begin(&pulse, Body::Left);
+        let _second = Exchange::begin(&pulse, Framing::Chunked);
         let of_second = Ticket::of(pulse.clone());
         of_second.body_is(Body::Awaited);
         for body in [Body::Over, Body::Left, Body::Passed] {
@@ -541,16 +611,56 @@ mod tests {
         check(&[(1, Begins), (2, SaysLast), (3, Ends)], NEVER, Some((5, Over::Left)));
         check(&[(1, Begins), (2, Ends), (2, SaysLast), (2, Hears)], NEVER, Some((4, Over::Left)));
         check(&[(1, Begins), (2, Ends), (2, SaysLast), (2, Blocks)], NEVER, Some((63, Over::Write)));
+    }
+
+    #[test]
+    fn the_next_request_waits_until_the_answer_has_gone_out() {
         let pulse = Rc::new(Pulse::begun(Instant::now()));
-        let exchange = Exchange::begin(&pulse, Body::Over);
+        assert!(pulse.awaits_request());
+        let exchange = Exchange::begin(&pulse, Framing::None);
         pulse.flushed();
-        pulse.says_last();
-        pulse.flushed();
-        assert!(!pulse.is_mute(), "there may be more of it");
+        assert!(!pulse.awaits_request(), "there is more of it");
         drop(exchange);
-        assert!(!pulse.is_mute());
+        assert!(!pulse.awaits_request(), "it is not written");
+        pulse.blocked();
+        assert!(!pulse.awaits_request());
+        pulse.wrote();
         pulse.flushed();
-        assert!(pulse.is_mute());
+        assert!(pulse.awaits_request());
+        pulse.says_last();
+        assert!(!pulse.awaits_request());
+    }
+
+    #[test]
+    fn who_says_nothing_for_a_while_costs_nothing_but_the_connection() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let pulse = Rc::new(Pulse::begun(start));
+        let look = |seconds| {
+            pulse.sweep(&LIMITS, false, after(seconds));
+            pulse.falls_asleep()
+        };
+        assert!(!look(5), "it has asked for nothing yet");
+        let exchange = Exchange::begin(&pulse, Framing::None);
+        assert!(!look(6) && !look(9), "it waits for an answer");
+        drop(exchange);
+        pulse.flushed();
+        assert!(!look(10), "only since the last look");
+        assert!(look(11));
+        assert!(!look(12), "once is enough");
+        pulse.wakes_up();
+        pulse.heard(1);
+        assert!(!look(13) && !look(15), "it is about to ask for something");
+        drop(Exchange::begin(&pulse, Framing::None));
+        pulse.flushed();
+        assert!(!look(16));
+        pulse.sweep(&LIMITS, false, after(18));
+        pulse.heard(1);
+        assert!(!pulse.falls_asleep(), "something has come meanwhile");
+        drop(Exchange::begin(&pulse, Framing::None));
+        pulse.flushed();
+        assert!(!look(20));
+        assert!(look(22), "and again");
     }
 
     #[test]

@@ -4,20 +4,23 @@ use super::certificate::Certificate;
 use super::farewell::written;
 use super::http2::{self, Http2};
 use super::pulse::{LINGER, Limits, Pulse};
-use super::stream::{Socket, Stream};
+use super::stream::{Socket, Stream, Then};
 use super::sweep::Connections;
 use super::{Refusal, Stage, upgrade};
 use crate::telemetry::Telemetry;
 use actix_codec::Framed;
 use actix_http::error::{DispatchError, ParseError};
 use actix_http::h1::Codec;
-use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request, StatusCode};
+use actix_http::{ConnectionType, HttpService, KeepAlive, Protocol, Request};
 use actix_web::HttpResponse;
 use actix_web::dev::{Service, ServiceFactory, fn_factory, fn_service};
+use actix_web::http::Version;
 use socket2::SockRef;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -60,16 +63,16 @@ where
     let refuses = refuse.clone();
     let connections = Connections::looked_after(limits, stage.clone(), Rc::new(move |why| written(refuses(why))));
     let http2 = Rc::new(Http2 { answer: answer.clone(), refuse, write_idle: limits.write_idle, stage });
-    let (among, leaving, upgrade) = (connections.clone(), connections.clone(), answer.clone());
+    let (among, upgrade) = (connections.clone(), answer.clone());
     let http = HttpService::build()
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Stream, data| _ = data.insert(stream.pulse().clone()))
         .upgrade(fn_service(move |(request, framed): (Request, Framed<Stream, Codec>)| {
-            let (answer, among) = (upgrade.clone(), leaving.clone());
+            let answer = upgrade.clone();
             async move {
-                upgrade::serve(request, framed, answer, &among).await;
+                upgrade::serve(request, framed, answer).await;
                 Ok::<_, Infallible>(())
             }
         }))
@@ -81,10 +84,10 @@ where
             let pulse = request.conn_data::<Rc<Pulse>>().cloned().expect("each connection brings its own");
             let (asked, among) = (answer(request), among.clone());
             async move {
-                if pulse.has_said_last() {
-                    return Ok(nothing_more(&pulse).await);
-                }
                 let mut response = asked.await;
+                // actix uses the heads of answers again, and leaves in them the version that the last one was sent with: in
+                // HTTP/1.0 an answer that says nothing is the last.
+                response.head_mut().version = Version::HTTP_11;
                 let closes = among.drain() || wants_upgrade || wants_close;
                 if closes {
                     response.head_mut().set_connection_type(ConnectionType::Close);
@@ -121,15 +124,8 @@ where
                             None => return Ok(()),
                         },
                     };
-                    let (pulse, sequel) = (stream.pulse().clone(), stream.sequel().clone());
-                    // On the heap: what actix needs for a connection is let go while that goes on as a tunnel.
-                    let ended = Box::pin(http.call((stream, Protocol::Http1, peer))).await;
-                    if let Some(sequel) = sequel.take() {
-                        sequel.await;
-                    }
-                    if let Err(DispatchError::Parse(error)) = ended
-                        && pulse.refuse()
-                    {
+                    let serve = |stream| http.call((stream, Protocol::Http1, peer));
+                    if let Some(DispatchError::Parse(error)) = carry(stream, serve).await {
                         // actix has said it right behind an answer of ours, where it could not be put better.
                         let _ = (among.refuse)(match error {
                             ParseError::TooLarge => Refusal::LongHead,
@@ -143,11 +139,29 @@ where
     })
 }
 
-/// What actix is given for a request that came behind one whose answer was the last: it must not be looked at (RFC 9112
-/// section 9.6), but actix has read it. Nobody sees this.
-async fn nothing_more(pulse: &Pulse) -> HttpResponse {
-    pulse.falls_mute().await;
-    let mut response = HttpResponse::new(StatusCode::SERVICE_UNAVAILABLE);
-    response.head_mut().set_connection_type(ConnectionType::Close);
-    response
+/// Has `serve` serve a connection until it ends, anew each time when its client has said nothing for a while: what actix holds
+/// for a connection is many times the connection. What went wrong is returned, if nobody was told of it.
+async fn carry<F>(mut stream: Stream, serve: impl Fn(Stream) -> F) -> Option<DispatchError>
+where
+    F: Future<Output = Result<(), DispatchError>>,
+{
+    loop {
+        let (pulse, sequel) = (stream.pulse().clone(), stream.sequel().clone());
+        // On the heap, to be let go while it goes on as something else.
+        let mut served = Box::pin(serve(stream));
+        let ended = poll_fn(|context| match served.as_mut().poll(context) {
+            Poll::Pending if pulse.falls_asleep() => Poll::Ready(None),
+            polled => polled.map(Some),
+        });
+        let ended = ended.await;
+        drop(served);
+        match (ended, sequel.take()) {
+            (None, Some(Then::Remains(transport))) => stream = transport.wakes().await?,
+            (_, Some(Then::Becomes(sequel))) => {
+                sequel.await;
+                return None;
+            }
+            (ended, _) => return ended.and_then(Result::err).filter(|_| pulse.refuse()),
+        }
+    }
 }

@@ -1,12 +1,15 @@
 //! A client's connection as actix reads and writes it: bytes pass, the pulse is told, and what is over ends.
 
 use super::Refusal;
+use super::pipeline::Pipeline;
 use super::pulse::{Over, Pulse, Silence};
 use super::sweep::Member;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,6 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+/// How much is read at once of a client that has said nothing for a while, in bytes.
+const AT_ONCE: usize = 4 << 10;
 
 /// The socket, beneath whatever encrypts it: here it shows whether the client takes anything.
 pub(super) struct Socket {
@@ -41,7 +47,7 @@ impl Socket {
     pub(super) async fn encrypted(self, acceptor: &TlsAcceptor) -> Option<TlsStream<Self>> {
         let pulse = self.pulse().clone();
         let mut handshake = std::pin::pin!(acceptor.accept(self));
-        let agreed = std::future::poll_fn(|context| match pulse.over() {
+        let agreed = poll_fn(|context| match pulse.over() {
             Some(_) => Poll::Ready(None),
             None => handshake.as_mut().poll(context).map(Result::ok),
         });
@@ -109,36 +115,57 @@ impl AsyncWrite for Socket {
     }
 }
 
-enum Transport {
+/// A connection and what encrypts it, if anything does.
+pub(super) enum Transport {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
 
-/// What actix sees of a connection.
+/// What actix sees of a connection. When that lets go of it, the connection itself is given back.
 pub(super) struct Stream {
-    transport: Transport,
+    /// Until then.
+    transport: Option<Transport>,
     /// What we say in actix's place, as far as it has not gone out.
     farewell: Option<Bytes>,
+    pipeline: Pipeline,
     sequel: Sequel,
 }
 
-/// What the connection goes on as when it is HTTP no more; shared with whoever waits for the end of that.
-pub(super) type Sequel = Rc<Cell<Option<LocalBoxFuture<'static, ()>>>>;
+/// What there is of a connection that actix has nothing to do with any more.
+pub(super) enum Then {
+    /// It is HTTP no more, and ends with this.
+    Becomes(LocalBoxFuture<'static, ()>),
+    /// Nothing else.
+    Remains(Transport),
+}
+
+/// What comes behind actix; shared with whoever waits for that.
+pub(super) type Sequel = Rc<Cell<Option<Then>>>;
 
 impl Stream {
     pub(super) fn plain(socket: Socket) -> Self {
-        Self { transport: Transport::Plain(socket), farewell: None, sequel: Sequel::default() }
+        Self::over(Transport::Plain(socket))
     }
 
     pub(super) fn encrypted(tls: TlsStream<Socket>) -> Self {
-        Self { transport: Transport::Tls(Box::new(tls)), farewell: None, sequel: Sequel::default() }
+        Self::over(Transport::Tls(Box::new(tls)))
+    }
+
+    fn over(transport: Transport) -> Self {
+        Self { transport: Some(transport), farewell: None, pipeline: Pipeline::default(), sequel: Sequel::default() }
+    }
+
+    /// What comes from now on is no request.
+    pub(super) fn leaves_http(&mut self) {
+        self.pipeline.opens();
+    }
+
+    fn parts(&mut self) -> (&mut Transport, &mut Pipeline) {
+        (self.transport.as_mut().expect("it is held until it is given back"), &mut self.pipeline)
     }
 
     fn member(&self) -> &Member {
-        match &self.transport {
-            Transport::Plain(socket) => &socket.member,
-            Transport::Tls(tls) => &tls.get_ref().0.member,
-        }
+        self.transport.as_ref().expect("it is held until it is given back").member()
     }
 
     /// What is known of the connection.
@@ -166,11 +193,12 @@ impl Stream {
 
     /// Sends the rest of what we say in actix's place.
     fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(farewell) = &mut self.farewell {
-            let written = ready!(self.transport.poll_write(context, farewell))?;
-            farewell.advance(written);
-            if written == 0 || farewell.is_empty() {
-                self.farewell = None;
+        let Self { transport: Some(transport), farewell, .. } = self else { return Poll::Ready(Ok(())) };
+        while let Some(rest) = farewell {
+            let written = ready!(transport.poll_write(context, rest))?;
+            rest.advance(written);
+            if written == 0 || rest.is_empty() {
+                *farewell = None;
             }
         }
         Poll::Ready(Ok(()))
@@ -185,12 +213,62 @@ impl Stream {
             }
             // actix would let the request go on.
             Silence::Gone => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            // It said more before, which waits.
+            Silence::Heard if self.pipeline.holds() => Poll::Pending,
             Silence::Heard => Poll::Ready(Ok(())),
         }
+    }
+
+    /// Passes on of what is held what is awaited now, if anything is.
+    fn passes_held(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let (transport, pipeline) = self.parts();
+        let pulse = transport.member().pulse();
+        pipeline.catch_up(pulse);
+        let next = if pipeline.holds() { pipeline.next(buffer.remaining(), pulse) } else { None };
+        if let Some(next) = &next {
+            buffer.put_slice(next);
+            pulse.heard(next.len());
+        }
+        next.is_some()
+    }
+
+    /// Sees to it that what waits is asked for when it is awaited; whether no more is to be read before that.
+    fn has_enough(&mut self, context: &Context<'_>) -> bool {
+        let (transport, pipeline) = self.parts();
+        let pulse = transport.member().pulse();
+        if pipeline.holds() {
+            if pipeline.waits_for_beginning() {
+                context.waker().wake_by_ref();
+                return true;
+            }
+            pulse.has_next();
+        }
+        let has_enough = pulse.is_far_ahead() || pipeline.is_full();
+        if has_enough || pipeline.holds() {
+            pulse.park(context);
+        }
+        has_enough
+    }
+
+    /// Takes note of what has come behind what was filled `before`, and leaves in the buffer what actix is to have of it.
+    fn takes_in(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> usize {
+        let (transport, pipeline) = self.parts();
+        let (pulse, came) = (transport.member().pulse(), &buffer.filled()[before..]);
+        pulse.heard(came.len());
+        let passed = pipeline.take(came, pulse);
+        buffer.set_filled(before + passed);
+        passed
     }
 }
 
 impl Transport {
+    fn member(&self) -> &Member {
+        match self {
+            Self::Plain(socket) => &socket.member,
+            Self::Tls(tls) => &tls.get_ref().0.member,
+        }
+    }
+
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
@@ -204,6 +282,40 @@ impl Transport {
             Self::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
         }
     }
+
+    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(context),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        }
+    }
+}
+
+impl Transport {
+    /// Waits, with nothing in hand but the connection, until its client says something, and goes on as if that were the
+    /// first; `None` when it is over.
+    pub(super) async fn wakes(mut self) -> Option<Stream> {
+        let pulse = self.member().pulse().clone();
+        let said = poll_fn(|context| {
+            let mut scratch = [MaybeUninit::uninit(); AT_ONCE];
+            let mut buffer = ReadBuf::uninit(&mut scratch);
+            match self.poll_read(context, &mut buffer) {
+                Poll::Pending if pulse.over().is_some() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(read) => Poll::Ready(read.is_ok().then(|| BytesMut::from(buffer.filled()))),
+            }
+        });
+        let Some(said) = said.await.filter(|said| !said.is_empty()) else {
+            // Whoever is gone does not hear it.
+            let _ = poll_fn(|context| self.poll_shutdown(context)).await;
+            return None;
+        };
+        pulse.wakes_up();
+        pulse.lives_on();
+        let mut stream = Stream::over(self);
+        stream.pipeline = Pipeline::holding(said);
+        Some(stream)
+    }
 }
 
 impl AsyncRead for Stream {
@@ -212,43 +324,52 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let (before, room) = (buffer.filled().len(), buffer.remaining() > 0);
-        let over = self.pulse().over();
-        if over.is_none() && self.pulse().is_far_ahead() {
-            self.pulse().park(context);
-            return Poll::Pending;
+        let over = this.pulse().over();
+        if over.is_none() {
+            if this.passes_held(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if this.has_enough(context) {
+                return Poll::Pending;
+            }
         }
-        match (self.transport.poll_read(context, buffer), over) {
-            (_, Some(Over::Write)) => Poll::Ready(Err(timed_out())),
-            (_, Some(Over::Head)) => {
-                // To actix this is the client that hangs up, so what the client is told it is told here.
-                buffer.set_filled(before);
-                if self.pulse().refuse() {
-                    self.farewell = Some(self.member().refuse(Refusal::SlowHead));
-                    // A client that does not even take this is not waited for.
-                    let _ = self.poll_farewell(context);
-                    self.farewell = None;
+        loop {
+            match (this.parts().0.poll_read(context, buffer), over) {
+                (_, Some(Over::Write)) => return Poll::Ready(Err(timed_out())),
+                (_, Some(Over::Head)) => {
+                    // To actix this is the client that hangs up, so what the client is told it is told here.
+                    buffer.set_filled(before);
+                    if this.pulse().refuse() {
+                        this.farewell = Some(this.member().refuse(Refusal::SlowHead));
+                        // A client that does not even take this is not waited for.
+                        let _ = this.poll_farewell(context);
+                        this.farewell = None;
+                    }
+                    return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Ok(()))
-            }
-            (_, Some(Over::Left)) => {
-                buffer.set_filled(before);
-                Poll::Ready(Ok(()))
-            }
-            (Poll::Pending, Some(Over::Idle)) => Poll::Ready(Ok(())),
-            (read, over) => {
-                ready!(read)?;
-                let came = buffer.filled().len() - before;
-                if came > 0 {
+                (_, Some(Over::Left)) => {
+                    buffer.set_filled(before);
+                    return Poll::Ready(Ok(()));
+                }
+                (Poll::Pending, Some(Over::Idle)) => return Poll::Ready(Ok(())),
+                (read, over) => {
+                    ready!(read)?;
+                    if buffer.filled().len() == before {
+                        return if room { this.at_end(context) } else { Poll::Ready(Ok(())) };
+                    }
                     if over.is_some() {
                         // Just in time.
-                        self.pulse().lives_on();
+                        this.pulse().lives_on();
                     }
-                    self.pulse().heard(came);
-                } else if room {
-                    return self.at_end(context);
+                    if this.takes_in(buffer, before) > 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                    if this.has_enough(context) {
+                        return Poll::Pending;
+                    }
                 }
-                Poll::Ready(Ok(()))
             }
         }
     }
@@ -256,9 +377,6 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.pulse().is_mute() {
-            return Poll::Ready(Ok(bytes.len()));
-        }
         if self.farewell.is_none() {
             self.farewell = self.replaced(bytes);
         }
@@ -266,11 +384,11 @@ impl AsyncWrite for Stream {
             ready!(self.poll_farewell(context))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        self.transport.poll_write(context, bytes)
+        self.parts().0.poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = match &mut self.transport {
+        let flushed = match self.parts().0 {
             Transport::Plain(socket) => Pin::new(socket).poll_flush(context),
             Transport::Tls(tls) => Pin::new(tls).poll_flush(context),
         };
@@ -281,9 +399,14 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
-            Transport::Plain(socket) => Pin::new(socket).poll_shutdown(context),
-            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        self.parts().0.poll_shutdown(context)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(transport) = self.transport.take() {
+            self.sequel.set(Some(Then::Remains(transport)));
         }
     }
 }

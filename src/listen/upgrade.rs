@@ -4,10 +4,8 @@
 //! actix takes its hands off such a connection before the request is answered, and its buffers with them: whatever becomes
 //! of the connection holds only what it needs itself.
 
-use super::Refusal;
 use super::pulse::{Body, LINGER};
-use super::stream::Stream;
-use super::sweep::Connections;
+use super::stream::{Stream, Then};
 use actix_codec::{Encoder, Framed, FramedParts};
 use actix_http::body::{BodySize, BoxBody, MessageBody};
 use actix_http::h1::{Codec, Message};
@@ -59,20 +57,13 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
 }
 
 /// Answers `request`. If the connection becomes something else it is left at that, as its sequel; otherwise it ends here.
-pub(super) async fn serve<F>(
-    request: Request,
-    framed: Framed<Stream, Codec>,
-    answer: impl FnOnce(Request) -> F,
-    among: &Connections,
-) where
+pub(super) async fn serve<F>(request: Request, framed: Framed<Stream, Codec>, answer: impl FnOnce(Request) -> F)
+where
     F: Future<Output = HttpResponse>,
 {
-    let FramedParts { io: mut stream, codec, read_buf, write_buf, .. } = framed.into_parts();
-    if !write_buf.is_empty() || stream.pulse().has_said_last() {
-        // An answer that has not gone out: the client did not wait for it, and of what it said behind this request actix
-        // may have forgotten a part.
-        return turn_away(stream, write_buf, among).await;
-    }
+    // All answers before this one have gone out, or actix would not have been given the request.
+    let FramedParts { io: mut stream, codec, read_buf, .. } = framed.into_parts();
+    stream.leaves_http();
     // Not the buffer itself: that is long, and the request's head lies in it.
     let mut early = BytesMut::from(&read_buf[..]);
     drop(read_buf);
@@ -87,7 +78,7 @@ pub(super) async fn serve<F>(
     stream.pulse().body_is(Body::Awaited);
     if say(&mut stream, codec, response.into()).await.is_ok() {
         let sequel = stream.sequel().clone();
-        sequel.set(Some(becomes(Upgraded { stream, early: early.freeze() })));
+        sequel.set(Some(Then::Becomes(becomes(Upgraded { stream, early: early.freeze() }))));
     }
 }
 
@@ -97,16 +88,6 @@ async fn hears_out(from: &mut (impl AsyncRead + Unpin), mut heed: impl FnMut(&[u
         && !said.is_empty()
     {
         heed(&said);
-    }
-}
-
-/// Sends what waits, and that this is no request.
-async fn turn_away(mut stream: Stream, mut waiting: BytesMut, among: &Connections) {
-    if !stream.pulse().has_said_last() && stream.pulse().refuse() {
-        waiting.extend_from_slice(&(among.refuse)(Refusal::Malformed));
-    }
-    if stream.write_all(&waiting).await.is_ok() && stream.shutdown().await.is_ok() {
-        let _ = timeout(LINGER, hears_out(&mut stream, |_| ())).await;
     }
 }
 

@@ -4,7 +4,6 @@ use super::UpstreamError;
 use super::clock::Clock;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use http_body::{Frame, SizeHint};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -52,7 +51,7 @@ impl RequestBody {
         Self(Some(Upload { chunks, first: Poll::Pending, remaining: length, idle, clock: Clock::default() }))
     }
 
-    /// How many bytes it has, where that is known.
+    /// How many bytes are to come, where that is known.
     pub(super) fn length(&self) -> Option<u64> {
         self.0.as_ref().map_or(Some(0), |upload| upload.remaining)
     }
@@ -74,8 +73,23 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    /// What comes next; its end, and [`Aborted`], once.
+    pub(super) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
+        let Some(upload) = &mut self.0 else { return Poll::Ready(None) };
+        let next = ready!(upload.poll_chunk(context));
+        if !matches!(next, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(next)
+    }
+}
+
 impl Upload {
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
+        if self.remaining == Some(0) {
+            return Poll::Ready(None);
+        }
         let first = std::mem::replace(&mut self.first, Poll::Pending);
         let Poll::Ready(next) = (if first.is_ready() { first } else { self.chunks.poll_next_unpin(context) }) else {
             ready!(self.clock.poll_over(self.idle, context));
@@ -84,35 +98,17 @@ impl Upload {
         self.clock.stop();
         match (next, &mut self.remaining) {
             (Some(Ok(chunk)), Some(remaining)) => {
-                *remaining = remaining.saturating_sub(chunk.len() as u64);
+                // More than was announced would be the next request on upstream's connection.
+                let Some(left) = remaining.checked_sub(chunk.len() as u64) else {
+                    return Poll::Ready(Some(Err(Aborted::BrokeOff)));
+                };
+                *remaining = left;
                 Poll::Ready(Some(Ok(chunk)))
             }
             // An end before the length that was announced is none.
             (None, Some(1..)) => Poll::Ready(Some(Err(Aborted::BrokeOff))),
             (next, _) => Poll::Ready(next),
         }
-    }
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let Some(upload) = &mut self.0 else { return Poll::Ready(None) };
-        let next = ready!(upload.poll_chunk(context));
-        if !matches!(next, Some(Ok(_))) {
-            self.0 = None;
-        }
-        Poll::Ready(next.map(|chunk| chunk.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -162,7 +158,6 @@ where
 mod tests {
     use super::*;
     use futures_util::stream;
-    use http_body_util::BodyExt;
     use tokio::time::Instant;
     use tokio::time::sleep;
 
@@ -177,8 +172,8 @@ mod tests {
     ) -> Option<Aborted> {
         let mut body = RequestBody::of(Box::pin(chunks), length, IDLE);
         body.begin().await;
-        while let Some(frame) = body.frame().await {
-            if let Err(error) = frame {
+        while let Some(chunk) = poll_fn(|context| body.poll_chunk(context)).await {
+            if let Err(error) = chunk {
                 return Some(error);
             }
         }
@@ -190,6 +185,7 @@ mod tests {
         let chunks = |count| stream::iter((0..count).map(|_| Ok(Bytes::from_static(b"chunk"))));
         for (length, count, end) in [
             (Some(10), 2, None),
+            (Some(9), 2, Some(Aborted::BrokeOff)),
             (Some(10), 1, Some(Aborted::BrokeOff)),
             (Some(10), 0, Some(Aborted::BrokeOff)),
             (None, 2, None),

@@ -4,7 +4,6 @@
 use super::slots::{Slot, Slots};
 use super::{BuildError, Settings};
 use http::uri::{PathAndQuery, Scheme, Uri};
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
@@ -17,9 +16,9 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -98,74 +97,33 @@ where
         // All of it: the name, each address, and the handshake of TLS.
         let dialled = tokio::time::timeout(self.timeout, dialled).await;
         let dialled = dialled.map_err(|_| ConnectError::TimedOut(self.timeout))?;
-        Ok(Link { stream: dialled.map_err(ConnectError::Failed)?, outflow: Arc::default(), _slot: slot })
+        Ok(Link { stream: TokioIo::new(dialled.map_err(ConnectError::Failed)?), _slot: slot })
     }
 }
 
 /// A connection to upstream.
 pub(super) struct Link {
-    stream: MaybeHttpsStream<TokioIo<TcpStream>>,
-    outflow: Arc<Outflow>,
+    stream: TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>,
     _slot: Option<Slot>,
 }
 
-impl Link {
-    /// What is known of the bytes that go out over it, for as long as it lives.
-    pub(super) fn outflow(&self) -> Arc<Outflow> {
-        self.outflow.clone()
-    }
-}
-
-/// What goes out over a connection. Written by whoever moves its bytes, without a look at any clock.
-#[derive(Default)]
-pub(super) struct Outflow {
-    /// Changes with each write of which upstream took something.
-    turn: AtomicU32,
-    /// Upstream has to take something before more can be written.
-    blocked: AtomicBool,
-}
-
-impl Outflow {
-    /// What has the same turn as before has not moved.
-    pub(super) fn turn(&self) -> u32 {
-        self.turn.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
-    }
-
-    /// There is one writer, so that this need not be one step.
-    fn wrote(&self, written: &Poll<io::Result<usize>>) {
-        self.blocked.store(written.is_pending(), Ordering::Relaxed);
-        if written.is_ready() {
-            self.turn.store(self.turn().wrapping_add(1), Ordering::Relaxed);
-        }
-    }
-}
-
-impl Read for Link {
+impl AsyncRead for Link {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl Write for Link {
+impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.outflow.wrote(&written);
-        written
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        // TLS takes bytes before the socket does.
-        self.outflow.blocked.store(flushed.is_pending(), Ordering::Relaxed);
-        flushed
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -181,9 +139,7 @@ impl Write for Link {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.outflow.wrote(&written);
-        written
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 }
 
@@ -244,6 +200,7 @@ mod tests {
             picture_timeout: connect_timeout,
             passthrough_timeout: connect_timeout,
             max_picture_requests: 1,
+            picture_connections_kept: 1,
             max_connections: 1,
             roots: None,
         }

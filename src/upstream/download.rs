@@ -1,147 +1,198 @@
 //! The body of an answer, and the connection that it comes over until it is whole.
 
 use super::UpstreamError;
+use super::chunked::Next;
+use super::clock::Clock;
 use super::line::Line;
 use super::pool::Pool;
 use bytes::Bytes;
 use futures_util::Stream;
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// Dropped before its end, it takes the connection along, and what of the request had not gone out yet.
 pub(super) struct Download {
-    /// Until the body has ended.
-    line: Option<Line>,
-    body: Incoming,
-    /// What was read ahead.
-    first: Option<Bytes>,
+    line: Held,
     /// Why it broke off, to be told when what came before has been sent.
     broken: Option<UpstreamError>,
     pool: Rc<Pool>,
     idle: Duration,
 }
 
-impl Download {
-    /// An answer's body; upstream may pause for `idle` while somebody waits for more, or while it is to take more of the
-    /// request.
-    pub(super) fn new(line: Line, body: Incoming, pool: Rc<Pool>, idle: Duration) -> Self {
-        let mut download = Self { line: Some(line), body, first: None, broken: None, pool, idle };
-        if download.body.is_end_stream() {
-            download.release();
+/// A connection whose request may not have gone out yet.
+enum Held {
+    /// Whoever takes the body sends the rest of the request, too.
+    Alone(Box<Line>),
+    /// A task does.
+    Shared(Shared, Sending),
+    /// The body has ended, or has been left.
+    Nothing,
+}
+
+type Shared = Rc<RefCell<Box<Line>>>;
+
+/// The task that sends the rest of a request. It ends when this is dropped.
+struct Sending(Option<JoinHandle<()>>);
+
+impl Sending {
+    /// It goes on.
+    fn detach(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
         }
+    }
+}
+
+impl Download {
+    /// The body of the answer whose head has just come over `line`; upstream may pause for `idle` while somebody waits for
+    /// more, or while it is to take more of the request.
+    pub(super) fn new(line: Box<Line>, pool: Rc<Pool>, idle: Duration) -> Self {
+        let mut download = Self { line: Held::Alone(line), broken: None, pool, idle };
+        download.release_if_whole();
         download
     }
 
     /// All of a body whose length was announced, if all of it came with its head.
-    ///
-    /// # Errors
-    /// It broke off already.
-    pub(super) fn all_at_once(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        if self.line.is_none() || self.body.size_hint().exact().is_none() {
-            return Ok(None);
+    pub(super) fn all_at_once(&mut self) -> Option<Bytes> {
+        let Held::Alone(line) = &mut self.line else { return None };
+        if !line.holds_whole_body() {
+            return None;
         }
-        let Poll::Ready(Some(chunk)) = self.poll_body() else { return Ok(None) };
-        let chunk = chunk?;
-        if self.body.is_end_stream() {
-            self.release();
-            return Ok(Some(chunk));
-        }
-        self.first = Some(chunk);
-        Ok(None)
+        let Ok(Next::Bytes(whole)) = line.take() else { return None };
+        self.release_if_whole();
+        Some(whole)
     }
 
-    /// What has come of the body. What moves the connection is what makes it come, so nobody has to be woken for it.
-    fn poll_body(&mut self) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        let mut context = Context::from_waker(Waker::noop());
-        loop {
-            let body = Pin::new(&mut self.body);
-            let frame = match &self.line {
-                Some(line) => line.taking(|| body.poll_frame(&mut context)),
-                None => body.poll_frame(&mut context),
-            };
-            let frame = ready!(frame);
-            match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(chunk))) => return Poll::Ready(Some(Ok(chunk))),
-                // Trailers, which stop here.
-                Some(Ok(Err(_))) => {}
-                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None => return Poll::Ready(None),
+    /// From now on a task sends the rest of the request, if there is any: a client may be one that takes nothing of the answer
+    /// before it has sent all. To be called on a thread that runs a [`tokio::task::LocalSet`].
+    pub(super) fn beside_its_request(mut self) -> Self {
+        self.line = match std::mem::replace(&mut self.line, Held::Nothing) {
+            Held::Alone(line) if !line.has_sent() => {
+                let shared = Rc::new(RefCell::new(line));
+                let sending = send_rest(shared.clone(), self.pool.clone(), self.idle);
+                Held::Shared(shared, Sending(Some(tokio::task::spawn_local(sending))))
+            }
+            line => line,
+        };
+        self
+    }
+
+    /// Once the body is whole the connection can be used again, when all of the request has gone out.
+    fn release_if_whole(&mut self) {
+        let is_whole = match &self.line {
+            Held::Alone(line) => line.is_answered(),
+            Held::Shared(line, _) => line.borrow().is_answered(),
+            Held::Nothing => false,
+        };
+        if !is_whole {
+            return;
+        }
+        match std::mem::replace(&mut self.line, Held::Nothing) {
+            Held::Alone(line) if line.has_sent() => self.pool.keep(line),
+            Held::Alone(line) => {
+                let sending = send_rest(Rc::new(RefCell::new(line)), self.pool.clone(), self.idle);
+                tokio::task::spawn_local(sending);
+            }
+            Held::Shared(line, sending) => match Rc::try_unwrap(line) {
+                Ok(line) => self.pool.keep(line.into_inner()),
+                // Whoever comes last keeps the connection.
+                Err(_) => sending.detach(),
+            },
+            Held::Nothing => {}
+        }
+    }
+
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UpstreamError>> {
+        let idle = self.idle;
+        match &mut self.line {
+            Held::Nothing => Poll::Ready(Ok(None)),
+            Held::Shared(line, _) => poll_body(&mut line.borrow_mut(), idle, context),
+            Held::Alone(line) => {
+                if !line.has_sent() {
+                    if let Poll::Ready(sent) = line.poll_send(context) {
+                        sent?;
+                    } else if line.is_stuck(idle) {
+                        return Poll::Ready(Err(UpstreamError::TimedOut));
+                    }
+                }
+                poll_body(line, idle, context)
             }
         }
     }
+}
 
-    /// The body is whole: the connection can be used again, when all of the request has gone out.
-    fn release(&mut self) {
-        let Some(mut line) = self.line.take() else { return };
-        if line.is_free() {
-            self.pool.keep(line);
-        } else if !line.is_over() {
-            let (pool, idle) = (self.pool.clone(), self.idle);
-            tokio::task::spawn_local(async move {
-                if line.finish(idle).await {
-                    pool.keep(line);
-                }
-            });
-        }
+fn poll_body(line: &mut Line, idle: Duration, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UpstreamError>> {
+    if let Some(error) = line.failure() {
+        return Poll::Ready(Err(error));
     }
+    if let Poll::Ready(part) = line.poll_body(context) {
+        line.moved();
+        return Poll::Ready(part);
+    }
+    ready!(line.poll_idle(idle, context));
+    Poll::Ready(Err(UpstreamError::TimedOut))
 }
 
 impl Stream for Download {
     type Item = Result<Bytes, UpstreamError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
         if let Some(broken) = self.broken.take() {
             return Poll::Ready(Some(Err(broken)));
         }
-        if self.line.is_none() {
-            return Poll::Ready(None);
-        }
-        let next = match self.poll_body() {
-            Poll::Ready(next) => next,
-            Poll::Pending => ready!(self.poll_more(context)),
-        };
-        match next {
-            Some(Ok(chunk)) => Poll::Ready(Some(Ok(chunk))),
-            Some(Err(error)) => {
+        match ready!(self.poll_part(context)) {
+            Ok(part) => {
+                self.release_if_whole();
+                Poll::Ready(part.map(Ok))
+            }
+            Err(error) => {
                 // actix forgets what it has not written when it hears of an error: it is given the time to.
-                self.line = None;
+                self.line = Held::Nothing;
                 self.broken = Some(error);
                 context.waker().wake_by_ref();
                 Poll::Pending
-            }
-            None => {
-                self.release();
-                Poll::Ready(None)
             }
         }
     }
 }
 
-impl Download {
-    /// Has the connection bring more.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        let line = self.line.as_mut().expect("it is held until the body has ended");
-        let is_over = line.poll_connection(context).is_ready();
-        if line.is_stuck(self.idle) {
-            return Poll::Ready(Some(Err(UpstreamError::TimedOut)));
+/// Sends what is left of a request while its answer comes, or after it. Upstream may take nothing of it for `idle`.
+async fn send_rest(line: Shared, pool: Rc<Pool>, idle: Duration) {
+    let mut clock = Clock::default();
+    let sent = poll_fn(|context| {
+        let mut line = line.borrow_mut();
+        loop {
+            if let Poll::Ready(sent) = line.poll_send(context) {
+                return Poll::Ready(sent);
+            }
+            if line.is_stuck(idle) {
+                return Poll::Ready(Err(UpstreamError::TimedOut));
+            }
+            if !line.is_blocked() {
+                // It is the client that is waited for, and that wait has a limit of its own.
+                clock.stop();
+                return Poll::Pending;
+            }
+            ready!(clock.poll_over(idle, context));
+            clock.stop();
         }
-        let next = self.poll_body();
-        let line = self.line.as_mut().expect("as before");
-        if next.is_ready() {
-            line.moved();
-            return next;
-        }
-        if is_over {
-            return Poll::Ready(Some(Err(UpstreamError::Broken("the connection ended".to_owned()))));
-        }
-        ready!(line.poll_idle(self.idle, context));
-        Poll::Ready(Some(Err(UpstreamError::TimedOut)))
+    });
+    if let Err(error) = sent.await {
+        line.borrow_mut().fail(error);
+    }
+    // Whoever comes last keeps the connection.
+    if let Ok(line) = Rc::try_unwrap(line) {
+        pool.keep(line.into_inner());
     }
 }

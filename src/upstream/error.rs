@@ -1,6 +1,5 @@
 //! Why upstream gave no answer, told from what either HTTP client says.
 
-use super::body::Aborted;
 use super::connect::ConnectError;
 use super::headers::FramedTwice;
 use std::error::Error;
@@ -54,16 +53,6 @@ impl From<ConnectError> for UpstreamError {
 impl From<FramedTwice> for UpstreamError {
     fn from(error: FramedTwice) -> Self {
         Self::Broken(error.to_string())
-    }
-}
-
-impl From<hyper::Error> for UpstreamError {
-    fn from(error: hyper::Error) -> Self {
-        match find::<Aborted>(&error) {
-            Some(Aborted::BrokeOff) => Self::ClientAborted,
-            Some(Aborted::Stalled) => Self::ClientStalled,
-            None => Self::Broken(root(&error)),
-        }
     }
 }
 

@@ -7,15 +7,16 @@
 //! A kept connection that turns out to have ended before one byte of the request was written is passed over for the next;
 //! that is no repetition, whatever the method.
 
+use super::UpstreamError;
 use super::body::RequestBody;
 use super::connect::Connector;
 use super::download::Download;
+use super::head::{AnswerHead, written};
 use super::line::{Failure, Line};
 use super::pool::Pool;
-use super::{Again, UpstreamError};
-use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, Method, Request, Response, header};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub(super) struct Times {
     pub(super) idle: Duration,
 }
 
-/// A request without its body.
+/// A request without its body, which its fields have to frame.
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) target: PathAndQuery,
@@ -43,12 +44,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn with(self, body: RequestBody) -> Request<RequestBody> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = Uri::from(self.target);
-        *request.headers_mut() = self.headers;
-        request
+    pub(super) fn written(&self) -> Bytes {
+        written(&self.method, &self.target, &self.headers)
     }
 }
 
@@ -59,42 +56,43 @@ impl Exchange {
         Self { connector, pool, times }
     }
 
-    /// Sends a request, where the rule lets it and `again` says how, once more; its answer, as far as it has come.
+    /// Sends a request, where the rule lets it twice; the head of its answer, and the connection that the rest comes over.
     pub(super) async fn send(
         &self,
-        head: Head,
+        head: &Head,
         mut body: RequestBody,
-        again: Option<Again<'_>>,
-    ) -> Result<Response<Download>, UpstreamError> {
+    ) -> Result<(AnswerHead, Box<Line>), UpstreamError> {
         body.begin().await;
         let is_repeatable = head.method.is_safe() && body.length() == Some(0);
-        let again = again.filter(|_| is_repeatable).map(|headers| (head.method.clone(), head.target.clone(), headers));
-        let mut request = head.with(body);
+        let written = head.written();
         while let Some(mut line) = self.pool.take() {
-            match line.send(request, self.times.patience).await {
-                Ok(answer) => return Ok(self.receive(line, answer)),
-                Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Failure { was_stale: true, error, .. }) => {
-                    let (method, target, headers) = again.ok_or(error)?;
-                    let mut head = Head { method, target, headers: headers() };
-                    head.headers.remove(header::CONTENT_LENGTH);
-                    request = head.with(RequestBody::empty());
+            match line.send(written.clone(), &head.method, body, self.times.patience).await {
+                Ok(answer) => return Ok((answer, line)),
+                Err(Failure { unsent: Some(unsent), .. }) => body = unsent,
+                Err(Failure { was_stale: true, .. }) if is_repeatable => {
+                    body = RequestBody::empty();
                     break;
                 }
                 Err(Failure { error, .. }) => return Err(error),
             }
         }
         // On the heap: to connect takes many times the state of what is done for most requests.
-        Box::pin(self.send_afresh(request)).await
+        Box::pin(self.send_afresh(written, &head.method, body)).await
     }
 
-    async fn send_afresh(&self, request: Request<RequestBody>) -> Result<Response<Download>, UpstreamError> {
-        let mut line = Line::over(self.connector.connect().await?).await?;
-        let answer = line.send(request, self.times.patience).await.map_err(|failure| failure.error)?;
-        Ok(self.receive(line, answer))
+    async fn send_afresh(
+        &self,
+        head: Bytes,
+        method: &Method,
+        body: RequestBody,
+    ) -> Result<(AnswerHead, Box<Line>), UpstreamError> {
+        let mut line = Line::over(self.connector.connect().await?);
+        let answer = line.send(head, method, body, self.times.patience).await.map_err(|failure| failure.error)?;
+        Ok((answer, line))
     }
 
-    fn receive(&self, line: Line, answer: Response<Incoming>) -> Response<Download> {
-        answer.map(|body| Download::new(line, body, self.pool.clone(), self.times.idle))
+    /// The body of the answer whose head has just come over `line`.
+    pub(super) fn receive(&self, line: Box<Line>) -> Download {
+        Download::new(line, self.pool.clone(), self.times.idle)
     }
 }

@@ -8,18 +8,18 @@ use std::net::IpAddr;
 
 /// Whether a field belongs to one connection and never crosses (RFC 9110 section 7.6.1, RFC 9112 section 6), whoever sends
 /// it.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
+pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
+    const LISTED: [&str; 8] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    LISTED.iter().any(|listed| name.eq_ignore_ascii_case(listed.as_bytes()))
 }
 
 /// Fields whose removal by `Connection: <name>` would change who asks, from where or for which site (mattermost.md
@@ -87,20 +87,27 @@ pub fn strip_response_hop_by_hop(headers: &mut HeaderMap) {
     strip_listed(headers);
 }
 
-/// Whether an answer says in one way, and in one that we understand, where it ends. hyper forgives what is checked here:
-/// of a length and chunks it believes the chunks and hands over both, and of other codings it knows the last alone.
+/// [`check_framing`] of what reqwest has read: hyper, on which it stands, forgives what is checked there. Of a length and
+/// chunks it believes the chunks and hands over both, and of other codings it knows the last alone.
+///
+/// # Errors
+/// As there.
+pub fn check_answer_framing(headers: &HeaderMap) -> Result<(), FramedTwice> {
+    let codings = headers.get_all(header::TRANSFER_ENCODING).iter().map(HeaderValue::as_bytes);
+    check_framing(codings, headers.contains_key(header::CONTENT_LENGTH))
+}
+
+/// Whether an answer with these values of `Transfer-Encoding` says in one way, and in one that we understand, where it ends.
 ///
 /// # Errors
 /// It says so twice, or by a coding that would reach the client without its name (RFC 9112 section 6.3).
-pub fn check_answer_framing(headers: &HeaderMap) -> Result<(), FramedTwice> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+pub(super) fn check_framing<'a>(
+    mut codings: impl Iterator<Item = &'a [u8]>,
+    has_length: bool,
+) -> Result<(), FramedTwice> {
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
-        (Some(coding), None)
-            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(header::CONTENT_LENGTH) =>
-        {
-            Ok(())
-        }
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && !has_length => Ok(()),
         _ => Err(FramedTwice),
     }
 }
@@ -112,7 +119,11 @@ pub struct FramedTwice;
 
 /// Most messages have one of them at most, and to look at all names costs less than to ask for each.
 fn strip_listed(headers: &mut HeaderMap) {
-    let listed = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect::<SmallVec<[HeaderName; 4]>>();
+    let listed = headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name.as_str().as_bytes()))
+        .cloned()
+        .collect::<SmallVec<[HeaderName; 4]>>();
     for name in &listed {
         headers.remove(name);
     }

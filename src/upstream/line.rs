@@ -1,118 +1,162 @@
-//! One connection to upstream and the HTTP on it. No task of its own moves it: whoever waits for its answer does, so that
-//! a small answer wakes nobody but its client's connection.
+//! One connection to upstream and the HTTP/1.1 on it (RFC 9112). No task of its own moves it: whoever waits for its answer
+//! does, so that a small answer wakes nobody but its client's connection.
 
 use super::UpstreamError;
-use super::body::RequestBody;
+use super::body::{Aborted, RequestBody};
+use super::chunked::{Chunked, Next};
 use super::clock::Clock;
-use super::connect::{Link, Outflow};
-use super::error::lost_connection;
-use futures_util::task::AtomicWaker;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest};
+use super::connect::Link;
+use super::head::{self, AnswerHead, Framing, Sequel};
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Method, StatusCode};
+use smallvec::SmallVec;
 use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::task::unconstrained;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// What a connection that passes bodies through buffers in each direction, beside the chunk that is being handed over. With
-/// what the client's side holds it stays below the mebibyte that may be in flight; a head has to fit into it, too.
-const CONNECTION_BUFFER: usize = 128 << 10;
+/// The longest head of an answer, in bytes, and the most that is read of a body at a time. With what the client's side holds
+/// it stays below the mebibyte that may be in flight.
+const READ_AT_MOST: usize = 128 << 10;
+/// How much is read at first, in bytes. Where that is not enough, twice as much is read the next time.
+const READ_AT_FIRST: usize = 8 << 10;
+/// How many interim answers (RFC 9110 section 15.2) upstream may give before the one that counts.
+const INTERIM_AT_MOST: u32 = 16;
 
 /// A connection that carries one request after the other. Dropped, it ends, and whatever is under way on it.
 pub(super) struct Line {
-    requests: SendRequest<RequestBody>,
-    /// Let go of when it is over: what was not sent is given back then.
-    connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>>>>>,
+    link: Link,
+    /// What was read and not taken.
+    read: BytesMut,
+    /// How much is read at a time.
+    portion: usize,
+    /// How much of what was read is known not to end a head.
+    scanned: usize,
+    out: Outflow,
+    /// What is left of the request.
+    upload: Upload,
+    answer: Answer,
+    /// Upstream keeps the connection, as far as is known.
+    persists: bool,
     /// An answer has come over it.
     has_served: bool,
-    bell: Arc<Bell>,
-    /// The bell as hyper knows it.
-    rings: Waker,
-    outflow: Arc<Outflow>,
-    /// Since when nothing more has gone out although something is to, and the turn it was then.
-    stuck: Option<(u32, Instant)>,
+    /// Why nothing more is to come of it.
+    failure: Option<UpstreamError>,
     clock: Clock,
 }
 
-/// Wakes whoever moves the connection, but not for what that one does itself: hyper rings for each request that it is
-/// handed and each chunk that is taken from it, and the connection is moved right after.
+/// What is to go out.
 #[derive(Default)]
-struct Bell {
-    is_muffled: AtomicBool,
-    mover: AtomicWaker,
+struct Outflow {
+    parts: SmallVec<[Bytes; 4]>,
+    /// Not all of it has left what encrypts it.
+    holds: bool,
+    /// Upstream has to take something before more can be written.
+    is_blocked: bool,
+    /// Changes with each write of which upstream took something: what has the same turn as before has not moved.
+    turn: u32,
+    /// Since when nothing more has gone out although something is to, and the turn it was then.
+    stuck: Option<(u32, Instant)>,
 }
 
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_muffled.load(Ordering::Relaxed) {
-            self.mover.wake();
-        }
-    }
+/// What is left of a request.
+enum Upload {
+    /// The body, in chunks or as it comes.
+    Goes { body: RequestBody, is_chunked: bool },
+    /// Nothing but what is going out.
+    Sent,
+    /// Upstream took no more of it: what it has to say may still come.
+    Lost(io::ErrorKind),
 }
 
-impl Bell {
-    /// Does something after which the connection is moved anyway.
-    fn muffled<T>(&self, act: impl FnOnce() -> T) -> T {
-        self.is_muffled.store(true, Ordering::Relaxed);
-        let done = act();
-        self.is_muffled.store(false, Ordering::Relaxed);
-        done
-    }
+/// How far the answer has come.
+enum Answer {
+    /// Its head has not.
+    Due {
+        asked: Method,
+        interim: u32,
+    },
+    /// So many bytes of its body are to come.
+    Length(u64),
+    Chunked(Chunked),
+    /// What comes until the connection ends.
+    Close,
+    /// All of it.
+    Whole,
 }
 
 /// No answer came.
 pub(super) struct Failure {
     pub(super) error: UpstreamError,
-    /// Not one byte of it was sent.
-    pub(super) unsent: Option<Box<Request<RequestBody>>>,
-    /// The connection had served before, and was lost.
+    /// What of the request can be sent again as it was: not one byte went out.
+    pub(super) unsent: Option<RequestBody>,
+    /// The connection had served before, and was lost before upstream had said anything.
     pub(super) was_stale: bool,
 }
 
+impl From<UpstreamError> for Failure {
+    fn from(error: UpstreamError) -> Self {
+        Self { error, unsent: None, was_stale: false }
+    }
+}
+
+fn broken(error: &io::Error) -> UpstreamError {
+    UpstreamError::Broken(error.to_string())
+}
+
+fn ended() -> UpstreamError {
+    UpstreamError::Broken("the connection ended".to_owned())
+}
+
 impl Line {
-    pub(super) async fn over(link: Link) -> Result<Self, UpstreamError> {
-        let outflow = link.outflow();
-        let (requests, connection) = http1::Builder::new().max_buf_size(CONNECTION_BUFFER).handshake(link).await?;
-        let connection: Pin<Box<dyn Future<Output = _>>> = Box::pin(connection.with_upgrades());
-        let (bell, clock) = (Arc::<Bell>::default(), Clock::default());
-        let rings = Waker::from(bell.clone());
-        Ok(Self { requests, connection: Some(connection), has_served: false, bell, rings, outflow, stuck: None, clock })
+    pub(super) fn over(link: Link) -> Box<Self> {
+        Box::new(Self {
+            link,
+            read: BytesMut::new(),
+            portion: READ_AT_FIRST,
+            scanned: 0,
+            out: Outflow::default(),
+            upload: Upload::Sent,
+            answer: Answer::Whole,
+            persists: true,
+            has_served: false,
+            failure: None,
+            clock: Clock::default(),
+        })
     }
 
     /// Sends a request and waits for the head of its answer, which may take `patience` to come once all of the request has
-    /// been taken.
+    /// been taken. `head` is that of a request with the method `asked`, and frames `body`.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        head: Bytes,
+        asked: &Method,
+        body: RequestBody,
         patience: Duration,
-    ) -> Result<Response<Incoming>, Failure> {
-        let sent = self.bell.muffled(|| self.requests.try_send_request(request));
-        // A budget that is used up would have to wake somebody.
-        let mut answer = pin!(unconstrained(sent));
+    ) -> Result<AnswerHead, Failure> {
+        if poll_fn(|context| Poll::Ready(self.poll_end(context).is_ready())).await {
+            return Err(Failure { error: ended(), unsent: Some(body), was_stale: true });
+        }
+        self.out.parts.push(head);
+        let is_chunked = body.length().is_none();
+        self.upload = if body.length() == Some(0) { Upload::Sent } else { Upload::Goes { body, is_chunked } };
+        self.answer = Answer::Due { asked: asked.clone(), interim: 0 };
         let mut turn = None;
-        let outcome = poll_fn(|context| {
+        let answered = poll_fn(|context| {
             loop {
-                let is_over = self.poll_connection(context).is_ready();
-                // What moves the connection is what makes an answer come, so nobody has to be woken for it.
-                if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    return Poll::Ready(Ok(answer));
+                match self.poll_send(context) {
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
-                if is_over {
-                    return Poll::Ready(Err(UpstreamError::Broken("the connection ended".to_owned())));
+                if let Poll::Ready(answer) = self.poll_head(context) {
+                    return Poll::Ready(answer);
                 }
-                let seen = *turn.get_or_insert(self.outflow.turn());
+                let seen = *turn.get_or_insert(self.out.turn);
                 ready!(self.clock.poll_over(patience, context));
-                if seen == self.outflow.turn() {
-                    return Poll::Ready(Err(UpstreamError::TimedOut));
+                if seen == self.out.turn {
+                    return Poll::Ready(Err(UpstreamError::TimedOut.into()));
                 }
                 // A slow upload is not a slow answer: the clock starts anew as long as something is taken.
                 self.clock.stop();
@@ -121,50 +165,239 @@ impl Line {
         })
         .await;
         self.clock.stop();
-        match outcome {
-            Ok(Ok(answer)) => {
-                self.has_served = true;
-                Ok(answer)
+        self.has_served |= answered.is_ok();
+        answered
+    }
+
+    /// Sends what is left of the request, as far as upstream takes it; ready when all of it has gone out, or upstream takes no
+    /// more of it.
+    ///
+    /// # Errors
+    /// The client's body broke off, or stalled.
+    pub(super) fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        loop {
+            // What is there of a body goes out together with the head.
+            if self.out.parts.len() < 2
+                && let Upload::Goes { body, is_chunked } = &mut self.upload
+            {
+                match (body.poll_chunk(context), *is_chunked) {
+                    (Poll::Ready(Some(Ok(chunk))), _) if chunk.is_empty() => continue,
+                    (Poll::Ready(Some(Ok(chunk))), true) => {
+                        let size = format!("{:x}\r\n", chunk.len());
+                        self.out.parts.extend([size.into(), chunk, Bytes::from_static(b"\r\n")]);
+                    }
+                    (Poll::Ready(Some(Ok(chunk))), false) => self.out.parts.push(chunk),
+                    (Poll::Ready(Some(Err(Aborted::BrokeOff))), _) => {
+                        return Poll::Ready(Err(UpstreamError::ClientAborted));
+                    }
+                    (Poll::Ready(Some(Err(Aborted::Stalled))), _) => {
+                        return Poll::Ready(Err(UpstreamError::ClientStalled));
+                    }
+                    (Poll::Ready(None), is_chunked) => {
+                        if is_chunked {
+                            self.out.parts.push(Bytes::from_static(b"0\r\n\r\n"));
+                        }
+                        self.upload = Upload::Sent;
+                    }
+                    (Poll::Pending, _) if self.out.parts.is_empty() => {
+                        let _ = self.poll_out(context);
+                        return Poll::Pending;
+                    }
+                    (Poll::Pending, _) => {}
+                }
             }
-            Ok(Err(error)) => Err(self.failure(error)),
-            Err(error) => Err(Failure { error, unsent: None, was_stale: false }),
+            if let Err(error) = ready!(self.poll_out(context)) {
+                self.out.parts.clear();
+                self.upload = Upload::Lost(error.kind());
+            }
+            if !matches!(self.upload, Upload::Goes { .. }) {
+                return Poll::Ready(Ok(()));
+            }
         }
     }
 
-    fn failure(&self, mut error: TrySendError<Request<RequestBody>>) -> Failure {
-        let unsent = error.take_message().map(Box::new);
-        let error = error.into_error();
-        let was_stale = self.has_served && lost_connection(&error);
-        Failure { error: error.into(), unsent, was_stale }
+    /// Writes all that is to go out.
+    fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.parts.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 4];
+            for (slice, part) in slices.iter_mut().zip(&self.out.parts) {
+                *slice = IoSlice::new(part);
+            }
+            let slices = &slices[..self.out.parts.len().min(4)];
+            let written = match slices {
+                [all] => Pin::new(&mut self.link).poll_write(context, all),
+                several => Pin::new(&mut self.link).poll_write_vectored(context, several),
+            };
+            self.out.is_blocked = written.is_pending();
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.took(written);
+        }
+        if self.out.holds {
+            let flushed = Pin::new(&mut self.link).poll_flush(context);
+            self.out.is_blocked = flushed.is_pending();
+            ready!(flushed)?;
+            self.out.holds = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
-    /// Moves what there is to move; ready when the connection is over.
-    pub(super) fn poll_connection(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(()) };
-        self.bell.mover.register(context.waker());
-        // What went wrong is told to whoever waits for an answer or a body.
-        let _ = ready!(connection.as_mut().poll(&mut Context::from_waker(&self.rings)));
-        self.connection = None;
-        Poll::Ready(())
+    /// The head of the answer that counts.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<AnswerHead, Failure>> {
+        loop {
+            // What is no HTTP at all is known from its first bytes.
+            while !self.read.is_empty() && (self.scanned == 0 || ends_head(&self.read, self.scanned)) {
+                let Answer::Due { asked, interim } = &mut self.answer else { unreachable!("it is waited for once") };
+                let Some((head, sequel)) = head::take(&mut self.read, asked)? else { break };
+                self.scanned = 0;
+                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                    *interim += 1;
+                    if *interim > INTERIM_AT_MOST {
+                        let error = format!("more than {INTERIM_AT_MOST} interim answers");
+                        return Poll::Ready(Err(UpstreamError::Broken(error).into()));
+                    }
+                    continue;
+                }
+                self.begin(sequel);
+                return Poll::Ready(Ok(head));
+            }
+            self.scanned = self.read.len();
+            if self.read.len() >= READ_AT_MOST {
+                let error = "the head of its answer is too long".to_owned();
+                return Poll::Ready(Err(UpstreamError::Broken(error).into()));
+            }
+            let read = ready!(self.poll_read(context));
+            if !matches!(read, Ok(1..)) {
+                let said_nothing = matches!(self.answer, Answer::Due { interim: 0, .. }) && self.read.is_empty();
+                let error = match (&read, &self.upload) {
+                    (Err(error), _) => broken(error),
+                    (Ok(_), Upload::Lost(kind)) => broken(&(*kind).into()),
+                    (Ok(_), _) => ended(),
+                };
+                let was_stale = self.has_served && said_nothing;
+                return Poll::Ready(Err(Failure { error, unsent: None, was_stale }));
+            }
+        }
     }
 
-    /// Takes something from the connection, which is moved before anybody waits for more.
-    pub(super) fn taking<T>(&self, take: impl FnOnce() -> T) -> T {
-        self.bell.muffled(take)
+    fn begin(&mut self, sequel: Sequel) {
+        self.persists = sequel.persists;
+        self.answer = match sequel.body {
+            Framing::Nothing => Answer::Whole,
+            Framing::Length(length) => Answer::Length(length),
+            Framing::Chunked => Answer::Chunked(Chunked::Size),
+            Framing::Close => Answer::Close,
+        };
     }
 
-    /// Nobody moves it for now.
-    pub(super) fn rest(&self) {
-        drop(self.bell.mover.take());
+    /// What has come of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// It makes no sense, or broke off.
+    pub(super) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UpstreamError>> {
+        loop {
+            match self.take()? {
+                Next::Bytes(bytes) => return Poll::Ready(Ok(Some(bytes))),
+                Next::End => return Poll::Ready(Ok(None)),
+                Next::Wait => {}
+            }
+            match ready!(self.poll_read(context)) {
+                Ok(1..) => {}
+                Ok(0) if matches!(self.answer, Answer::Close) => {
+                    self.answer = Answer::Whole;
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(0) => return Poll::Ready(Err(ended())),
+                Err(error) => return Poll::Ready(Err(broken(&error))),
+            }
+        }
+    }
+
+    /// What of the body has been read.
+    pub(super) fn take(&mut self) -> Result<Next, UpstreamError> {
+        Ok(match &mut self.answer {
+            Answer::Due { .. } | Answer::Whole => Next::End,
+            Answer::Chunked(chunked) => {
+                let next = chunked.take(&mut self.read)?;
+                if next == Next::End {
+                    self.answer = Answer::Whole;
+                }
+                next
+            }
+            Answer::Length(_) | Answer::Close if self.read.is_empty() => Next::Wait,
+            Answer::Close => Next::Bytes(self.read.split().freeze()),
+            Answer::Length(left) => {
+                let taken = usize::try_from(*left).map_or(self.read.len(), |left| left.min(self.read.len()));
+                *left -= taken as u64;
+                if *left == 0 {
+                    self.answer = Answer::Whole;
+                }
+                Next::Bytes(self.read.split_to(taken).freeze())
+            }
+        })
+    }
+
+    /// Reads more; `0` at the end.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.read.reserve(self.portion);
+        let room = self.read.capacity() - self.read.len();
+        let read = ready!(pin!(self.link.read_buf(&mut self.read)).poll(context))?;
+        // A body that comes faster than it is read is read in larger portions.
+        if read >= room {
+            self.portion = (2 * self.portion).min(READ_AT_MOST);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Ready when a connection on which nothing is due has ended: upstream has closed it, or says what nobody asked for.
+    pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut one = [0];
+        Pin::new(&mut self.link).poll_read(context, &mut ReadBuf::new(&mut one)).map(drop)
+    }
+
+    /// Whether all of the body has been announced and read.
+    pub(super) fn holds_whole_body(&self) -> bool {
+        matches!(self.answer, Answer::Length(length) if self.read.len() as u64 >= length)
+    }
+
+    /// Nothing more is to come of it.
+    pub(super) fn fail(&mut self, why: UpstreamError) {
+        self.failure = Some(why);
+    }
+
+    /// Why nothing more is to come of it, if so.
+    pub(super) fn failure(&self) -> Option<UpstreamError> {
+        self.failure.clone()
+    }
+
+    /// Whether all of the answer has been taken from it.
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self.answer, Answer::Whole)
+    }
+
+    /// Whether there is nothing left to send.
+    pub(super) fn has_sent(&self) -> bool {
+        !matches!(self.upload, Upload::Goes { .. }) && self.out.parts.is_empty() && !self.out.holds
     }
 
     /// Whether it can carry another request.
     pub(super) fn is_free(&self) -> bool {
-        self.connection.is_some() && self.requests.is_ready()
+        self.persists
+            && self.failure.is_none()
+            && self.is_answered()
+            && matches!(self.upload, Upload::Sent)
+            && self.has_sent()
+            && self.read.is_empty()
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.connection.is_none()
+    /// Nobody needs room on it for now.
+    pub(super) fn rest(&mut self) {
+        self.portion = READ_AT_FIRST;
+        if self.read.capacity() > READ_AT_FIRST {
+            self.read = BytesMut::new();
+        }
     }
 
     /// What comes next is here: a wait for it is over.
@@ -179,41 +412,53 @@ impl Line {
 
     /// Whether upstream has taken nothing for `idle` of what is to go out. Counted from the first look that finds it so.
     pub(super) fn is_stuck(&mut self, idle: Duration) -> bool {
-        if !self.outflow.is_blocked() {
+        self.out.is_stuck(idle)
+    }
+
+    /// Whether upstream has to take something before more can go out.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.out.is_blocked
+    }
+
+    /// What becomes of it when both sides have agreed to speak something else: the connection, and what was read of that.
+    pub(super) fn into_link(self) -> (Link, Bytes) {
+        (self.link, self.read.freeze())
+    }
+}
+
+impl Outflow {
+    /// Upstream took so many bytes.
+    fn took(&mut self, mut bytes: usize) {
+        self.turn = self.turn.wrapping_add(1);
+        self.holds = true;
+        while let Some(part) = self.parts.first_mut() {
+            if part.len() > bytes {
+                part.advance(bytes);
+                return;
+            }
+            bytes -= part.len();
+            self.parts.remove(0);
+        }
+    }
+
+    fn is_stuck(&mut self, idle: Duration) -> bool {
+        if !self.is_blocked {
             self.stuck = None;
             return false;
         }
-        let (turn, now) = (self.outflow.turn(), Instant::now());
+        let now = Instant::now();
         match self.stuck {
-            Some((seen, since)) if seen == turn => now.duration_since(since) >= idle,
+            Some((seen, since)) if seen == self.turn => now.duration_since(since) >= idle,
             _ => {
-                self.stuck = Some((turn, now));
+                self.stuck = Some((self.turn, now));
                 false
             }
         }
     }
+}
 
-    /// Sends what is left of a request whose answer is whole already; `true` when the connection can carry another one.
-    pub(super) async fn finish(&mut self, idle: Duration) -> bool {
-        poll_fn(|context| {
-            loop {
-                if self.poll_connection(context).is_ready() || self.is_free() {
-                    return Poll::Ready(());
-                }
-                if !self.outflow.is_blocked() {
-                    // It is the client that is waited for, and that wait has a limit of its own.
-                    self.clock.stop();
-                    return Poll::Pending;
-                }
-                if self.is_stuck(idle) {
-                    return Poll::Ready(());
-                }
-                ready!(self.clock.poll_over(idle, context));
-                self.clock.stop();
-            }
-        })
-        .await;
-        self.clock.stop();
-        self.is_free()
-    }
+/// Whether a head may end behind the first `scanned` bytes of `read`, in which none does: its parser need not look before.
+fn ends_head(read: &[u8], scanned: usize) -> bool {
+    let fresh = &read[scanned.saturating_sub(3)..];
+    fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(3).any(|end| end == b"\n\r\n")
 }

@@ -1,39 +1,43 @@
 //! The back door: ask upstream for a picture, forward a request, open a tunnel. The only room that names the HTTP clients.
 //!
 //! Two clients, because they are good at different things: `reqwest` for our own fetches of pictures, whose paths are
-//! canonical, and connections of `hyper`, which it stands on, for everything that passes through: those take a raw URI, so
-//! path bytes arrive as they came (`url::Url` folds dot segments and backslashes), they can be upgraded, and whoever waits
-//! for an answer moves its connection by itself, which is the cheapest way to have a small one.
+//! canonical, and HTTP/1.1 of our own, parsed by `httparse`, for everything that passes through: there path bytes arrive as
+//! they came (`url::Url` folds dot segments and backslashes), connections can be upgraded, a head is written and read
+//! without a map in between, and whoever waits for an answer moves its connection by itself, which together is the cheapest
+//! way to have a small one.
 
 mod body;
+mod chunked;
 mod clock;
 mod connect;
 mod download;
 mod error;
 mod exchange;
+mod head;
 pub mod headers;
 mod line;
 mod picture;
 mod pool;
 mod roots;
 mod slots;
+mod tunnel;
 
 pub use body::{Aborted, BodyStream, Chunks, RequestBody, with_idle_timeout};
 pub use error::UpstreamError;
+pub use head::AnswerHead;
 pub use picture::{Answer, AnswerBody, PictureRequest};
 pub use roots::{Roots, RootsError};
+pub use tunnel::Tunnel;
 
 use crate::source::Validator;
 use bytes::Bytes;
 use connect::Connector;
-use download::Download;
 use error::{causes, lost_connection};
 use exchange::{Exchange, Head, Times};
 use futures_util::stream;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode};
-use hyper_util::rt::TokioIo;
 use line::Line;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +46,7 @@ use tokio::time::timeout;
 
 /// Below Mattermost's own 60 s, so that a pooled connection is not closed under a request (mattermost.md section 6).
 const POOL_IDLE: Duration = Duration::from_secs(45);
-/// Idle connections kept to upstream by each client.
+/// Idle connections that each worker keeps for what passes through.
 const POOL_SIZE: usize = 64;
 
 /// Where upstream is and how long it may take.
@@ -64,26 +68,30 @@ pub struct Settings {
     pub picture_timeout: Duration,
     /// Until the head of an answer that passes through is there, counted from the last byte of the request.
     pub passthrough_timeout: Duration,
-    /// Picture requests at once.
+    /// Picture requests at once, each on a connection of its own.
     pub max_picture_requests: usize,
+    /// Idle connections that each worker keeps for pictures.
+    pub picture_connections_kept: usize,
     /// Connections at once for what passes through, tunnels and idle ones included.
     pub max_connections: usize,
     /// Root certificates beside those of the platform.
     pub roots: Option<Roots>,
 }
 
-/// How to have the header of a request once more: it is gone when the request goes out, and seldom needed again.
-pub type Again<'a> = &'a dyn Fn() -> HeaderMap;
-
-/// An upgraded connection to upstream.
-pub type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
+/// Upstream's answer to a request that passes through.
+pub struct Reply {
+    /// Its head, without what belongs to the connection.
+    pub head: AnswerHead,
+    /// Its body.
+    pub body: AnswerBody,
+}
 
 /// Upstream's answer to a request for an upgrade.
 pub enum UpgradeAnswer {
     /// 101: the header, and the connection.
     Switched(HeaderMap, Tunnel),
     /// Anything else is an ordinary answer.
-    Declined(http::Response<BodyStream>),
+    Declined(Reply),
 }
 
 /// What all workers share of the way to upstream.
@@ -120,12 +128,13 @@ impl Gateway {
         let headers = HeaderMap::from_iter([(header::HOST, self.settings.host_for(None))]);
         let head = Head { method: Method::GET, target, headers };
         let patience = self.settings.head_timeout;
-        let mut line = Line::over(self.connector.connect_uncounted().await?).await?;
-        let answer = line.send(head.with(RequestBody::empty()), patience).await.map_err(|failure| failure.error)?;
-        if answer.status().is_success() {
+        let mut line = Line::over(self.connector.connect_uncounted().await?);
+        let answer = line.send(head.written(), &head.method, RequestBody::empty(), patience).await;
+        let status = answer.map_err(|failure| failure.error)?.status;
+        if status.is_success() {
             Ok(())
         } else {
-            Err(UpstreamError::Broken(format!("the health route answers {}", answer.status())))
+            Err(UpstreamError::Broken(format!("the health route answers {status}")))
         }
     }
 }
@@ -171,7 +180,7 @@ impl Upstream {
         };
         let times = Times { patience: settings.passthrough_timeout, idle: settings.idle_timeout };
         Ok(Self {
-            pictures: pictures(POOL_SIZE)?,
+            pictures: pictures(settings.picture_connections_kept)?,
             pictures_afresh: pictures(0)?,
             passthrough: Exchange::new(connector, POOL_SIZE, POOL_IDLE, times),
             picture_slots,
@@ -255,7 +264,7 @@ impl Upstream {
         Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), slot: Some(slot) })
     }
 
-    /// Forwards a request whose path and query are sent byte for byte, if need be twice where `again` says how. To be called, as [`Upstream::upgrade`], on a thread
+    /// Forwards a request whose path and query are sent byte for byte. To be called, as [`Upstream::upgrade`], on a thread
     /// that runs a [`tokio::task::LocalSet`].
     ///
     /// # Errors
@@ -267,18 +276,12 @@ impl Upstream {
         target: PathAndQuery,
         headers: HeaderMap,
         body: RequestBody,
-        again: Option<Again<'_>>,
-    ) -> Result<http::Response<AnswerBody>, UpstreamError> {
-        let answer = self.send(Head { method, target, headers }, body, again).await?;
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+    ) -> Result<Reply, UpstreamError> {
+        let (head, line) = self.send(Head { method, target, headers }, body).await?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
         }
-        let (head, mut body) = prepared(answer)?.into_parts();
-        let body = match body.all_at_once()? {
-            Some(whole) => AnswerBody::Complete(whole),
-            None => AnswerBody::Partial(Bytes::new(), Box::pin(body)),
-        };
-        Ok(http::Response::from_parts(head, body))
+        Ok(self.reply(head, line))
     }
 
     /// Asks for an upgrade of the connection. Not one byte of the client's is sent before upstream's 101.
@@ -286,24 +289,28 @@ impl Upstream {
     /// # Errors
     /// No answer, or not in time.
     pub async fn upgrade(&self, target: PathAndQuery, headers: HeaderMap) -> Result<UpgradeAnswer, UpstreamError> {
-        let head = Head { method: Method::GET, target, headers: headers.clone() };
-        let mut answer = self.send(head, RequestBody::empty(), Some(&|| headers.clone())).await?;
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(UpgradeAnswer::Declined(prepared(answer)?.map(|body| Box::pin(body) as BodyStream)));
+        let head = Head { method: Method::GET, target, headers };
+        let (head, line) = self.send(head, RequestBody::empty()).await?;
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(UpgradeAnswer::Declined(self.reply(head, line)));
         }
-        let upgraded = timeout(self.settings.head_timeout, hyper::upgrade::on(&mut answer)).await;
-        let upgraded = upgraded.map_err(|_| UpstreamError::TimedOut)??;
-        Ok(UpgradeAnswer::Switched(answer.headers().clone(), TokioIo::new(upgraded)))
+        let (link, first) = line.into_link();
+        Ok(UpgradeAnswer::Switched(head.to_map(), Tunnel::new(link, first)))
     }
 
-    async fn send(
-        &self,
-        mut head: Head,
-        body: RequestBody,
-        again: Option<Again<'_>>,
-    ) -> Result<http::Response<Download>, UpstreamError> {
+    async fn send(&self, mut head: Head, body: RequestBody) -> Result<(AnswerHead, Box<Line>), UpstreamError> {
         frame(&head.method, &mut head.headers, body.length());
-        self.passthrough.send(head, body, again).await
+        self.passthrough.send(&head, body).await
+    }
+
+    fn reply(&self, mut head: AnswerHead, line: Box<Line>) -> Reply {
+        head.strip_hop_by_hop();
+        let mut body = self.passthrough.receive(line);
+        let body = match body.all_at_once() {
+            Some(whole) => AnswerBody::Complete(whole),
+            None => AnswerBody::Partial(Bytes::new(), Box::pin(body.beside_its_request())),
+        };
+        Reply { head, body }
     }
 
     fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, UpstreamError> {
@@ -322,15 +329,8 @@ impl Upstream {
     }
 }
 
-/// An answer without what belongs to upstream's connection with us.
-fn prepared<Body>(mut answer: http::Response<Body>) -> Result<http::Response<Body>, UpstreamError> {
-    headers::check_answer_framing(answer.headers())?;
-    headers::strip_response_hop_by_hop(answer.headers_mut());
-    Ok(answer)
-}
-
-/// Frames a request anew by what really follows its head. The client's own `Content-Length` is not believed: hyper would
-/// send it beside a body of another length, and the next request on that connection would be read as part of this one.
+/// Frames a request anew by what really follows its head. The client's own `Content-Length` is not believed: beside a
+/// body of another length, the next request on that connection would be read as part of this one.
 fn frame(method: &Method, headers: &mut HeaderMap, length: Option<u64>) {
     headers.remove(header::CONTENT_LENGTH);
     let expects_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);

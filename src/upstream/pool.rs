@@ -33,14 +33,13 @@ pub(super) struct Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.count.store(0, Ordering::Relaxed);
         // The keeper is to find that there is nothing left.
         self.rises.notify_one();
     }
 }
 
 struct Kept {
-    line: Line,
+    line: Box<Line>,
     since: Instant,
 }
 
@@ -71,7 +70,7 @@ impl Pool {
 
     /// The connection that was used last. It may have ended; whoever sends over it learns of that before a byte is sent,
     /// if it is known.
-    pub(super) fn take(&self) -> Option<Line> {
+    pub(super) fn take(&self) -> Option<Box<Line>> {
         let kept = self.idle.borrow_mut().pop()?;
         self.tell();
         Some(kept.line)
@@ -79,7 +78,7 @@ impl Pool {
 
     /// Keeps `line`, unless it is over, one too many, or its place is needed elsewhere. To be called on a thread that runs
     /// a [`tokio::task::LocalSet`].
-    pub(super) fn keep(self: &Rc<Self>, line: Line) {
+    pub(super) fn keep(self: &Rc<Self>, mut line: Box<Line>) {
         if !line.is_free() || self.idle.borrow().len() >= self.at_most || self.slots.wanted() > 0 {
             return;
         }
@@ -112,7 +111,7 @@ impl Pool {
         self.now.set(now);
         let mut idle = self.idle.borrow_mut();
         idle.retain_mut(|kept| {
-            let ended = kept.line.poll_connection(&mut Context::from_waker(Waker::noop())).is_ready();
+            let ended = kept.line.poll_end(&mut Context::from_waker(Waker::noop())).is_ready();
             !ended && now.duration_since(kept.since) < self.idle_time
         });
         let given = self.slots.wanted().min(idle.len());

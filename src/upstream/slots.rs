@@ -2,7 +2,7 @@
 //! another worker keeps for nothing.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ pub(super) type Slot = OwnedSemaphorePermit;
 pub(super) struct Slots {
     free: Arc<Semaphore>,
     /// How many connections each worker keeps idle. Each writes its own, so no request waits for another core.
-    idle: Mutex<Vec<Arc<AtomicUsize>>>,
+    idle: Mutex<Vec<Weak<AtomicUsize>>>,
     /// Who is short of one.
     waiting: AtomicUsize,
     shortage: Notify,
@@ -33,10 +33,13 @@ impl Slots {
         }
     }
 
-    /// One more worker, and where it says how many connections it keeps idle.
+    /// One more worker, and where it says how many connections it keeps idle, until it lets go of that.
     pub(super) fn join(&self) -> Arc<AtomicUsize> {
         let count = Arc::new(AtomicUsize::new(0));
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(count.clone());
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where a worker dies, another takes its place.
+        idle.retain(|count| count.strong_count() > 0);
+        idle.push(Arc::downgrade(&count));
         count
     }
 
@@ -55,7 +58,7 @@ impl Slots {
 
     fn are_some_idle(&self) -> bool {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.iter().any(|count| count.load(Ordering::Relaxed) > 0)
+        idle.iter().filter_map(Weak::upgrade).any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// How many are short of one.
@@ -117,10 +120,24 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_is_not_waited_for() {
         let slots = Slots::new(1);
-        slots.join().store(1, Ordering::Relaxed);
+        let idle = slots.join();
+        idle.store(1, Ordering::Relaxed);
         let _held = slots.take().await.expect("it is the first");
         let taken = timeout(Duration::from_millis(1), slots.take()).await;
         assert!(taken.is_err());
         assert_eq!(slots.wanted(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_is_gone_keeps_nothing() {
+        let slots = Slots::new(1);
+        let _held = slots.take().await.expect("it is the first");
+        for _ in 0..100 {
+            let idle = slots.join();
+            idle.store(1, Ordering::Relaxed);
+            drop(idle);
+            assert!(slots.take().await.is_none(), "there is nobody to wait for");
+        }
+        assert_eq!(slots.idle.lock().expect("no panic").len(), 1);
     }
 }

@@ -3,18 +3,15 @@
 
 use super::intake::Unread;
 use super::request_id::RequestId;
-use super::wire;
 use crate::identity::PictureId;
 use crate::listen::Exchange;
 use crate::telemetry::{Answered, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
 use crate::upstream::AnswerBody;
-use crate::upstream::headers::content_length;
+use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
 use actix_web::http::{ConnectionType, StatusCode, Version};
-use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode as UpstreamStatus};
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -41,7 +38,7 @@ pub(super) struct Ledger {
     /// What let the caller see the picture.
     pub(super) proof: Option<ProofKind>,
     /// The name that Mattermost gave the request.
-    pub(super) upstream_request_id: Option<HeaderValue>,
+    upstream_request_id: Option<String>,
     status: UpstreamStatus,
     bytes_sent: u64,
     started: Instant,
@@ -84,8 +81,15 @@ impl Ledger {
     }
 
     /// Takes down what upstream called the request.
-    pub(super) fn named_by_upstream(&mut self, headers: &HeaderMap) {
-        self.upstream_request_id = headers.get("x-request-id").cloned();
+    pub(super) fn named_by_upstream(&mut self, id: Option<&[u8]>) {
+        if self.logs {
+            self.upstream_request_id = id.and_then(|id| String::from_utf8(id.to_owned()).ok());
+        }
+    }
+
+    /// Whether the answer is upstream's, or was given after upstream had been asked.
+    pub(super) fn asked_upstream(&self) -> bool {
+        self.relayed || matches!(self.proof, Some(ProofKind::Fetched | ProofKind::Revalidated))
     }
 
     /// When the request came in.
@@ -155,7 +159,7 @@ impl Drop for Ledger {
                 duration,
                 request_id: self.request_id.spelt().as_str(),
                 proof: self.proof,
-                upstream_request_id: self.upstream_request_id.as_ref().and_then(|id| id.to_str().ok()),
+                upstream_request_id: self.upstream_request_id.as_deref(),
                 client: Some(self.client),
             });
         }
@@ -183,12 +187,16 @@ impl MessageBody for CountedBody {
     }
 }
 
-/// An answer of upstream's with its body, whole or as a stream, framed anew.
-pub(super) fn streamed(method: &Method, status: UpstreamStatus, headers: &HeaderMap, body: AnswerBody) -> HttpResponse {
+/// An answer of upstream's without its fields, and with its body, whole or as a stream, framed anew. `declared` is the length
+/// that upstream declared.
+pub(super) fn streamed(
+    method: &Method,
+    status: UpstreamStatus,
+    declared: Option<u64>,
+    body: AnswerBody,
+) -> HttpResponse {
     let status = StatusCode::from_u16(status.as_u16()).expect("a status in one crate is one in the other");
-    let declared = content_length(headers);
-    let mut response = HttpResponseBuilder::new(status).finish();
-    wire::to_client(headers, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
+    let response = HttpResponse::new(status);
     // Neither has a body, whatever its header says (RFC 9110 sections 15.3.5 and 15.4.5).
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return response;

@@ -6,7 +6,7 @@ use super::route::Who;
 use super::{Front, Inbound, WebError};
 use crate::identity::{ObjectId, PictureId, PictureKind, Site};
 use crate::telemetry::ChangeOutcome;
-use crate::upstream::{AnswerBody, PictureRequest, UpstreamError, headers};
+use crate::upstream::{AnswerBody, PictureRequest, Reply, UpstreamError, headers};
 use crate::variant::query::names_parameter;
 use actix_web::HttpResponse;
 use http::{StatusCode, header};
@@ -52,14 +52,14 @@ async fn write(
     kind: PictureKind,
     changed: Changed,
     sender: Sender,
-) -> Result<http::Response<AnswerBody>, UpstreamError> {
+) -> Result<Reply, UpstreamError> {
     let believed = sender.may_forget(&front);
     if believed {
         forget(&front, changed);
     }
     let answer = outbound.forward(&front).await;
     let outcome = outcome(&answer);
-    let unauthorized = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED);
+    let unauthorized = answer.as_ref().is_ok_and(|answer| answer.head.status == StatusCode::UNAUTHORIZED);
     match (changed, outcome) {
         // Whose it was is not known, so all are forgotten, but only if something may have happened.
         (Changed::Unknown, ChangeOutcome::Accepted) => front.avatars.forget_all(),

@@ -6,9 +6,9 @@ use super::{Front, Inbound};
 use crate::allowance::{Allowances, Payer, Rate, Settings};
 use crate::caller::{Caller, Credentials};
 use crate::telemetry::ChangeOutcome;
-use crate::upstream::{AnswerBody, UpstreamError};
+use crate::upstream::{Reply, UpstreamError};
 use crate::variant::query::names_parameter;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -82,8 +82,8 @@ impl Sender {
 }
 
 /// What a request that is to change something came to, by upstream's answer.
-pub(super) fn outcome(answer: &Result<Response<AnswerBody>, UpstreamError>) -> ChangeOutcome {
-    match answer.as_ref().map(Response::status) {
+pub(super) fn outcome(answer: &Result<Reply, UpstreamError>) -> ChangeOutcome {
+    match answer.as_ref().map(|reply| reply.head.status) {
         Ok(status) if status.is_success() => ChangeOutcome::Accepted,
         // The router sends to another path; or the feature is not there.
         Ok(StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT | StatusCode::NOT_IMPLEMENTED) => {

@@ -8,12 +8,10 @@ use crate::caller::Caller;
 use crate::identity::Site;
 use crate::overheard::{Lesson, ListenBudget, Reservation, Unreadable, inflate};
 use crate::telemetry::{LessonOutcome, Telemetry};
-use crate::upstream::headers::content_length;
-use crate::upstream::{AnswerBody, BodyStream, UpstreamError};
+use crate::upstream::{AnswerBody, AnswerHead, BodyStream, Reply, UpstreamError};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use http::header::{self, HeaderMap};
-use http::{Response, StatusCode};
+use http::StatusCode;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,13 +115,13 @@ impl Attending {
     }
 
     /// Keeps a copy of what passes, if it is an answer that can be read at all.
-    pub(super) fn listen_to(self, front: &Front, answer: Response<AnswerBody>) -> Response<AnswerBody> {
-        let Some(coding) = readable(answer.status(), answer.headers()) else { return answer };
-        let declared = content_length(answer.headers()).unwrap_or(0);
+    pub(super) fn listen_to(self, front: &Front, reply: Reply) -> Reply {
+        let Some(coding) = readable(&reply.head) else { return reply };
+        let declared = reply.head.content_length().unwrap_or(0);
         let mut room = Reservation::empty(&front.school.copies);
         if declared > LONGEST_ANSWER as u64 || !room.grow_to(usize::try_from(declared).unwrap_or(usize::MAX)) {
             front.telemetry.lesson(LessonOutcome::NoRoom);
-            return answer;
+            return reply;
         }
         let mut copy = Copy {
             attending: self,
@@ -135,7 +133,8 @@ impl Attending {
             telemetry: front.telemetry.clone(),
             school: front.school.clone(),
         };
-        answer.map(|body| match body {
+        let Reply { head, body } = reply;
+        let body = match body {
             AnswerBody::Complete(whole) => {
                 if copy.keep(&whole) {
                     copy.school.clone().hand_in(copy);
@@ -147,7 +146,8 @@ impl Attending {
             AnswerBody::Partial(begun, rest) => {
                 AnswerBody::Partial(begun, Box::pin(Overheard { body: rest, copy: Some(copy) }))
             }
-        })
+        };
+        Reply { head, body }
     }
 }
 
@@ -159,17 +159,17 @@ enum Coding {
 }
 
 /// How to read an answer; `None` for any but a complete one in JSON.
-fn readable(status: StatusCode, headers: &HeaderMap) -> Option<Coding> {
-    let only = |name: header::HeaderName| {
-        let mut lines = headers.get_all(name).iter();
-        let line = lines.next().map(|line| line.as_bytes().trim_ascii());
+fn readable(head: &AnswerHead) -> Option<Coding> {
+    let only = |name: &'static str| {
+        let mut lines = head.all(name);
+        let line = lines.next().map(<[u8]>::trim_ascii);
         if lines.next().is_some() { None } else { Some(line) }
     };
-    let kind = only(header::CONTENT_TYPE)??.split(|byte| *byte == b';').next()?.trim_ascii();
-    if status != StatusCode::OK || !kind.eq_ignore_ascii_case(b"application/json") {
+    let kind = only("content-type")??.split(|byte| *byte == b';').next()?.trim_ascii();
+    if head.status != StatusCode::OK || !kind.eq_ignore_ascii_case(b"application/json") {
         return None;
     }
-    match only(header::CONTENT_ENCODING)? {
+    match only("content-encoding")? {
         None => Some(Coding::Identity),
         Some(coding) if coding.eq_ignore_ascii_case(b"identity") => Some(Coding::Identity),
         Some(coding) if coding.eq_ignore_ascii_case(b"gzip") => Some(Coding::Gzip),
@@ -256,7 +256,6 @@ impl Stream for Overheard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::{HeaderName, HeaderValue};
 
     #[test]
     fn only_a_whole_answer_in_json_is_read() {
@@ -279,12 +278,9 @@ mod tests {
             (201, &[("content-type", "application/json")], false),
             (401, &[("content-type", "application/json")], false),
         ] {
-            let mut headers = HeaderMap::new();
-            for (name, value) in fields {
-                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-            }
-            let status = StatusCode::from_u16(status).expect("a status");
-            assert_eq!(readable(status, &headers).is_some(), read, "{status} {fields:?}");
+            let fields = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
+            let head = AnswerHead::parsed(&format!("HTTP/1.1 {status} x\r\n{fields}\r\n"));
+            assert_eq!(readable(&head).is_some(), read, "{status} {fields:?}");
         }
     }
 }

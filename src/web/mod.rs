@@ -22,14 +22,14 @@ mod wire;
 pub use crate::avatar::Avatars;
 use crate::caller::{Caller, CallerKey, Credentials};
 use crate::identity::{PictureKind, Site};
-use crate::listen::{Body, Exchange, Pulse, Stage, expects_continue};
+use crate::listen::{AskedUpstream, Exchange, Framing, Pulse, Stage, expects_continue};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
 use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
 use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
-use actix_http::{HttpMessage, Payload, Request};
+use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
 use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
@@ -187,7 +187,6 @@ struct Inbound {
     unread: Option<Unread>,
     /// What actix read.
     request: Request,
-    origin: Origin,
     /// The client's address; `None` where the peer may well be a proxy that is not declared as one.
     client: Option<IpAddr>,
     ledger: Ledger,
@@ -208,8 +207,8 @@ pub async fn handle(front: Rc<Front>, mut request: Request) -> HttpResponse {
         Method::from_bytes(request.method().as_str().as_bytes()).expect("a method in one crate is one in the other");
     let route = Route::of(&method, request.path(), &front.settings.base_path);
     let origin = origin_of(&front, &request);
-    let body = if matches!(request.payload(), Payload::None) { Body::Over } else { Body::Left };
-    let exchange = request.conn_data::<Rc<Pulse>>().map(|pulse| Exchange::begin(pulse, body));
+    let framing = Framing::of(&mut request);
+    let exchange = request.conn_data::<Rc<Pulse>>().map(|pulse| Exchange::begin(pulse, framing));
     let logs = front.settings.log_requests;
     let mut ledger = Ledger::open(&front.telemetry, logs, method, origin.client, class(&route), exchange);
     if let Route::Picture(kind, Who::Id(object)) = route
@@ -237,12 +236,19 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
         ClientBody::None | ClientBody::WebSocket => None,
     };
     let mut inbound =
-        Inbound { method, path, query, target, headers, body, tunnel: None, unread, request, origin, client, ledger };
+        Inbound { method, path, query, target, headers, body, tunnel: None, unread, request, client, ledger };
     let response = match dispatch(&front, &mut inbound, &route).await {
-        Ok(response) => match inbound.tunnel {
-            Some(tunnel) => return tunnel.behind(response, inbound.ledger),
-            None => inbound.ledger.close_with(answer::framed_for(version, response)),
-        },
+        Ok(response) => {
+            if let Some(tunnel) = inbound.tunnel {
+                return tunnel.behind(response, inbound.ledger);
+            }
+            let asked_upstream = version == Version::HTTP_2 && inbound.ledger.asked_upstream();
+            let mut response = inbound.ledger.close_with(answer::framed_for(version, response));
+            if asked_upstream {
+                response.extensions_mut().insert(AskedUpstream);
+            }
+            response
+        }
         Err(error) => fail(&front, &error, inbound.ledger, &route),
     };
     match inbound.unread {
@@ -320,15 +326,6 @@ fn read(
     let body = body_of(method, request.version(), &headers, intake)?;
     prepare(front, &mut headers, origin)?;
     Ok((headers, body, target_of(request)?))
-}
-
-impl Inbound {
-    /// Once more the header that went upstream, which is seldom needed, so that no copy is kept.
-    fn headers_again(&self, front: &Front) -> HeaderMap {
-        let mut headers = wire::from_client(self.request.headers()).expect("it was read before");
-        prepare(front, &mut headers, self.origin).expect("it was let pass before");
-        headers
-    }
 }
 
 fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {

@@ -3,11 +3,12 @@
 use super::answer::streamed;
 use super::learning::Attending;
 use super::route::{Route, Who};
+use super::wire;
 use super::{ClientBody, Front, Inbound, WebError, actix_fields};
 use crate::caller::Caller;
 use crate::identity::PictureId;
 use crate::telemetry::{Outcome, UpstreamKind};
-use crate::upstream::{Aborted, AnswerBody, RequestBody, UpstreamError};
+use crate::upstream::{Aborted, Reply, RequestBody, UpstreamError};
 use actix_web::HttpResponse;
 use futures_util::StreamExt;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -20,42 +21,43 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -
     let attending = Attending::of(front, inbound);
     let host = inbound.headers.get(header::HOST).cloned();
     let outbound = Outbound::of(front, inbound, None);
-    let again = || Outbound::headers_of(front, inbound.headers_again(front));
-    let mut answer = outbound.send(front, Some(&again)).await?;
+    let mut reply = outbound.send(front).await?;
     let picture = match route {
         Route::Picture(kind, Who::Id(object)) => Some((*kind, *object)),
         _ => None,
     };
     // Only these say something about the caller, and to know who that is costs more than the rest.
-    if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
+    if matches!(reply.head.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
         let host = front.upstream.host_of(host.as_ref().map(HeaderValue::as_bytes));
         let picture = picture.map(|(kind, object)| PictureId { site: front.site(host), kind, object });
-        front.avatars.heed(front.caller_at(actix_fields(&inbound.request), host).as_ref(), picture, answer.status());
+        front.avatars.heed(front.caller_at(actix_fields(&inbound.request), host).as_ref(), picture, reply.head.status);
     }
     if let Some(attending) = attending {
-        answer = attending.listen_to(front, answer);
+        reply = attending.listen_to(front, reply);
     }
-    Ok(relay(inbound, answer))
+    Ok(relay(inbound, reply))
 }
 
 /// Follows what was begun to upstream's answer, and streams that to the client. In a task of its own: a client that resets
 /// its connection takes its handler with it, but not what it began.
 pub(super) async fn followed(
     inbound: &mut Inbound,
-    begun: impl Future<Output = Result<http::Response<AnswerBody>, UpstreamError>> + 'static,
+    begun: impl Future<Output = Result<Reply, UpstreamError>> + 'static,
 ) -> Result<HttpResponse, WebError> {
-    let answer = actix_web::rt::spawn(begun).await;
-    let answer = answer.map_err(|_| UpstreamError::Broken("what was begun was dropped".to_owned()))?;
-    Ok(relay(inbound, answer?))
+    let reply = actix_web::rt::spawn(begun).await;
+    let reply = reply.map_err(|_| UpstreamError::Broken("what was begun was dropped".to_owned()))?;
+    Ok(relay(inbound, reply?))
 }
 
 /// Streams upstream's answer to the client.
-fn relay(inbound: &mut Inbound, answer: http::Response<AnswerBody>) -> HttpResponse {
+pub(super) fn relay(inbound: &mut Inbound, reply: Reply) -> HttpResponse {
+    let Reply { head, body } = reply;
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
-    inbound.ledger.named_by_upstream(answer.headers());
-    let (head, body) = answer.into_parts();
-    streamed(&inbound.method, head.status, &head.headers, body)
+    inbound.ledger.named_by_upstream(head.get("x-request-id"));
+    let mut response = streamed(&inbound.method, head.status, head.content_length(), body);
+    wire::head_to_client(&head, response.headers_mut());
+    response
 }
 
 /// A request as it goes upstream, holding nothing of the client's connection but the body that comes over it.
@@ -83,20 +85,16 @@ impl Outbound {
     }
 
     /// Forwards the request and heeds what its answer says about the caller.
-    pub(super) async fn forward(self, front: &Front) -> Result<http::Response<AnswerBody>, UpstreamError> {
+    pub(super) async fn forward(self, front: &Front) -> Result<Reply, UpstreamError> {
         let caller = self.caller;
-        let answer = self.send(front, None).await?;
-        front.avatars.heed(caller.as_ref(), None, answer.status());
-        Ok(answer)
+        let reply = self.send(front).await?;
+        front.avatars.heed(caller.as_ref(), None, reply.head.status);
+        Ok(reply)
     }
 
     /// Forwards the request; the body goes chunk by chunk as upstream takes it, and one that breaks off or stalls is aborted
-    /// upstream too: a short body must never look whole. `again` makes the header once more, should it be needed.
-    async fn send(
-        self,
-        front: &Front,
-        again: Option<&dyn Fn() -> HeaderMap>,
-    ) -> Result<http::Response<AnswerBody>, UpstreamError> {
+    /// upstream too: a short body must never look whole.
+    async fn send(self, front: &Front) -> Result<Reply, UpstreamError> {
         let body = match self.body {
             ClientBody::Some(length, intake) => {
                 let chunks = intake.map(|chunk| chunk.map_err(|_| Aborted::BrokeOff));
@@ -105,14 +103,14 @@ impl Outbound {
             ClientBody::None | ClientBody::WebSocket => RequestBody::empty(),
         };
         let asked = Instant::now();
-        let answer = front.upstream.forward(self.method, self.target, self.headers, body, again).await;
-        if matches!(answer, Err(UpstreamError::ClientAborted)) {
+        let reply = front.upstream.forward(self.method, self.target, self.headers, body).await;
+        if matches!(reply, Err(UpstreamError::ClientAborted)) {
             // A body that makes no sense is the end of its connection, and actix lets go of whoever reads it when it is given
             // the time to: an answer would only come before another one.
             tokio::task::yield_now().await;
         }
-        let answer = answer?;
-        front.telemetry.upstream_answered(UpstreamKind::Passthrough, answer.status(), asked.elapsed());
-        Ok(answer)
+        let reply = reply?;
+        front.telemetry.upstream_answered(UpstreamKind::Passthrough, reply.head.status, asked.elapsed());
+        Ok(reply)
     }
 }

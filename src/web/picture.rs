@@ -91,7 +91,8 @@ pub(super) async fn serve(
             let shown = relayed.answer.status == UpstreamStatus::OK;
             inbound.ledger.outcome = if shown { Outcome::Original } else { Outcome::Relayed };
             inbound.ledger.relayed = true;
-            inbound.ledger.named_by_upstream(&relayed.answer.headers);
+            let id = relayed.answer.headers.get("x-request-id");
+            inbound.ledger.named_by_upstream(id.map(HeaderValue::as_bytes));
             relay(&inbound.method, ask, relayed)
         }
     })
@@ -137,7 +138,7 @@ impl PictureAnswer<'_, '_> {
         ledger.bytes_upstream = picture.upstream_bytes as u64;
         ledger.outcome = outcome(picture, response.status());
         ledger.proof = Some(picture.outcome.proof.into());
-        ledger.named_by_upstream(&picture.headers);
+        ledger.named_by_upstream(picture.headers.get("x-request-id").map(HeaderValue::as_bytes));
         // Mattermost would have sent nothing either to a client that has the picture, or asks for the head alone.
         let sent = ledger.outcome != Outcome::NotModified && !self.only_head;
         ledger.bytes_original = if sent { picture.record.source_len as u64 } else { 0 };
@@ -350,7 +351,8 @@ fn relay(method: &Method, ask: &Ask<'_>, relayed: Relayed) -> HttpResponse {
         keep_from_shared_caches(response.headers_mut());
         return response;
     }
-    let mut response = streamed(method, status, &headers, body);
+    let mut response = streamed(method, status, headers::content_length(&headers), body);
+    wire::to_client(&headers, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
     if shows_picture {
         keep_from_shared_caches(response.headers_mut());
     }

@@ -7,7 +7,7 @@ use super::{Front, Inbound, WebError};
 use crate::caller::places_of_tokens;
 use crate::overheard::Ending;
 use crate::telemetry::{ChangeOutcome, Ended};
-use crate::upstream::{AnswerBody, UpstreamError};
+use crate::upstream::{Reply, UpstreamError};
 use crate::variant::query::values_of;
 use actix_web::HttpResponse;
 use std::rc::Rc;
@@ -28,7 +28,7 @@ async fn follow(
     ending: Ending,
     sender: Sender,
     tokens: Vec<u32>,
-) -> Result<http::Response<AnswerBody>, UpstreamError> {
+) -> Result<Reply, UpstreamError> {
     let answer = outbound.forward(&front).await;
     let came_to = outcome(&answer);
     // Who logs out is done with the session, even if upstream could not be told.

@@ -1,13 +1,14 @@
 //! Upgraded connections: after upstream's 101, bytes both ways.
 
-use super::answer::{Ledger, streamed};
+use super::answer::Ledger;
+use super::passthrough::relay;
 use super::{Front, Inbound, WebError};
 use crate::avatar::Avatars;
 use crate::identity::{PictureId, PictureKind, Site};
 use crate::listen::{Stage, Switch, Upgraded, read};
 use crate::overheard::{Boundary, Listener, News, is_event_socket};
 use crate::telemetry::{Counted, Heard, Outcome, Route, Telemetry};
-use crate::upstream::{self, AnswerBody, UpgradeAnswer, UpstreamError, headers};
+use crate::upstream::{self, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
 use base64::Engine;
 use bytes::Bytes;
@@ -49,10 +50,9 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
             inbound.tunnel = Some(Box::new(Tunnel { upstream, ears, stage, idle, counted }));
             Ok(switching(&head))
         }
-        UpgradeAnswer::Declined(answer) => {
-            front.avatars.heed(caller.as_ref(), None, answer.status());
-            let (head, body) = answer.into_parts();
-            Ok(streamed(&inbound.method, head.status, &head.headers, AnswerBody::Partial(Bytes::new(), body)))
+        UpgradeAnswer::Declined(reply) => {
+            front.avatars.heed(caller.as_ref(), None, reply.head.status);
+            Ok(relay(inbound, reply))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Between two HTTP crates: actix speaks `http` 0.2, the clients speak `http` 1, so header fields are carried over here.
 
 use super::WebError;
+use crate::upstream::AnswerHead;
 use actix_web::http::header::{HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -45,6 +46,29 @@ pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl
             let name = names.carry(name.as_str(), |name| ActixName::from_bytes(name).ok());
             let name = name.expect("a field name in one is one in the other");
             into.append(name, shared(values.split_to(value.len())));
+        }
+    });
+}
+
+/// Adds the fields of upstream's head to an answer, in their order, with repeats, but for its length: that is framed anew.
+/// Values stay parts of the head.
+pub(super) fn head_to_client(head: &AnswerHead, into: &mut ActixHeaders) {
+    TO_CLIENTS.with_borrow_mut(|names| {
+        for (name, value) in head.shared_fields() {
+            let mut room = [0; LONGEST];
+            let name = match room.get_mut(..name.len()) {
+                Some(lower) => {
+                    lower.copy_from_slice(name);
+                    lower.make_ascii_lowercase();
+                    let lower = std::str::from_utf8(lower).expect("a token is ASCII");
+                    names.carry(lower, |name| ActixName::from_bytes(name).ok())
+                }
+                None => ActixName::from_bytes(name).ok(),
+            };
+            let name = name.expect("a field name in one is one in the other");
+            if name != actix_web::http::header::CONTENT_LENGTH {
+                into.append(name, shared(value));
+            }
         }
     });
 }

@@ -1,12 +1,14 @@
 //! Upstream misbehaves on its connection: what the client gets, and that nothing of it stays.
 
-use crate::client::{Answer, Request};
+use crate::client::{Answer, PATIENCE, Request};
 use crate::pictures::{photo, png};
 use crate::proxy::{Proxy, SHORT};
 use crate::upstream::{Upstream, answer, drain, picture_answer, send_and_close};
 use futures_util::future::join_all;
 use std::time::Instant;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 /// An error of ours: never kept by anybody, in Mattermost's shape.
 fn check_error(answer: &Answer, status: u16, id: &str) {
@@ -228,19 +230,49 @@ async fn f20_a_strange_head_is_read_or_502() {
 
 /// They are thrown away as they come, so a storm holds no memory; it costs what an endless body would, and has an end.
 #[actix_web::test]
-async fn f20_a_storm_of_interim_answers_ends_with_the_time_for_the_head() {
+async fn f20_a_few_interim_answers_are_swallowed_and_a_storm_of_them_is_502() {
+    const BROKEN: &str = "avatar_proxy_refusals_total{reason=\"upstream_broken\"}";
+    const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let (tells, mut ended) = mpsc::unbounded_channel();
+    let upstream = Upstream::scripted(move |_, seen, mut stream| {
+        let tells = tells.clone();
+        async move {
+            let count = if seen.target().contains("few") { 16 } else { 17 };
+            let _ = stream.write_all(&HINTS.repeat(count)).await;
+            if count == 16 {
+                return send_and_close(&mut stream, &answer("404 Not Found", &[], b"")).await;
+            }
+            drain(&mut stream).await;
+            let _ = tells.send(());
+        }
+    })
+    .await;
+    // With time for a storm to be endless.
+    let proxy = Proxy::before(upstream.address);
+    for (n, (few, storm)) in [
+        (Request::get("/few"), Request::get("/api/v4/posts")),
+        (Request::new("POST", "/few").body("{}"), Request::new("POST", "/api/v4/posts").body("{}")),
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert_eq!(proxy.send(few).await.status, 404, "{few:?}");
+        check_error(&proxy.send(storm).await, 502, "avatar_proxy.upstream.broken");
+        timeout(PATIENCE, ended.recv()).await.expect("in time").expect("the connection is let go");
+        assert_eq!(proxy.metric(BROKEN).await, n as u64 + 1);
+    }
+}
+
+/// A picture is asked for by a client that counts no interim answers.
+#[actix_web::test]
+async fn f20_a_storm_of_interim_answers_instead_of_a_picture_ends_with_the_time_for_the_head() {
     let upstream = Upstream::scripted(|_, _, mut stream| async move {
         let storm = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100);
         while stream.write_all(&storm).await.is_ok() {}
     })
     .await;
-    let proxy = Proxy::with(upstream.address, |config| {
-        config.upstream.head_timeout = SHORT;
-        config.upstream.passthrough_timeout = SHORT;
-    });
-    for request in [Request::picture("size=32"), Request::get("/api/v4/posts")] {
-        check_error(&proxy.send(&request).await, 504, "avatar_proxy.upstream.timeout");
-    }
+    let proxy = Proxy::with(upstream.address, |config| config.upstream.head_timeout = SHORT);
+    check_error(&proxy.send(&Request::picture("size=32")).await, 504, "avatar_proxy.upstream.timeout");
 }
 
 #[actix_web::test]

@@ -466,6 +466,52 @@ async fn rapid_resets_end_the_connection_and_nothing_else() {
     }
 }
 
+/// What is taken back in the same breath is not begun, and the connection ends all the same.
+#[actix_web::test]
+async fn a_request_that_was_taken_back_before_it_was_read_reaches_nobody() {
+    let (upstream, _release) = holding_back().await;
+    let proxy = proxy_before(upstream.address);
+    for pause in [false, true] {
+        let mut frames = Frames::to(proxy.address).await;
+        for n in 0..10_000 {
+            if !frames.try_take_back(2 * n + 1).await {
+                break;
+            }
+            if pause {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(frames.goes_away().await, Some(11), "ENHANCE_YOUR_CALM");
+    }
+    assert_eq!(upstream.seen().len(), 0);
+}
+
+/// Answers that cost us little, and upstream nothing, buy nobody the right to take more requests back.
+#[actix_web::test]
+async fn rapid_resets_between_answers_of_our_own_end_the_connection() {
+    let (upstream, _release) = holding_back().await;
+    let proxy = proxy_before(upstream.address);
+    let client = Client::to(proxy.address).await;
+    let mut taken_back = 0;
+    while let Ok(mut send) = client.send.clone().ready().await {
+        let Ok((response, mut stream)) = send.send_request(Request::get("/slow").http2().0, true) else { break };
+        tokio::select! {
+            () = upstream.has_seen(taken_back + 1) => taken_back += 1,
+            ended = response => {
+                assert!(ended.is_err(), "upstream does not answer");
+                break;
+            }
+        }
+        stream.send_reset(Reason::CANCEL);
+        let Ok((refused, _)) = send.send_request(Request::get("/..").http2().0, true) else { break };
+        match read(refused).await {
+            Ok(refused) => assert_eq!(refused.status, 400),
+            Err(_) => break,
+        }
+    }
+    assert!((200..=201).contains(&taken_back), "{taken_back}");
+}
+
 #[actix_web::test]
 async fn who_looks_away_from_many_pictures_is_still_served() {
     let (upstream, release) = holding_back().await;

@@ -51,6 +51,24 @@ async fn requests_over_tls_are_like_others_and_upstream_is_told() {
     assert_eq!(proxy.metric("avatar_proxy_connections").await, 3);
 }
 
+/// And is told of the end in TLS, too.
+#[actix_web::test]
+async fn f27_who_was_silent_for_a_while_over_tls_is_served_as_before() {
+    let upstream = Upstream::answering(answer("200 OK", &[], b"here")).await;
+    let folder = Folder::new();
+    let proxy = Proxy::with(upstream.address, |config| {
+        encrypted(&folder, FIRST)(config);
+        config.server.keep_alive = Duration::from_secs(5);
+    });
+    let mut stream = connect(proxy.address, &["http/1.1"]).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&mut stream, &Request::get("/")).await.1, b"here");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let ended = tokio::time::timeout(PATIENCE, stream.read(&mut [0])).await.expect("it ends");
+    assert_eq!(ended.expect("and says so"), 0);
+}
+
 #[actix_web::test]
 async fn f38_a_tunnel_over_tls_carries_both_ways_and_each_side_may_end_first() {
     let upstream = Upstream::scripted(|_, _, mut stream| async move {

@@ -4,7 +4,7 @@ use crate::client::{PATIENCE, Request, read_answer};
 use crate::pictures::{photo, png};
 use crate::proxy::Proxy;
 use crate::upstream::{Upstream, answer, drain, picture_answer, send_and_close, taking_all};
-use crate::websocket::{ACCEPT, handshake, switching};
+use crate::websocket::{ACCEPT, agreeing, handshake, switching, tunnel};
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -158,6 +158,38 @@ async fn f50_a_tunnel_is_told_of_the_end_when_nothing_else_is_left() {
         assert_eq!(heard, hears);
         ended(proxy).await;
     }
+}
+
+/// Over a tunnel on which upstream never pauses, too.
+#[actix_web::test]
+async fn f50_a_tunnel_that_is_never_silent_ends_as_well() {
+    let upstream =
+        agreeing(
+            |mut stream| async move { while stream.write_all(&[0x81, 2, b'h', b'i'].repeat(4096)).await.is_ok() {} },
+        )
+        .await;
+    let mut proxy = Proxy::with(upstream.address, |config| config.server.shutdown_timeout = Duration::from_secs(3600));
+    let mut client = tunnel(&proxy).await;
+    proxy.begin_stop();
+    let (mut frames, mut last) = (0_usize, Vec::new());
+    let reads = async {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match client.read(&mut buffer).await {
+                Ok(read) if read > 0 => {
+                    frames += read;
+                    last.extend_from_slice(&buffer[..read]);
+                    last.drain(..last.len().saturating_sub(4));
+                }
+                ended => return ended,
+            }
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, reads).await.expect("it ends").expect("and well");
+    assert_eq!((ended, frames > 0), (0, true));
+    // Between two frames it is told why.
+    assert!(last == b"\x88\x02\x03\xe9" || frames % 4 != 0, "{last:x?}");
+    self::ended(proxy).await;
 }
 
 #[actix_web::test]

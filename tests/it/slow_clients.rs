@@ -4,6 +4,7 @@ use crate::client::{Connection, PATIENCE, Request, read_answer};
 use crate::pictures::{photo, png};
 use crate::proxy::Proxy;
 use crate::upstream::{Upstream, answer, drain, send_and_close};
+use crate::websocket::{ACCEPT, handshake, switching};
 use avatar_proxy::config::Config;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -143,6 +144,83 @@ async fn f27_a_connection_that_is_used_is_kept() {
     for _ in 0..8 {
         assert_eq!(connection.send(&Request::picture("size=32")).await.status, 200);
         tokio::time::sleep(LIMIT / 2).await;
+    }
+}
+
+/// An upstream that echoes what is said over a tunnel, and answers everything else.
+async fn echoing_or_not() -> Upstream {
+    Upstream::scripted(|_, seen, mut stream| async move {
+        if seen.header("upgrade").is_none() {
+            return send_and_close(&mut stream, &answer("200 OK", &[], b"here")).await;
+        }
+        stream.write_all(&switching(ACCEPT)).await.expect("taken");
+        let mut word = [0; 5];
+        while stream.read_exact(&mut word).await.is_ok() && stream.write_all(&word).await.is_ok() {}
+    })
+    .await
+}
+
+/// What is held for a connection is let go of when nothing is said over it for a while, and nobody notices.
+#[actix_web::test]
+async fn f27_who_was_silent_for_a_while_is_served_as_before() {
+    const A_WHILE: Duration = Duration::from_secs(3);
+    let upstream = echoing_or_not().await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        patient(config);
+        config.server.head_timeout = 3 * LIMIT;
+    });
+    let (get, post) = (Request::get("/api/v4/config/client"), Request::new("POST", "/api/v4/posts").body("{}"));
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        let mut stream = connect(proxy.address, &get.bytes("chat.example")).await;
+        assert_eq!(read_answer(&mut stream, "GET").await.status, 200);
+        silent.push(stream);
+    }
+    tokio::time::sleep(A_WHILE).await;
+    let [whole, pieces, together, tunnel, half, leaves] = &mut silent[..] else { panic!("six") };
+
+    for _ in 0..2 {
+        whole.write_all(&get.bytes("chat.example")).await.expect("taken");
+        assert_eq!(&read_answer(whole, "GET").await.body[..], b"here");
+    }
+    for byte in post.bytes("chat.example") {
+        pieces.write_all(&[byte]).await.expect("taken");
+    }
+    assert_eq!(&read_answer(pieces, "POST").await.body[..], b"here");
+    together.write_all(&[post.bytes("chat.example"), get.bytes("chat.example")].concat()).await.expect("taken");
+    for method in ["POST", "GET"] {
+        assert_eq!(&read_answer(together, method).await.body[..], b"here");
+    }
+    tunnel.write_all(&[&handshake().bytes("chat.example")[..], b"early"].concat()).await.expect("taken");
+    assert_eq!(read_answer(tunnel, "GET").await.status, 101);
+    let mut word = [0; 5];
+    tunnel.read_exact(&mut word).await.expect("an echo");
+    assert_eq!(&word, b"early");
+    half.write_all(b"GET / HTTP/1.1\r\n").await.expect("taken");
+    assert!(until_closed(half).await.0.starts_with("HTTP/1.1 408 "));
+    leaves.shutdown().await.expect("a socket");
+    assert_eq!(until_closed(leaves).await.0, "");
+    while proxy.metric("avatar_proxy_connections").await > 4 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[actix_web::test]
+async fn f27_who_stays_silent_is_let_go() {
+    let upstream = echoing_or_not().await;
+    for drains in [true, false] {
+        let mut proxy = Proxy::with(upstream.address, |config| {
+            patient(config);
+            config.server.shutdown_timeout = LONG;
+            config.server.keep_alive = if drains { LONG } else { Duration::from_secs(4) };
+        });
+        let mut stream = connect(proxy.address, &Request::get("/").bytes("chat.example")).await;
+        assert_eq!(read_answer(&mut stream, "GET").await.status, 200);
+        if drains {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            proxy.begin_stop();
+        }
+        assert_eq!(until_closed(&mut stream).await.0, "");
     }
 }
 

@@ -167,6 +167,67 @@ async fn an_answer_may_come_while_the_request_goes_on() {
     }
 }
 
+/// Upstream answers while it reads, more than all sockets on the way hold, and the client reads nothing before it has sent
+/// all.
+#[actix_web::test]
+async fn who_sends_all_before_it_reads_is_answered() {
+    const LONG: usize = 32 * MIB;
+    for framing in ["counted", "chunked"] {
+        let upstream = Upstream::scripted(move |_, _, stream| async move {
+            let (mut reads, mut writes) = stream.into_split();
+            let (head, body) = upload(framing, LONG);
+            let field = head.lines().nth(2).expect("a field").to_owned();
+            let answers = async {
+                writes.write_all(format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n").as_bytes()).await.expect("taken");
+                writes.write_all(&body).await.expect("taken");
+            };
+            let hears = async {
+                let (mut read, mut buffer) = (0, Vec::new());
+                // A chunked one comes in other chunks than it was sent in.
+                while read < LONG || framing == "chunked" && !buffer.ends_with(b"\r\n0\r\n\r\n") {
+                    buffer.clear();
+                    buffer.reserve(MIB);
+                    read += reads.read_buf(&mut buffer).await.expect("bytes");
+                }
+            };
+            tokio::join!(answers, hears);
+            send_and_close(&mut reads.reunite(writes).expect("both halves"), b"").await;
+        })
+        .await;
+        let proxy = Proxy::before(upstream.address);
+        let (head, body) = upload(framing, LONG);
+        let mut stream = connect(&proxy).await;
+
+        let sends = async { stream.write_all(&[head.as_bytes(), &body].concat()).await };
+        tokio::time::timeout(PATIENCE, sends).await.expect("taken in time").expect("taken");
+        let got = read_answer(&mut stream, "POST").await;
+
+        assert_eq!((got.status, got.body.len(), got.complete), (200, LONG, true), "{framing}");
+    }
+}
+
+/// The same, but that the client leaves: what was begun for it ends on both ways.
+#[actix_web::test]
+async fn f25_who_leaves_while_both_ways_are_under_way_takes_both_along() {
+    let (tells, mut told) = mpsc::unbounded_channel();
+    let upstream = Upstream::scripted(move |_, _, mut stream| {
+        let tells = tells.clone();
+        async move {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n").await.expect("taken");
+            drain(&mut stream).await;
+            let _ = tells.send(());
+        }
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+    let mut stream = connect(&proxy).await;
+    let (head, body) = upload("counted", MIB);
+    stream.write_all(&[head.as_bytes(), &body[..MIB / 2]].concat()).await.expect("taken");
+    reads_until(&mut stream, b"1\r\nx\r\n").await;
+    drop(stream);
+    tokio::time::timeout(PATIENCE, told.recv()).await.expect("told in time").expect("upstream reads");
+}
+
 /// A client that waits for its 100 gets one of ours, whatever interim answers upstream sends; and a refusal instead of
 /// the body when upstream does not wait for it.
 #[actix_web::test]

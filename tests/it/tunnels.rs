@@ -50,16 +50,22 @@ async fn f37_what_is_said_instead_of_a_101_arrives_whole_and_ends_the_connection
     }
 }
 
-/// actix forgets what came behind such a handshake: a tunnel would begin in the midst of a frame.
+/// A handshake that came with the request before it, and with frames behind it.
 #[actix_web::test]
-async fn a_handshake_that_does_not_wait_for_the_answer_before_it_is_refused() {
+async fn a_handshake_that_does_not_wait_for_the_answer_before_it_has_its_turn() {
     let may_answer = Arc::new(Notify::new());
     let waits = may_answer.clone();
-    let upstream = Upstream::scripted(move |_, _, mut stream| {
+    let upstream = Upstream::scripted(move |n, _, mut stream| {
         let waits = waits.clone();
         async move {
-            waits.notified().await;
-            send_and_close(&mut stream, &answer("200 OK", &[], b"first")).await;
+            if n == 0 {
+                waits.notified().await;
+                return send_and_close(&mut stream, &answer("200 OK", &[], b"first")).await;
+            }
+            stream.write_all(&switching(ACCEPT)).await.expect("taken");
+            let mut early = [0; 5];
+            stream.read_exact(&mut early).await.expect("what was said early");
+            let _ = stream.write_all(&early).await;
         }
     })
     .await;
@@ -73,10 +79,10 @@ async fn a_handshake_that_does_not_wait_for_the_answer_before_it_is_refused() {
     let answers = String::from_utf8(rest(&mut stream).await).expect("text");
 
     assert!(answers.starts_with("HTTP/1.1 200 OK\r\n"), "{answers}");
-    let (_, refusal) = answers.split_once("first").expect("the first answer");
-    assert!(refusal.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answers}");
-    assert!(refusal.contains("avatar_proxy.request.malformed") && refusal.contains("connection: close"), "{refusal}");
-    assert_eq!(upstream.seen().len(), 1);
+    let (_, switched) = answers.split_once("first").expect("the first answer");
+    assert!(switched.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answers}");
+    assert!(switched.ends_with("\r\n\r\nearly"), "{switched}");
+    assert_eq!(upstream.seen().len(), 2);
 }
 
 #[actix_web::test]
@@ -156,6 +162,29 @@ async fn f30_a_client_that_takes_nothing_of_a_tunnel_is_left() {
         tokio::task::yield_now().await;
     }
     drop(stream);
+}
+
+/// Upstream is waited for when the client has said its last, but not for ever: nobody reads that client any more.
+#[actix_web::test]
+async fn f38_who_has_said_its_last_is_not_waited_for_longer_than_upstream_may_be_silent() {
+    let (tells, mut heard) = mpsc::unbounded_channel();
+    let upstream = agreeing(move |mut stream| {
+        let tells = tells.clone();
+        async move {
+            let _ = tells.send(rest(&mut stream).await);
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let proxy = Proxy::with(upstream.address, |config| config.upstream.idle_timeout = SHORT);
+    let mut stream = tunnel(&proxy).await;
+    stream.write_all(b"last words").await.expect("taken");
+    stream.shutdown().await.expect("a socket");
+    assert_eq!(told(&mut heard).await, b"last words");
+    assert_eq!(rest(&mut stream).await, b"");
+    while proxy.metric(CONNECTIONS).await > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[actix_web::test]

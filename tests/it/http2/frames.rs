@@ -41,6 +41,12 @@ pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
+/// RFC 9113 section 4.1.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("below 16 KiB").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
 /// With a prefix of seven bits (RFC 7541 section 5.1).
 fn integer(number: usize, into: &mut Vec<u8>) {
     if number < 127 {
@@ -69,9 +75,14 @@ impl Frames {
 
     /// Whether the frame was taken.
     pub(super) async fn try_send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let length = u32::try_from(payload.len()).expect("below 16 KiB").to_be_bytes();
-        let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
-        self.0.write_all(&frame).await.is_ok()
+        self.0.write_all(&frame(kind, flags, stream, payload)).await.is_ok()
+    }
+
+    /// Asks for something and takes that back with the same packet; whether it was taken.
+    pub(super) async fn try_take_back(&mut self, stream: u32) -> bool {
+        let ask = frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(&PLAIN));
+        let reset = frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+        self.0.write_all(&[ask, reset].concat()).await.is_ok()
     }
 
     pub(super) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

@@ -51,6 +51,7 @@ impl Stage {
             picture_timeout: REMEMBERED,
             passthrough_timeout: REMEMBERED,
             max_picture_requests: 64,
+            picture_connections_kept: 64,
             max_connections: 64,
             roots: None,
         };

@@ -1,96 +1,33 @@
-//! Whether renders disturb hits: the tail of hits at a fixed rate, half of what saturates one worker, alone and while 32
-//! clients cause misses on the same core. The server has core 0, the load and the stand-in the other. Rounds are paired;
-//! latency counts from the moment a request was due, so a server that falls behind cannot hide it. Linux only.
+//! The load: a set of pictures in memory, others that nobody has asked for, and requests for either at a fixed rate.
 
-#[expect(dead_code, reason = "the benches of memory and pass-through ask for more")]
-mod binary;
-mod cores;
-
-use avatar_proxy::demo::{Options, StandIn};
-use binary::Proxy;
-use cores::run_on;
+use avatar_proxy::demo::StandIn;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
-/// Connections that ask for what is in memory.
-const HITTERS: u32 = 32;
-/// Connections that ask for what is not.
-const MISSERS: usize = 32;
+/// Connections that ask at a fixed rate.
+const CONNECTIONS: u32 = 32;
 /// Users whose pictures are in memory.
 const WARM: usize = 100;
-const PEOPLE: usize = 1_500;
 const WARM_SIZES: [u32; 3] = [24, 32, 64];
 const WARM_TARGETS: usize = WARM * WARM_SIZES.len();
 const COLD_SIZES: [u32; 8] = [16, 20, 24, 32, 40, 48, 64, 72];
-const ROUNDS: usize = 5;
 
-fn main() {
-    let round = if std::env::args().any(|argument| argument == "--test") { 200 } else { 4_000 };
-    run_on(1);
-    let town = StandIn::start(Options::crowd(PEOPLE)).expect("the stand-in starts");
-    let url = town.url();
-    run_on(0);
-    let settings = [("GRANTS__TTL", "1h"), ("RENDER__PERMITS", "1"), ("LIMITS__CALLER_MISSES", "0")];
-    let proxy = Proxy::start(&url, &settings);
-    run_on(1);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().event_interval(8).build().expect("a runtime");
-    let round = Duration::from_millis(round);
-    tokio::task::LocalSet::new().block_on(&runtime, measure(&town, proxy.address, round));
+/// Which requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// For what is in memory.
+    Hits,
+    /// For what is not.
+    Misses,
 }
 
-async fn measure(town: &StandIn, proxy: SocketAddr, round: Duration) {
-    let sessions = town.sessions();
-    let stage = Rc::new(Stage {
-        proxy,
-        token: sessions[0].token.clone(),
-        people: sessions.into_iter().map(|session| session.user_id).collect(),
-        next_cold: Cell::new(0),
-    });
-    let mut client = Client::connect(&stage).await;
-    for n in 0..WARM_TARGETS {
-        client.get(&stage.warm(n)).await;
-    }
-    let capacity = stage.saturated(round / 2).await;
-    let rate = capacity / 2.0;
-    println!("saturated at {capacity:.0} hits/s; measured at {rate:.0}/s for {round:?} a round");
-    println!("| round | p50 alone | p99 alone | p50 beside misses | p99 beside misses | misses/s | ratio of p99 |");
-    println!("|---|---|---|---|---|---|---|");
-    let mut ratios = Vec::new();
-    for n in 1..=ROUNDS {
-        let alone = stage.hits(rate, round).await;
-        let missing = Rc::new(Cell::new(true));
-        let missed = Rc::new(Cell::new(0_u32));
-        let missers =
-            (0..MISSERS).map(|_| tokio::task::spawn_local(miss(stage.clone(), missing.clone(), missed.clone())));
-        let missers = missers.collect::<Vec<_>>();
-        tokio::time::sleep(round / 10).await;
-        let before = missed.get();
-        let beside = stage.hits(rate, round).await;
-        let pace = f64::from(missed.get() - before) / round.as_secs_f64();
-        missing.set(false);
-        for misser in missers {
-            misser.await.expect("no panic");
-        }
-        let ratio = beside.at(0.99) / alone.at(0.99);
-        ratios.push(ratio);
-        println!(
-            "| {n} | {:.2} ms | {:.2} ms | {:.2} ms | {:.2} ms | {pace:.0} | {ratio:.2} |",
-            alone.at(0.5),
-            alone.at(0.99),
-            beside.at(0.5),
-            beside.at(0.99)
-        );
-    }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio of p99: {:.2}", ratios[ROUNDS / 2]);
-}
-
-struct Stage {
+/// A proxy and what it is asked for.
+pub(crate) struct Stage {
     proxy: SocketAddr,
     token: String,
     people: Vec<String>,
@@ -98,6 +35,29 @@ struct Stage {
 }
 
 impl Stage {
+    /// Of `proxy`, of which everything that counts as warm is in memory, and was asked for `times` times.
+    pub(crate) async fn warmed(town: &StandIn, proxy: SocketAddr, times: usize) -> Rc<Self> {
+        let sessions = town.sessions();
+        let stage = Rc::new(Self {
+            proxy,
+            token: sessions[0].token.clone(),
+            people: sessions.into_iter().map(|session| session.user_id).collect(),
+            next_cold: Cell::new(0),
+        });
+        let mut client = Client::connect(&stage).await;
+        for n in 0..times * WARM_TARGETS {
+            client.get(&stage.warm(n)).await;
+        }
+        stage
+    }
+
+    fn target(&self, asked: Asked, n: usize) -> String {
+        match asked {
+            Asked::Hits => self.warm(n),
+            Asked::Misses => self.cold(),
+        }
+    }
+
     fn warm(&self, n: usize) -> String {
         let n = n % WARM_TARGETS;
         target(&self.people[n % WARM], WARM_SIZES[n / WARM])
@@ -112,36 +72,53 @@ impl Stage {
         format!("{}&q={quality}", target(&strangers[user], size))
     }
 
-    /// Hits a second when every connection asks as fast as it is answered.
-    async fn saturated(self: &Rc<Self>, time: Duration) -> f64 {
-        let (end, answered) = (Instant::now() + time, Rc::new(Cell::new(0_u32)));
-        let tasks = (0..2 * HITTERS).map(|n| {
-            let (stage, answered) = (self.clone(), answered.clone());
+    /// Answers a second when every connection asks as fast as it is answered.
+    pub(crate) async fn saturated(self: &Rc<Self>, asked: Asked, time: Duration) -> f64 {
+        let (goes_on, answered) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(0)));
+        let tasks = self.pressed(asked, 2 * CONNECTIONS, &goes_on, &answered);
+        tokio::time::sleep(time).await;
+        let (count, since) = (answered.get(), Instant::now());
+        tokio::time::sleep(time).await;
+        let pace = f64::from(answered.get() - count) / since.elapsed().as_secs_f64();
+        goes_on.set(false);
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        pace
+    }
+
+    /// Connections that ask as fast as they are answered, as long as it `goes_on`.
+    pub(crate) fn pressed(
+        self: &Rc<Self>,
+        asked: Asked,
+        connections: u32,
+        goes_on: &Rc<Cell<bool>>,
+        answered: &Rc<Cell<u32>>,
+    ) -> Vec<JoinHandle<()>> {
+        let press = |n| {
+            let (stage, goes_on, answered) = (self.clone(), goes_on.clone(), answered.clone());
             tokio::task::spawn_local(async move {
                 let mut client = Client::connect(&stage).await;
                 let mut next = n as usize * 7;
-                while Instant::now() < end {
-                    client.get(&stage.warm(next)).await;
+                while goes_on.get() {
+                    client.get(&stage.target(asked, next)).await;
                     next += 1;
                     answered.set(answered.get() + 1);
                 }
             })
-        });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await.expect("no panic");
-        }
-        f64::from(answered.get()) / time.as_secs_f64()
+        };
+        (0..connections).map(press).collect()
     }
 
-    /// Hits that are due at `rate` a second in all.
-    async fn hits(self: &Rc<Self>, rate: f64, time: Duration) -> Latencies {
+    /// Requests that are due at `rate` a second in all.
+    pub(crate) async fn paced(self: &Rc<Self>, asked: Asked, rate: f64, time: Duration) -> Latencies {
         let (start, all) = (Instant::now() + Duration::from_millis(20), Rc::new(RefCell::new(Vec::new())));
-        let gap = Duration::from_secs_f64(f64::from(HITTERS) / rate);
-        let tasks = (0..HITTERS).map(|n| {
+        let gap = Duration::from_secs_f64(f64::from(CONNECTIONS) / rate);
+        let tasks = (0..CONNECTIONS).map(|n| {
             let (stage, all) = (self.clone(), all.clone());
             tokio::task::spawn_local(async move {
                 let mut client = Client::connect(&stage).await;
-                let mut due = start + gap * n / HITTERS;
+                let mut due = start + gap * n / CONNECTIONS;
                 let mut next = n as usize * 7;
                 while due < start + time {
                     // The timer of the runtime counts milliseconds: what is nearer is waited for by looking again.
@@ -151,7 +128,7 @@ impl Stage {
                             None => tokio::task::yield_now().await,
                         }
                     }
-                    client.get(&stage.warm(next)).await;
+                    client.get(&stage.target(asked, next)).await;
                     all.borrow_mut().push(due.elapsed());
                     (due, next) = (due + gap, next + 1);
                 }
@@ -166,24 +143,16 @@ impl Stage {
     }
 }
 
-async fn miss(stage: Rc<Stage>, goes_on: Rc<Cell<bool>>, missed: Rc<Cell<u32>>) {
-    let mut client = Client::connect(&stage).await;
-    while goes_on.get() {
-        client.get(&stage.cold()).await;
-        missed.set(missed.get() + 1);
-    }
-}
-
 fn target(user: &str, size: u32) -> String {
     format!("/api/v4/users/{user}/image?size={size}")
 }
 
 /// In order.
-struct Latencies(Vec<Duration>);
+pub(crate) struct Latencies(Vec<Duration>);
 
 impl Latencies {
     /// A quantile in milliseconds.
-    fn at(&self, quantile: f64) -> f64 {
+    pub(crate) fn at(&self, quantile: f64) -> f64 {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

@@ -1,0 +1,481 @@
+//! Requests that a client sends without waiting for answers (RFC 9112 section 9.3.2): actix is given one at a time, because
+//! it answers each by what it knows of the last whose head it has read.
+//!
+//! Where a head ends is found here; what follows it, the service has been told by actix. What is behind the end of a
+//! request is held until its answer has gone out. Should the two ever disagree about an end, bytes are handed on as they
+//! come: nothing is kept from actix for long.
+
+use super::pulse::Pulse;
+use actix_http::header::CONTENT_LENGTH;
+use actix_http::{HttpMessage, Payload, Request};
+use bytes::BytesMut;
+
+/// How many bytes may be held before no more is read.
+const AT_MOST: usize = 32 << 10;
+
+/// What follows a head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// Nothing.
+    None,
+    /// So many bytes.
+    Counted(u64),
+    /// Chunks.
+    Chunked,
+}
+
+/// The bytes of one connection on their way to actix.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    at: At,
+    held: BytesMut,
+}
+
+/// Where what comes next stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    /// In a head, or before one.
+    Head(Line),
+    /// Behind a head that actix has been given. So many requests had begun before, and whether actix was given the time to
+    /// begin this one.
+    Given { begun: u32, had_time: bool },
+    /// In a body of which so many bytes are to come.
+    Counted(u64),
+    /// In a body of chunks.
+    Chunk(Chunk),
+    /// Behind a request.
+    End,
+    /// In what is no HTTP any more, or nobody can tell.
+    Beyond,
+}
+
+/// What is behind in the line of a head, as far as it matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Line {
+    /// Nothing but line ends since the request before (RFC 9112 section 2.2).
+    Before,
+    /// Something.
+    Text,
+    /// Nothing, or a carriage return: with a line feed the head is over.
+    Empty,
+}
+
+/// Where in a body of chunks (RFC 9112 section 7.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Chunk {
+    /// In the size.
+    Size(u64),
+    /// Behind the size.
+    Extension(u64),
+    /// In so many bytes of a chunk and its end.
+    Data(u64),
+    /// Behind the last chunk, in a line of which something has come or not.
+    Trailer { is_empty: bool },
+}
+
+impl Framing {
+    /// What actix makes of the head of a request.
+    #[must_use]
+    pub fn of(request: &mut Request) -> Self {
+        if matches!(request.payload(), Payload::None) {
+            return Self::None;
+        }
+        let length = request.headers().get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.trim().parse().ok());
+        length.map_or(Self::Chunked, Self::Counted)
+    }
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self { at: At::Head(Line::Before), held: BytesMut::new() }
+    }
+}
+
+impl Pipeline {
+    /// One on which so much has been said.
+    pub(super) fn holding(said: BytesMut) -> Self {
+        Self { held: said, ..Self::default() }
+    }
+
+    /// From now on everything passes.
+    pub(super) fn opens(&mut self) {
+        self.at = At::Beyond;
+    }
+
+    /// Whether no more is to be read for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.held.len() >= AT_MOST
+    }
+
+    /// Whether bytes are held.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether actix has yet to begin the request whose head it was given. It is asked this once in vain: after that, it is
+    /// taken for one that will not.
+    pub(super) fn waits_for_beginning(&mut self) -> bool {
+        match &mut self.at {
+            At::Given { had_time, .. } => {
+                *had_time = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Heeds what has become of the request before; to be called before anything is passed.
+    pub(super) fn catch_up(&mut self, pulse: &Pulse) {
+        if let At::Given { begun, had_time } = self.at {
+            if pulse.requests() != begun {
+                self.at = match pulse.framing() {
+                    Framing::None => At::End,
+                    Framing::Counted(length) => At::Counted(length),
+                    Framing::Chunked => At::Chunk(Chunk::Size(0)),
+                };
+            } else if had_time {
+                // actix has refused it, or ends the connection.
+                self.at = At::Beyond;
+            }
+        }
+        if self.at == At::End && pulse.awaits_request() {
+            self.at = At::Head(Line::Before);
+        }
+    }
+
+    /// What of the bytes that are held may be passed now, if any of them may.
+    pub(super) fn next(&mut self, at_most: usize, pulse: &Pulse) -> Option<BytesMut> {
+        let mut held = std::mem::take(&mut self.held);
+        let passed = self.pass(&held[..held.len().min(at_most)], pulse);
+        let passed = (passed > 0).then(|| held.split_to(passed));
+        // The last of them lets go of the memory.
+        self.held = if held.is_empty() { BytesMut::new() } else { held };
+        passed
+    }
+
+    /// How many bytes of what came may be passed now. The others are held, if they are for anybody.
+    pub(super) fn take(&mut self, came: &[u8], pulse: &Pulse) -> usize {
+        let passed = self.pass(came, pulse);
+        if passed < came.len() && !self.is_over(pulse) {
+            self.held.extend_from_slice(&came[passed..]);
+        }
+        passed
+    }
+
+    /// Whether what comes now is behind the last request (RFC 9112 section 9.6).
+    fn is_over(&self, pulse: &Pulse) -> bool {
+        self.at == At::End && pulse.has_said_last()
+    }
+
+    fn pass(&mut self, bytes: &[u8], pulse: &Pulse) -> usize {
+        let mut passed = 0;
+        while passed < bytes.len() {
+            let rest = &bytes[passed..];
+            match &mut self.at {
+                At::Head(line) => match end_of_head(line, rest) {
+                    Some(end) => {
+                        self.at = At::Given { begun: pulse.requests(), had_time: false };
+                        return passed + end;
+                    }
+                    None => return bytes.len(),
+                },
+                At::Counted(left) => {
+                    let here = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
+                    *left -= here as u64;
+                    passed += here;
+                    if *left == 0 {
+                        self.at = At::End;
+                    }
+                }
+                At::Chunk(chunk) => match chunk.end_of_body(rest) {
+                    Some(end) => {
+                        self.at = At::End;
+                        passed += end;
+                    }
+                    None => return bytes.len(),
+                },
+                At::End if pulse.awaits_request() => self.at = At::Head(Line::Before),
+                At::Given { .. } | At::End => break,
+                At::Beyond => return bytes.len(),
+            }
+        }
+        passed
+    }
+}
+
+/// Behind the end of the head in these bytes, if it is there.
+fn end_of_head(line: &mut Line, bytes: &[u8]) -> Option<usize> {
+    let mut read = 0;
+    while *line != Line::Text {
+        let byte = *bytes.get(read)?;
+        read += 1;
+        match (*line, byte) {
+            (Line::Empty, b'\n') => return Some(read),
+            (Line::Before, b'\r' | b'\n') | (Line::Empty, b'\r') => {}
+            _ => *line = Line::Text,
+        }
+    }
+    let rest = &bytes[read..];
+    let end = end_of_lines(rest);
+    if end.is_none() && (rest.ends_with(b"\n") || rest.ends_with(b"\n\r")) {
+        *line = Line::Empty;
+    }
+    end.map(|end| read + end)
+}
+
+/// Behind the first empty line of this text, which begins in the midst of a line. A head of the usual length takes some
+/// tens of nanoseconds: most of it is looked at in blocks, in a way that the compiler makes vectors of.
+fn end_of_lines(text: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 64;
+    let is_end = |three: &[u8]| three[0] == b'\n' && (three[1] == b'\n' || three[1] == b'\r' && three[2] == b'\n');
+    let mut from = 0;
+    while let Some(block) = text.get(from..from + BLOCK + 2) {
+        let has_end = block.windows(3).fold(false, |has, three| has | is_end(three));
+        if has_end {
+            break;
+        }
+        from += BLOCK;
+    }
+    let rest = &text[from..];
+    let line_feeds = (0..rest.len()).filter(|at| rest[*at] == b'\n');
+    let mut ends = line_feeds.filter_map(|at| match &rest[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    });
+    ends.next().map(|end| from + end)
+}
+
+impl Chunk {
+    /// Behind the end of the body in these bytes, if it is there.
+    fn end_of_body(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut read = 0;
+        while let Some(&byte) = bytes.get(read) {
+            if let Self::Data(left) = self {
+                let here = usize::try_from(*left).map_or(bytes.len() - read, |left| left.min(bytes.len() - read));
+                *left -= here as u64;
+                read += here;
+                if *left == 0 {
+                    *self = Self::Size(0);
+                }
+                continue;
+            }
+            read += 1;
+            *self = match (*self, byte) {
+                (Self::Size(0) | Self::Extension(0), b'\n') => Self::Trailer { is_empty: true },
+                (Self::Size(size) | Self::Extension(size), b'\n') => Self::Data(size.saturating_add(2)),
+                (Self::Size(size), digit) => match char::from(digit).to_digit(16) {
+                    Some(digit) => Self::Size(size.saturating_mul(16).saturating_add(digit.into())),
+                    None => Self::Extension(size),
+                },
+                (Self::Trailer { is_empty: true }, b'\n') => return Some(read),
+                (Self::Trailer { .. }, b'\n') => Self::Trailer { is_empty: true },
+                (Self::Trailer { is_empty }, b'\r') => Self::Trailer { is_empty },
+                (Self::Trailer { .. }, _) => Self::Trailer { is_empty: false },
+                (other, _) => other,
+            };
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::pulse::Exchange;
+    use actix_codec::Decoder;
+    use actix_http::ServiceConfig;
+    use actix_http::h1::{Codec, Message, MessageType};
+    use futures_util::stream;
+    use proptest::prelude::*;
+    use std::rc::Rc;
+    use std::time::Instant;
+
+    /// A connection on which actix reads what it is given.
+    struct Reader {
+        pulse: Rc<Pulse>,
+        pipeline: Pipeline,
+        codec: Codec,
+        given: BytesMut,
+        exchange: Option<Exchange>,
+        begun: usize,
+    }
+
+    impl Reader {
+        fn new(config: &ServiceConfig) -> Self {
+            Self {
+                pulse: Rc::new(Pulse::begun(Instant::now())),
+                pipeline: Pipeline::default(),
+                codec: Codec::new(config.clone()),
+                given: BytesMut::new(),
+                exchange: None,
+                begun: 0,
+            }
+        }
+
+        /// More comes: as much as is passed is read, and nothing is passed that is not of the request that is due.
+        fn hears(&mut self, bytes: &[u8]) {
+            self.pipeline.catch_up(&self.pulse);
+            let passed = if self.pipeline.holds() { 0 } else { self.pipeline.take(bytes, &self.pulse) };
+            self.given.extend_from_slice(&bytes[..passed]);
+            if passed == 0 {
+                self.pipeline.held.extend_from_slice(bytes);
+            }
+            self.reads();
+            self.goes_on();
+        }
+
+        /// What is held is passed, as long as it may be.
+        fn goes_on(&mut self) {
+            loop {
+                self.pipeline.catch_up(&self.pulse);
+                let Some(next) = self.pipeline.next(usize::MAX, &self.pulse) else { return };
+                self.given.extend_from_slice(&next);
+                self.reads();
+            }
+        }
+
+        fn reads(&mut self) {
+            while let Some(message) = self.codec.decode(&mut self.given).expect("good requests") {
+                let is_whole = match message {
+                    Message::Item(mut request) => {
+                        assert!(self.exchange.is_none(), "the one before is not answered");
+                        let has_body = self.codec.message_type() == MessageType::Payload;
+                        if has_body {
+                            *request.payload() = Payload::Stream { payload: Box::pin(stream::empty()) };
+                        }
+                        self.exchange = Some(Exchange::begin(&self.pulse, Framing::of(&mut request)));
+                        self.begun += 1;
+                        !has_body
+                    }
+                    Message::Chunk(chunk) => chunk.is_none(),
+                };
+                if is_whole {
+                    assert!(self.given.is_empty(), "more than the request was passed: {:?}", self.given);
+                    return;
+                }
+            }
+        }
+
+        /// The answer to the last request has gone out.
+        fn answers(&mut self) {
+            self.exchange = None;
+            self.pulse.flushed();
+            self.goes_on();
+        }
+    }
+
+    const REQUESTS: [&str; 14] = [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD /a HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\nGET / HTTP/1.1\nHost: a\nX: \n\n",
+        "GET / HTTP/1.1\r\nHost: a\nX:\r\n\n",
+        "GET / HTTP/1.1\r\nHost: a\nX: y\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nGET \n",
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 27\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n0\r\n\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n01B;n=\"v\"\r\nGET / HTTP/1.1\r\nHost: c\r\n\r\n\r\n0;x\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3 \r\n\r\n\r\r\n4\r\n\n\n\n\n\r\n00\r\n\r\n",
+    ];
+
+    /// That of these requests, which come in these pieces, each is passed when the one before is answered, and not before.
+    fn check(config: &ServiceConfig, requests: &[&str], pieces: &[usize]) {
+        let (all, mut reader) = (requests.concat(), Reader::new(config));
+        let mut rest = all.as_bytes();
+        for size in pieces.iter().copied().chain([usize::MAX]) {
+            let (piece, behind) = rest.split_at(size.min(rest.len()));
+            rest = behind;
+            if !piece.is_empty() {
+                reader.hears(piece);
+            }
+            // As long as something is answered there may be more to answer.
+            while reader.exchange.is_some() && (reader.pipeline.at == At::End || rest.is_empty()) {
+                reader.answers();
+            }
+        }
+        assert_eq!(reader.begun, requests.len(), "{requests:?} {pieces:?}");
+        assert!(!reader.pipeline.holds());
+    }
+
+    #[actix_web::test]
+    async fn one_request_is_passed_at_a_time_wherever_it_is_cut() {
+        let config = ServiceConfig::default();
+        for first in REQUESTS {
+            for second in REQUESTS {
+                for cut in 0..first.len() + second.len() {
+                    check(&config, &[first, second], &[cut]);
+                }
+            }
+        }
+        check(&config, &REQUESTS, &[]);
+        check(&config, &REQUESTS, &[1; 2000]);
+    }
+
+    #[actix_web::test]
+    async fn a_long_head_is_found_whole() {
+        let config = ServiceConfig::default();
+        for length in 0..300 {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(length));
+            check(&config, &[&head, REQUESTS[1], &head], &[]);
+            check(&config, &[&head], &[]);
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_comes_behind_the_last_answer_is_for_nobody() {
+        let config = ServiceConfig::default();
+        let mut reader = Reader::new(&config);
+        reader.hears(REQUESTS[0].as_bytes());
+        reader.pulse.says_last();
+        reader.pipeline.catch_up(&reader.pulse);
+        assert_eq!(reader.pipeline.take(REQUESTS[0].as_bytes(), &reader.pulse), 0);
+        assert!(!reader.pipeline.holds());
+        reader.answers();
+        assert_eq!(reader.begun, 1);
+    }
+
+    #[actix_web::test]
+    async fn what_actix_does_not_begin_is_not_waited_for() {
+        let config = ServiceConfig::default();
+        let mut reader = Reader::new(&config);
+        assert_eq!(reader.pipeline.take(b"nonsense\r\n\r\nmore", &reader.pulse), 12);
+        reader.pipeline.catch_up(&reader.pulse);
+        assert_eq!(reader.pipeline.next(100, &reader.pulse), None);
+        assert!(reader.pipeline.waits_for_beginning());
+        reader.pipeline.catch_up(&reader.pulse);
+        assert_eq!(reader.pipeline.next(2, &reader.pulse).as_deref(), Some(&b"mo"[..]));
+        assert_eq!(reader.pipeline.next(100, &reader.pulse).as_deref(), Some(&b"re"[..]));
+        assert_eq!(reader.pipeline.take(b"\r\n\r\n\r\n\r\n", &reader.pulse), 8);
+    }
+
+    proptest! {
+        #[test]
+        fn one_request_is_passed_at_a_time_however_many_come(
+            which in prop::collection::vec(0..REQUESTS.len(), 1..12),
+            pieces in prop::collection::vec(1_usize..90, 0..40),
+        ) {
+            let requests = which.iter().map(|which| REQUESTS[*which]).collect::<Vec<_>>();
+            // Its clock is a task.
+            actix_web::rt::System::new().block_on(async {
+                check(&ServiceConfig::default(), &requests, &pieces);
+            });
+        }
+
+        #[test]
+        fn an_empty_line_is_found_as_simply_as_can_be(
+            text in prop::collection::vec(prop::sample::select(b"\r\n\n\nab".to_vec()), 0..400),
+        ) {
+            let simply = (0..text.len()).find_map(|at| {
+                let rest = &text[at..];
+                let found = [&b"\n\n"[..], b"\n\r\n"].into_iter().find(|end| rest.starts_with(end))?;
+                Some(at + found.len())
+            });
+            prop_assert_eq!(end_of_lines(&text), simply);
+        }
+    }
+}
