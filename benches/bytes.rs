@@ -1,8 +1,8 @@
 //! What pictures weigh and how alike they look: a table of class and edge, the first answer beside the improvement, for
 //! clients that take WebP, AVIF too, and for those that name nothing. A plain program; see `benches/render.rs` for the pictures.
 //!
-//! `AVATAR_PROXY_FILES` names a folder for the files themselves and their scores (`scores.csv`), each beside the pixels
-//! that it was made of, so that other encoders can be given the same.
+//! `AVATAR_PROXY_FILES` names a folder for the files themselves (`ours/`), the pixels that they were made of (`pictures/`)
+//! and their scores (`scores.csv`): `benches/peers` says what other encoders make of the same pixels.
 
 mod corpus;
 
@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     let folder = std::env::var_os("AVATAR_PROXY_FILES").map(PathBuf::from);
+    for of in folder.iter().flat_map(|folder| [folder.join("ours"), folder.join("pictures")]) {
+        std::fs::create_dir_all(of).expect("the folder is writable");
+    }
     let mut scores = "picture,edge,offer,answer,format,bytes,score\n".to_owned();
     for (offer, name) in [(Offer::Webp, "webp"), (Offer::Avif, "avif"), (Offer::Basic, "basic")] {
         println!("\nOffered: {name}. Bytes: median (mean); scores: median, least\n");
@@ -31,8 +34,7 @@ fn main() {
                     let measured = Measured::of(file, &corpus::recipe(edge, offer));
                     row.add(&measured);
                     if let Some(folder) = &folder {
-                        let stem = picture.trim_end_matches(".png");
-                        scores += &measured.write(folder, &format!("{stem},{edge},{name}"));
+                        scores += &measured.write(folder, picture.trim_end_matches(".png"), edge, name);
                     }
                 }
                 println!("| {class} | {} | {edge} | {row} |", pictures.len());
@@ -67,20 +69,22 @@ impl Measured {
         Self { resized, recipe: *recipe, first, improved, milliseconds }
     }
 
-    /// Writes both files and the pixels; `name` is that of the picture, its edge and the offer, with commas. Gives the
-    /// lines for the table.
-    fn write(&self, folder: &Path, name: &str) -> String {
-        let path = |answer: &str, ending: &str| folder.join(format!("{}-{answer}.{ending}", name.replace(',', "-")));
+    /// Writes both files and the pixels, and gives the lines for the table of scores.
+    fn write(&self, folder: &Path, picture: &str, edge: u32, offer: &str) -> String {
+        let write = |path: String, bytes: &[u8]| {
+            std::fs::write(folder.join(path), bytes).expect("the folder is writable");
+        };
         let exact = Recipe { quality: Some(100), offer: Offer::Only(Format::Png), ..self.recipe };
         let Variant::Encoded(pixels) = encode(&self.resized, &exact, 0).expect("encodes") else {
             unreachable!("no source offered");
         };
-        std::fs::write(path("pixels", "png"), &pixels.bytes).expect("the folder is writable");
+        write(format!("pictures/{picture}-{edge}.png"), &pixels.bytes);
         let mut lines = String::new();
         for (answer, candidate) in [("first", &self.first), ("improved", &self.improved)] {
             let (format, length, score) = (candidate.format.name(), candidate.bytes.len(), score(candidate));
-            std::fs::write(path(answer, format), &candidate.bytes).expect("the folder is writable");
-            writeln!(lines, "{name},{answer},{format},{length},{score:.2}").expect("a string takes everything");
+            write(format!("ours/{picture}-{edge}-{offer}-{answer}.{format}"), &candidate.bytes);
+            writeln!(lines, "{picture},{edge},{offer},{answer},{format},{length},{score:.2}")
+                .expect("a string takes everything");
         }
         lines
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 pub(crate) const CLASSES: [&str; 3] = ["photo", "illu", "letter"];
 
 /// Pixels a side.
-pub(crate) const EDGES: [u32; 5] = [24, 32, 40, 64, 128];
+pub(crate) const EDGES: [u32; 6] = [24, 32, 40, 64, 96, 128];
 
 /// The PNG files of `class` by name: those that are published here, and those of the folder that `AVATAR_PROXY_CORPUS`
 /// names.

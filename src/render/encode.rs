@@ -72,7 +72,7 @@ pub(super) fn first(
 
 fn avif(raster: &Raster, quality: Option<u8>) -> Result<avif::Encoding, EncodeError> {
     let quality = quality.map_or(avif::USUAL_QUALITY, |quality| f32::from(quality.clamp(1, 100)));
-    avif::encode(raster, quality, avif::Effort::Quick)
+    avif::encode(raster, avif::quantizer(quality), avif::Effort::Quick)
 }
 
 fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {

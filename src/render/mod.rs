@@ -12,6 +12,7 @@ use crate::source::SourceInfo;
 use crate::variant::{Encoded, Format, Geometry, Recipe, Variant};
 use encode::colours::Content;
 use raster::Raster;
+use score::Judge;
 use search::{Made, Try};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -259,10 +260,11 @@ pub fn candidates(resized: &Pixels, recipe: &Recipe, targets: &Targets) -> Resul
     Ok(tries.all.into_iter().enumerate().map(candidate).collect())
 }
 
-/// How alike `other` looks to `original`, on the scale of [`Targets`]; `None` when they are too large to be compared.
+/// How alike `other` looks to `original`, on the scale of [`Targets`]; infinitely low when the sizes differ, `None` when
+/// more than 2^16 pixels would be compared.
 #[must_use]
 pub fn score(original: &Pixels, other: &Pixels) -> Option<f64> {
-    score::Judge::of(&original.raster).map(|judge| judge.score(&other.raster))
+    Judge::of(&original.raster).map(|judge| judge.score(&other.raster))
 }
 
 fn variant(format: Format, file: &[u8], recipe: &Recipe, source_len: usize) -> Variant {

@@ -50,8 +50,8 @@ const FEW_BYTES_AN_EDGE: usize = 6;
 const USUAL_QUANTISER: usize = 22;
 
 /// The step of AVIF that comes to 80 on most photographs, and how often the care that costs most is taken.
-const USUAL_AVIF: usize = 20;
-const AVIF_TRIES: usize = 3;
+const USUAL_AVIF: usize = 123;
+const AVIF_TRIES: usize = 4;
 
 /// What packing tightly may save of a PNG, as a part of its bytes, and how many of the shortest are worth it.
 const PACKING_SAVES: usize = 16;
@@ -266,7 +266,7 @@ impl Search<'_> {
     /// AVIF, quickly at first, and with all care where that may be the smallest.
     fn avif(&mut self) -> Result<(), Stop> {
         let before = self.tries.all.len();
-        let step = self.descend(Family::Avif(Effort::Quick), USUAL_AVIF, FIRST_TRIES)?;
+        let step = self.descend(Family::Avif(Effort::Quick), USUAL_AVIF, MORE_TRIES)?;
         let best = self.tries.best().file.len();
         let quick = self.tries.all[before..].iter().map(|tried| tried.file.len()).min().unwrap_or(best);
         // That is what care may win; where the best is of AVIF already, it always may.
@@ -347,6 +347,7 @@ impl Search<'_> {
             && by < NEARLY
             && failed < coarsest
             && tries > 1
+            && !self.tries.all.iter().any(|tried| tried.made == Made::By(family, failed + 1))
         {
             self.step(family, failed + 1)?;
         }

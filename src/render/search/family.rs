@@ -21,7 +21,7 @@ pub(in crate::render) enum Family {
     PngPalette(Emphasis, Packing),
     /// JPEG; a step is a quality, 100 down to 1.
     Jpeg(Planes),
-    /// AVIF; likewise.
+    /// AVIF; a step is one of AV1's quantizers.
     Avif(Effort),
 }
 
@@ -50,7 +50,8 @@ impl Family {
         match self {
             Self::Lossy(settings) => QUANTISERS * steps_a_quantiser(settings) - 1,
             Self::WebpPalette(_) | Self::PngPalette(..) => COLOURS.len() - 1,
-            Self::Jpeg(_) | Self::Avif(_) => 99,
+            Self::Jpeg(_) => 99,
+            Self::Avif(_) => usize::from(avif::COARSEST) - 1,
         }
     }
 
@@ -64,7 +65,7 @@ impl Family {
             }
             Self::WebpPalette(_) | Self::PngPalette(..) => (1.2, 0.06),
             Self::Jpeg(_) => (0.8, 0.025),
-            Self::Avif(_) => (0.7, 0.025),
+            Self::Avif(_) => (0.3, 0.012),
         }
     }
 
@@ -83,7 +84,7 @@ impl Family {
             }
             Self::Jpeg(planes) => jpeg::encode(raster, *planes, percent(step)),
             Self::Avif(effort) => {
-                let avif::Encoding { file, shown } = avif::encode(raster, percent(step).into(), *effort)?;
+                let avif::Encoding { file, shown } = avif::encode(raster, quantizer(step), *effort)?;
                 return Ok((file, Some(shown)));
             }
         };
@@ -102,8 +103,8 @@ impl Family {
             Self::PngPalette(_, Packing::Thorough) => format!("{} colours, packed tightly", COLOURS[step]),
             Self::Jpeg(Planes::Halved) => format!("quality {}, 4:2:0", percent(step)),
             Self::Jpeg(Planes::Whole) => format!("quality {}, 4:4:4", percent(step)),
-            Self::Avif(Effort::Quick) => format!("quality {}, quick", percent(step)),
-            Self::Avif(Effort::Thorough) => format!("quality {}, thorough", percent(step)),
+            Self::Avif(Effort::Quick) => format!("quantizer {}, quick", quantizer(step)),
+            Self::Avif(Effort::Thorough) => format!("quantizer {}, thorough", quantizer(step)),
         }
     }
 
@@ -136,6 +137,11 @@ fn percent(step: usize) -> u8 {
     100 - u8::try_from(step).unwrap_or(99).min(99)
 }
 
+/// One of AV1's quantizers, from 1 on: 0 would be lossless.
+fn quantizer(step: usize) -> u8 {
+    u8::try_from(step + 1).unwrap_or(avif::COARSEST)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +156,7 @@ mod tests {
             assert!(qualities.last().is_some_and(|last| (0.0..1.0).contains(last)), "{qualities:?}");
         }
         assert_eq!((percent(0), percent(99)), (100, 1));
+        assert_eq!((quantizer(0), quantizer(Family::Avif(Effort::Quick).coarsest())), (1, avif::COARSEST));
         assert_eq!(COLOURS[Family::step_of_colours(24)], 25);
         assert_eq!((Family::step_of_colours(255), COLOURS[Family::step_of_colours(1)]), (0, 2));
     }
