@@ -172,12 +172,12 @@ impl AnswerHead {
         let has_none = *asked == Method::HEAD
             || self.status.is_informational()
             || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let body = match (has_none, is_chunked, length) {
-            (true, ..) => Framing::Nothing,
-            (false, true, _) => Framing::Chunked,
-            (false, false, Some(0)) => Framing::Nothing,
-            (false, false, Some(length)) => Framing::Length(length),
-            (false, false, None) => Framing::Close,
+        let body = match (is_chunked, length) {
+            _ if has_none => Framing::Nothing,
+            (true, _) => Framing::Chunked,
+            (false, Some(0)) => Framing::Nothing,
+            (false, Some(length)) => Framing::Length(length),
+            (false, None) => Framing::Close,
         };
         let persists = if minor == 0 { self.names_option("keep-alive") } else { !self.names_option("close") };
         Ok(Sequel { body, persists: persists && body != Framing::Close })

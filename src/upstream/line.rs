@@ -375,13 +375,11 @@ impl Line {
 
     /// Why nothing more is to come of it, once that is so.
     pub(super) fn poll_failure(&mut self, context: &Context<'_>) -> Poll<UpstreamError> {
-        match &self.failure {
-            Some(why) => Poll::Ready(why.clone()),
-            None => {
-                self.taker = Some(context.waker().clone());
-                Poll::Pending
-            }
+        if let Some(why) = &self.failure {
+            return Poll::Ready(why.clone());
         }
+        self.taker = Some(context.waker().clone());
+        Poll::Pending
     }
 
     /// Whether all of the answer has been taken from it.

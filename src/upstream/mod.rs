@@ -294,8 +294,8 @@ impl Upstream {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(UpgradeAnswer::Declined(self.reply(head, line)));
         }
-        let (link, first) = line.into_link();
-        Ok(UpgradeAnswer::Switched(head.to_map(), Tunnel::new(link, first)))
+        let (connection, first) = line.into_link();
+        Ok(UpgradeAnswer::Switched(head.to_map(), Tunnel::new(connection, first)))
     }
 
     async fn send(&self, mut head: Head, body: RequestBody) -> Result<(AnswerHead, Box<Line>), UpstreamError> {
