@@ -432,7 +432,9 @@ impl Line {
 
     /// What becomes of it when both sides have agreed to speak something else: the connection, and what was read of that.
     pub(super) fn into_link(self) -> (Link, Bytes) {
-        (self.link, self.read.freeze())
+        // Without anything in it, the buffer would be held for as long as they speak.
+        let first = if self.read.is_empty() { Bytes::new() } else { self.read.freeze() };
+        (self.link, first)
     }
 }
 
