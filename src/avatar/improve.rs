@@ -2,7 +2,8 @@
 //! same takes the place of the first under a tag of its own.
 //!
 //! One thread, behind all others. It works from what was asked for most; it stands still while a render waits for a
-//! permit or has taken the last, and it rests so long after each step that it keeps to its share of a core.
+//! permit or has taken the last, or the process has more to do than leaves a quarter of its cores idle, and it rests so
+//! long after each step that it keeps to its share of a core.
 
 use super::Avatars;
 use super::render_pool::{Background, RenderPool, step_back};
@@ -11,8 +12,10 @@ use crate::source::ContentHash;
 use crate::telemetry::Improvement;
 use crate::variant::{Encoded, Recipe, Variant, VariantKey};
 use foldhash::quality::RandomState;
+use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,12 +28,18 @@ const WAITING_AT_MOST: usize = 256;
 /// How long it looks away when there is no capacity to spare.
 const LOOK_AWAY: Duration = Duration::from_millis(2);
 
+/// The part of its cores that the rest of the process may use before nothing of them counts as idle.
+const BUSY: f64 = 0.75;
+
+/// Over how long that is measured.
+const MEASURED: Duration = Duration::from_millis(100);
+
 /// How variants are improved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// How often a variant is asked for again before it is worth it.
     pub after_hits: u32,
-    /// The share of one core that may be spent, above 0 and at most 1.
+    /// The share of one core that may be spent, above 0 and at most 1; at 1 it is spent however busy the others are.
     pub cpu_share: f64,
     /// How alike it has to look.
     pub targets: Targets,
@@ -103,17 +112,52 @@ impl Improver {
     }
 }
 
+/// How much the rest of the process has to do: a thread that steps back still takes what others have in their caches.
+struct Load {
+    cores: f64,
+    /// When it was measured last, and what the others had spent by then.
+    measured: Cell<(Instant, Duration)>,
+    is_high: Cell<bool>,
+}
+
+impl Load {
+    /// To be made and asked on the thread that improves.
+    #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
+    fn begin() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { cores: cores as f64, measured: (Instant::now(), others()).into(), is_high: Cell::default() }
+    }
+
+    fn is_high(&self) -> bool {
+        let (since, before) = self.measured.get();
+        let elapsed = since.elapsed();
+        if elapsed >= MEASURED {
+            let spent = others();
+            self.is_high.set(spent.saturating_sub(before).as_secs_f64() > BUSY * self.cores * elapsed.as_secs_f64());
+            self.measured.set((Instant::now(), spent));
+        }
+        self.is_high.get()
+    }
+}
+
+/// The processor time that all other threads have spent so far.
+fn others() -> Duration {
+    let spent = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    spent(ClockId::ProcessCPUTime).saturating_sub(spent(ClockId::ThreadCPUTime))
+}
+
 /// The pace of the thread: between two steps it waits for idle capacity, and rests for what the last step took.
 struct Pace<'a> {
     improver: &'a Improver,
     pool: &'a RenderPool,
+    load: &'a Load,
     /// When the step that is being made began.
     since: Cell<Instant>,
 }
 
 impl<'a> Pace<'a> {
-    fn of(improver: &'a Improver, pool: &'a RenderPool) -> Self {
-        Self { improver, pool, since: Instant::now().into() }
+    fn of(improver: &'a Improver, pool: &'a RenderPool, load: &'a Load) -> Self {
+        Self { improver, pool, load, since: Instant::now().into() }
     }
 
     /// A step is over; whether there may be another, as soon as this returns.
@@ -127,11 +171,14 @@ impl<'a> Pace<'a> {
                 return false;
             }
             let left = rested.saturating_duration_since(Instant::now());
-            if left.is_zero() && !self.pool.is_pressed() {
+            // Who gives it a whole core does not ask what the others do.
+            let is_busy = self.improver.settings.cpu_share < 1.0 && self.load.is_high();
+            if left.is_zero() && !is_busy && !self.pool.is_pressed() {
                 self.since.set(Instant::now());
                 return true;
             }
-            std::thread::sleep(left.clamp(LOOK_AWAY, 25 * LOOK_AWAY));
+            let shortest = if is_busy { MEASURED / 2 } else { LOOK_AWAY };
+            std::thread::sleep(left.clamp(shortest, MEASURED / 2));
         }
     }
 }
@@ -170,12 +217,13 @@ impl Drop for Improving {
 impl Avatars {
     async fn improve(&self) {
         let Some(improver) = &self.improver else { return };
+        let load = Load::begin();
         while !improver.has_ended() {
             let Some((key, first)) = improver.most_wanted() else {
                 improver.news.notified().await;
                 continue;
             };
-            let pace = Pace::of(improver, &self.pool);
+            let pace = Pace::of(improver, &self.pool, &load);
             // What is idle now is known only after the wait.
             if !pace.go_on() {
                 return;
@@ -228,5 +276,50 @@ impl Avatars {
         }
         self.telemetry.improvement_saved(saved as u64);
         Some(Improvement::Replaced)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hint::black_box;
+
+    /// The others do so much, as one that has as many cores as fit to it sees it.
+    #[test]
+    fn what_others_do_is_load_and_what_it_does_itself_is_none() {
+        let ends = AtomicBool::new(false);
+        // Tests beside this one have more to do, and are of this process: so many cores that it is none to them.
+        let idle = Load { cores: 1e6, ..Load::begin() };
+        let busy = Load { cores: 1e-6, ..Load::begin() };
+        assert!(!idle.is_high() && !busy.is_high(), "nothing is measured yet");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ends.load(Ordering::Relaxed) {
+                    black_box(0);
+                }
+            });
+            std::thread::sleep(MEASURED);
+            // A busy machine may not have let the other begin.
+            while others() == busy.measured.get().1 {
+                std::thread::yield_now();
+            }
+            assert!(!idle.is_high());
+            assert!(busy.is_high());
+            ends.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn what_a_thread_does_itself_is_not_counted() {
+        std::thread::spawn(|| {
+            let own = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("a time");
+            let all = || Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).expect("a time");
+            while own() < Duration::from_millis(20) {
+                black_box(0);
+            }
+            assert!(others() + Duration::from_millis(20) <= all());
+        })
+        .join()
+        .expect("no panic");
     }
 }

@@ -291,7 +291,8 @@ pub struct Improve {
     pub enabled: bool,
     /// How often a picture is asked for again before it is encoded anew.
     pub after_hits: u32,
-    /// The share of one core that may be spent.
+    /// The share of one core that may be spent, while the rest of the process leaves a quarter of all cores idle; at 1 it is
+    /// spent however busy that is.
     pub cpu_share: Decimal,
 }
 
