@@ -133,11 +133,17 @@ impl Load {
         let elapsed = since.elapsed();
         if elapsed >= MEASURED {
             let spent = others();
-            self.is_high.set(spent.saturating_sub(before).as_secs_f64() > BUSY * self.cores * elapsed.as_secs_f64());
+            self.is_high.set(is_busy(elapsed, spent.saturating_sub(before), self.cores));
             self.measured.set((Instant::now(), spent));
         }
         self.is_high.get()
     }
+}
+
+/// Whether others who have spent so much processor time since then leave nothing idle. What was measured over a long time says
+/// nothing of now, and passes for busy until it has been measured again.
+fn is_busy(elapsed: Duration, spent: Duration, cores: f64) -> bool {
+    elapsed >= 10 * MEASURED || spent.as_secs_f64() > BUSY * cores * elapsed.as_secs_f64()
 }
 
 /// The processor time that all other threads have spent so far.
@@ -284,29 +290,21 @@ mod tests {
     use super::*;
     use std::hint::black_box;
 
-    /// The others do so much, as one that has as many cores as fit to it sees it.
     #[test]
-    fn what_others_do_is_load_and_what_it_does_itself_is_none() {
-        let ends = AtomicBool::new(false);
-        // Tests beside this one have more to do, and are of this process: so many cores that it is none to them.
-        let idle = Load { cores: 1e6, ..Load::begin() };
-        let busy = Load { cores: 1e-6, ..Load::begin() };
-        assert!(!idle.is_high() && !busy.is_high(), "nothing is measured yet");
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !ends.load(Ordering::Relaxed) {
-                    black_box(0);
-                }
-            });
-            std::thread::sleep(MEASURED);
-            // A busy machine may not have let the other begin.
-            while others() == busy.measured.get().1 {
-                std::thread::yield_now();
-            }
-            assert!(!idle.is_high());
-            assert!(busy.is_high());
-            ends.store(true, Ordering::Relaxed);
-        });
+    fn what_counts_as_busy() {
+        for (elapsed, spent, cores, busy) in [
+            (100, 0, 1.0, false),
+            (100, 74, 1.0, false),
+            (100, 76, 1.0, true),
+            (100, 100, 2.0, false),
+            (100, 151, 2.0, true),
+            (900, 600, 1.0, false),
+            (1000, 0, 1.0, true),
+            (3_600_000, 0, 8.0, true),
+        ] {
+            let [elapsed, spent] = [elapsed, spent].map(Duration::from_millis);
+            assert_eq!(is_busy(elapsed, spent, cores), busy, "{elapsed:?} {spent:?} {cores}");
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ use std::ops::Range;
 /// The most fields that an answer may have.
 const FIELDS_AT_MOST: usize = 100;
 
+/// The longest name of a field, in bytes: what is longer, the crates that carry fields on refuse.
+const NAME_AT_MOST: usize = 1 << 10;
+
 /// The head of a request, written. Fields go out in the map's order.
 pub(super) fn written(method: &Method, target: &PathAndQuery, fields: &HeaderMap) -> Bytes {
     let fields_len = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
@@ -93,6 +96,9 @@ pub(super) fn take(read: &mut BytesMut, asked: &Method) -> Result<Option<(Answer
     let (Some(code), Some(version)) = (answer.code, answer.version) else { return Ok(None) };
     let status = StatusCode::from_u16(code)
         .map_err(|_| UpstreamError::Broken(format!("the head of its answer: {code} is no status")))?;
+    if answer.headers.iter().any(|field| field.name.len() > NAME_AT_MOST) {
+        return Err(UpstreamError::Broken("the head of its answer: a name is too long".to_owned()));
+    }
     let fields = answer
         .headers
         .iter()
@@ -179,7 +185,7 @@ impl AnswerHead {
             (false, Some(length)) => Framing::Length(length),
             (false, None) => Framing::Close,
         };
-        let persists = if minor == 0 { self.names_option("keep-alive") } else { !self.names_option("close") };
+        let persists = !self.names_option("close") && (minor > 0 || self.names_option("keep-alive"));
         Ok(Sequel { body, persists: persists && body != Framing::Close })
     }
 }
@@ -242,6 +248,10 @@ mod tests {
             ("HTTP/1.1 200 OK\n\n", Some((Framing::Close, false))),
             ("HTTP/1.0 200 OK\nContent-Length: 5\n\n", Some((Framing::Length(5), false))),
             ("HTTP/1.0 200 OK\nContent-Length: 5\nConnection: Keep-Alive\n\n", Some((Framing::Length(5), true))),
+            (
+                "HTTP/1.0 200 OK\nContent-Length: 5\nConnection: keep-alive, close\n\n",
+                Some((Framing::Length(5), false)),
+            ),
             ("HTTP/1.1 204 No Content\n\n", Some((Framing::Nothing, true))),
             ("HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n", Some((Framing::Nothing, true))),
             ("HTTP/1.1 103 Early Hints\n\n", Some((Framing::Nothing, true))),
@@ -260,6 +270,11 @@ mod tests {
         assert_eq!(sequel.body, Framing::Nothing, "an answer to HEAD has none, whatever it says");
         let many = format!("HTTP/1.1 200 OK\n{}\n", "a: b\n".repeat(FIELDS_AT_MOST + 1));
         assert_eq!(framing(&many), None);
+        let name = |len| format!("HTTP/1.1 204 No Content\n{}: b\n\n", "a".repeat(len));
+        assert!(framing(&name(NAME_AT_MOST)).is_some());
+        for len in [NAME_AT_MOST + 1, 0xffff, 0x1_0000, 100_000] {
+            assert_eq!(framing(&name(len)), None, "{len}");
+        }
     }
 
     #[test]

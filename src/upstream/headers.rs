@@ -87,11 +87,12 @@ pub fn strip_response_hop_by_hop(headers: &mut HeaderMap) {
     strip_listed(headers);
 }
 
-/// [`check_framing`] of what reqwest has read: hyper, on which it stands, forgives what is checked there. Of a length and
-/// chunks it believes the chunks and hands over both, and of other codings it knows the last alone.
+/// Whether an answer that reqwest has read says in one way, and in one that we understand, where it ends. hyper, on which it
+/// stands, forgives what is checked here: of a length and chunks it believes the chunks and hands over both, and of other
+/// codings it knows the last alone.
 ///
 /// # Errors
-/// As there.
+/// It says so twice, or by a coding that would reach the client without its name (RFC 9112 section 6.3).
 pub fn check_answer_framing(headers: &HeaderMap) -> Result<(), FramedTwice> {
     let codings = headers.get_all(header::TRANSFER_ENCODING).iter().map(HeaderValue::as_bytes);
     check_framing(codings, headers.contains_key(header::CONTENT_LENGTH))

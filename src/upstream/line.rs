@@ -16,6 +16,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::task::unconstrained;
 
 /// The longest head of an answer, in bytes, and the most that is read of a body at a time. With what the client's side holds
 /// it stays below the mebibyte that may be in flight.
@@ -156,6 +157,12 @@ impl Line {
                 if let Poll::Ready(answer) = self.poll_head(context) {
                     return Poll::Ready(answer);
                 }
+                if self.waits_for_client() {
+                    // That wait has a limit of its own.
+                    self.clock.stop();
+                    turn = None;
+                    return Poll::Pending;
+                }
                 let seen = *turn.get_or_insert(self.out.turn);
                 ready!(self.clock.poll_over(patience, context));
                 if seen == self.out.turn {
@@ -210,7 +217,7 @@ impl Line {
                 }
             }
             if let Err(error) = ready!(self.poll_out(context)) {
-                self.out.parts.clear();
+                self.out = Outflow { turn: self.out.turn, ..Outflow::default() };
                 self.upload = Upload::Lost(error.kind());
             }
             if !matches!(self.upload, Upload::Goes { .. }) {
@@ -344,20 +351,27 @@ impl Line {
 
     /// Reads more; `0` at the end.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.read.reserve(self.portion);
+        // Parts of the buffer may be held by others, each of which holds all of it: it is used to its end.
+        if self.read.capacity() - self.read.len() < READ_AT_FIRST / 4 {
+            self.read.reserve(self.portion);
+        }
         let room = self.read.capacity() - self.read.len();
         let read = ready!(pin!(self.link.read_buf(&mut self.read)).poll(context))?;
         // A body that comes faster than it is read is read in larger portions.
         if read >= room {
             self.portion = (2 * self.portion).min(READ_AT_MOST);
+        } else if read < self.portion / 4 {
+            self.portion = (self.portion / 2).max(READ_AT_FIRST);
         }
         Poll::Ready(Ok(read))
     }
 
     /// Ready when a connection on which nothing is due has ended: upstream has closed it, or says what nobody asked for.
     pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut one = [0];
-        Pin::new(&mut self.link).poll_read(context, &mut ReadBuf::new(&mut one)).map(drop)
+        let (mut one, link) = ([0], &mut self.link);
+        let read = poll_fn(|context| Pin::new(&mut *link).poll_read(context, &mut ReadBuf::new(&mut one)));
+        // A task whose budget is used up would be told that there is nothing, without a look.
+        pin!(unconstrained(read)).poll(context).map(drop)
     }
 
     /// Whether all of the body has been announced and read.
@@ -385,6 +399,11 @@ impl Line {
     /// Whether all of the answer has been taken from it.
     pub(super) fn is_answered(&self) -> bool {
         matches!(self.answer, Answer::Whole)
+    }
+
+    /// Whether nothing can go out before the client sends more.
+    fn waits_for_client(&self) -> bool {
+        matches!(self.upload, Upload::Goes { .. }) && self.out.parts.is_empty() && !self.out.is_blocked
     }
 
     /// Whether there is nothing left to send.

@@ -32,6 +32,10 @@ impl AsyncRead for Tunnel {
         let read = self.first.len().min(buffer.remaining());
         buffer.put_slice(&self.first[..read]);
         self.first.advance(read);
+        if self.first.is_empty() {
+            // What is left of it would hold its buffer for as long as the tunnel is open.
+            self.first = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

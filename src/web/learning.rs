@@ -20,6 +20,9 @@ use std::time::Instant;
 
 /// The longest answer that is read, decoded, in bytes.
 const LONGEST_ANSWER: usize = 4 << 20;
+
+/// Parts of an answer that are shorter, in bytes, are copied.
+const SHORT: usize = 4 << 10;
 /// What all copies together may take, in bytes.
 const ALL_COPIES: usize = 64 << 20;
 /// How many copies may wait to be read, however short they are.
@@ -192,10 +195,13 @@ struct Copy {
 impl Copy {
     /// Keeps `chunk`, whose memory is shared and not copied; `false` when it is too much.
     fn keep(&mut self, chunk: &Bytes) -> bool {
+        // A short part would hold the buffer that it was read into.
+        let part = if chunk.len() < SHORT { Bytes::copy_from_slice(chunk) } else { chunk.clone() };
         self.len += chunk.len();
-        let kept = self.len <= LONGEST_ANSWER && self.room.grow_to(self.len);
+        let taken = self.len + (self.chunks.len() + 1) * size_of::<Bytes>();
+        let kept = self.len <= LONGEST_ANSWER && self.room.grow_to(taken);
         if kept {
-            self.chunks.push(chunk.clone());
+            self.chunks.push(part);
         }
         kept
     }
