@@ -5,6 +5,7 @@ use crate::render::raster::{Layout, Raster};
 use flate2::read::ZlibDecoder;
 use moxcms::{ColorProfile, DataColorSpace, Layout as Samples, Transform8BitExecutor, TransformOptions};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -60,14 +61,24 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// How many profiles each thread keeps understood: cameras, telephones and editors each write the same one over and over, and
+/// to understand it takes longer than to decode an avatar.
+const KEPT: usize = 4;
+
+thread_local! {
+    /// The one that was used last first.
+    static UNDERSTOOD: RefCell<Vec<(blake3::Hash, Option<Conversion>)>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What brings the colours of a profile to sRGB.
+#[derive(Clone)]
 pub(in crate::render) enum Conversion {
     Colour {
         rgb: Arc<Transform8BitExecutor>,
         rgba: Arc<Transform8BitExecutor>,
     },
     /// Every grey by its value.
-    Grey(Box<[[u8; 3]; 256]>),
+    Grey(Arc<[[u8; 3]; 256]>),
 }
 
 impl Conversion {
@@ -76,6 +87,20 @@ impl Conversion {
         if profile.len() > LONGEST {
             return None;
         }
+        let name = blake3::hash(profile);
+        UNDERSTOOD.with_borrow_mut(|understood| {
+            if let Some(at) = understood.iter().position(|(each, _)| *each == name) {
+                understood[..=at].rotate_right(1);
+            } else {
+                let conversion = Self::made_of(profile);
+                understood.truncate(KEPT - 1);
+                understood.insert(0, (name, conversion));
+            }
+            understood[0].1.clone()
+        })
+    }
+
+    fn made_of(profile: &[u8]) -> Option<Self> {
         let profile = ColorProfile::new_from_slice(profile).ok()?;
         let srgb = ColorProfile::new_srgb();
         let options = TransformOptions::default();
@@ -91,7 +116,7 @@ impl Conversion {
                 let all: Vec<u8> = (0..=255).collect();
                 grey.transform(&all, greys.as_flattened_mut()).ok()?;
                 let same = greys.iter().zip(&all).all(|(grey, own)| grey.iter().all(|s| s.abs_diff(*own) <= SAME));
-                (!same).then(|| Self::Grey(Box::new(greys)))
+                (!same).then(|| Self::Grey(Arc::new(greys)))
             }
             _ => None,
         }
@@ -150,6 +175,29 @@ mod tests {
     fn converted(profile: &ColorProfile, pixel: [u8; 3]) -> Option<Vec<u8>> {
         let conversion = Conversion::from_profile(&encoded(profile))?;
         Some(conversion.apply(Raster::opaque(1, 1, pixel.to_vec())).samples)
+    }
+
+    #[test]
+    fn each_profile_is_itself_however_often_and_in_whatever_order_it_comes() {
+        let profiles = [
+            ColorProfile::new_srgb(),
+            ColorProfile::new_display_p3(),
+            ColorProfile::new_adobe_rgb(),
+            ColorProfile::new_bt2020(),
+            ColorProfile::new_gray_with_gamma(1.0),
+            ColorProfile::new_pro_photo_rgb(),
+        ];
+        assert!(profiles.len() > KEPT, "more than are kept");
+        let pixel = |conversion: Option<Conversion>| {
+            conversion.map(|conversion| conversion.apply(Raster::opaque(1, 1, vec![90, 90, 90])).samples)
+        };
+        let own = |at: usize| pixel(Conversion::made_of(&encoded(&profiles[at])));
+        let distinct = (0..profiles.len()).map(own).collect::<std::collections::HashSet<_>>();
+        assert!(distinct.len() > 2, "they do not all do the same: {distinct:?}");
+        for at in [0, 1, 1, 2, 0, 3, 4, 5, 0, 1, 4, 5, 5, 3, 2, 1, 0] {
+            assert_eq!(pixel(Conversion::from_profile(&encoded(&profiles[at]))), own(at), "{at}");
+        }
+        assert_eq!(UNDERSTOOD.with_borrow(Vec::len), KEPT);
     }
 
     #[test]
