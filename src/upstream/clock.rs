@@ -12,6 +12,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Default)]
 pub(super) struct Clock {
     waits_since: Option<Instant>,
+    /// The turn at which the present wait began.
+    turn: u32,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -19,6 +21,20 @@ impl Clock {
     /// The wait is over.
     pub(super) fn stop(&mut self) {
         self.waits_since = None;
+    }
+
+    /// [`Clock::poll_over`] of a wait for something that has another `turn` whenever it moves: then the wait begins anew.
+    pub(super) fn poll_still(&mut self, turn: u32, limit: Duration, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.waits_since.is_none() {
+                self.turn = turn;
+            }
+            ready!(self.poll_over(limit, context));
+            if self.turn == turn {
+                return Poll::Ready(());
+            }
+            self.stop();
+        }
     }
 
     /// Ready when the present wait, which begins now if there is none, has taken `limit`.

@@ -26,9 +26,9 @@ pub(super) struct Download {
 
 /// A connection whose request may not have gone out yet.
 enum Held {
-    /// Whoever takes the body sends the rest of the request, too.
+    /// All of the request has, once anybody takes the body.
     Alone(Box<Line>),
-    /// A task does.
+    /// A task sends the rest of it.
     Shared(Shared, Sending),
     /// The body has ended, or has been left.
     Nothing,
@@ -124,16 +124,7 @@ impl Download {
                 }
                 poll_body(line, idle, context)
             }
-            Held::Alone(line) => {
-                if !line.has_sent() {
-                    if let Poll::Ready(sent) = line.poll_send(context) {
-                        sent?;
-                    } else if line.is_stuck(idle) {
-                        return Poll::Ready(Err(UpstreamError::TimedOut));
-                    }
-                }
-                poll_body(line, idle, context)
-            }
+            Held::Alone(line) => poll_body(line, idle, context),
         }
     }
 }
@@ -175,21 +166,16 @@ async fn send_rest(line: Shared, pool: Rc<Pool>, idle: Duration) {
     let mut clock = Clock::default();
     let sent = poll_fn(|context| {
         let mut line = line.borrow_mut();
-        loop {
-            if let Poll::Ready(sent) = line.poll_send(context) {
-                return Poll::Ready(sent);
-            }
-            if line.is_stuck(idle) {
-                return Poll::Ready(Err(UpstreamError::TimedOut));
-            }
-            if !line.is_blocked() {
-                // It is the client that is waited for, and that wait has a limit of its own.
-                clock.stop();
-                return Poll::Pending;
-            }
-            ready!(clock.poll_over(idle, context));
-            clock.stop();
+        if let Poll::Ready(sent) = line.poll_send(context) {
+            return Poll::Ready(sent);
         }
+        let Some(turn) = line.blocked_at() else {
+            // It is the client that is waited for, and that wait has a limit of its own.
+            clock.stop();
+            return Poll::Pending;
+        };
+        ready!(clock.poll_still(turn, idle, context));
+        Poll::Ready(Err(UpstreamError::TimedOut))
     });
     if let Err(error) = sent.await {
         line.borrow_mut().fail(error);

@@ -151,20 +151,17 @@ impl AnswerHead {
 
     /// Without what belongs to upstream's connection with us (RFC 9110 section 7.6.1).
     pub(super) fn strip_hop_by_hop(&mut self) {
-        let bytes = self.bytes.clone();
-        let named = self.connection_options().map(<[u8]>::to_ascii_lowercase).collect::<SmallVec<[Vec<u8>; 2]>>();
-        self.fields.retain(|field| {
-            let name = &bytes[span(&field.name)];
-            !headers::is_hop_by_hop(name) && !named.iter().any(|each| each.eq_ignore_ascii_case(name))
-        });
+        let stays = |field: &&Field| {
+            let name = &self.bytes[span(&field.name)];
+            !headers::is_hop_by_hop(name) && !self.names_option(name)
+        };
+        self.fields = self.fields.iter().filter(stays).cloned().collect();
     }
 
-    fn connection_options(&self) -> impl Iterator<Item = &[u8]> {
-        self.all("connection").flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
-    }
-
-    fn names_option(&self, option: &str) -> bool {
-        self.connection_options().any(|each| each.eq_ignore_ascii_case(option.as_bytes()))
+    /// Whether `Connection` names it (RFC 9110 section 7.6.1).
+    fn names_option(&self, option: &[u8]) -> bool {
+        let mut named = self.all("connection").flat_map(|line| line.split(|byte| *byte == b','));
+        named.any(|each| each.trim_ascii().eq_ignore_ascii_case(option))
     }
 
     fn sequel(&self, minor: u8, asked: &Method) -> Result<Sequel, UpstreamError> {
@@ -185,7 +182,7 @@ impl AnswerHead {
             (false, Some(length)) => Framing::Length(length),
             (false, None) => Framing::Close,
         };
-        let persists = !self.names_option("close") && (minor > 0 || self.names_option("keep-alive"));
+        let persists = !self.names_option(b"close") && (minor > 0 || self.names_option(b"keep-alive"));
         Ok(Sequel { body, persists: persists && body != Framing::Close })
     }
 }

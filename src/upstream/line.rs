@@ -14,7 +14,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::task::unconstrained;
 
@@ -60,8 +60,6 @@ struct Outflow {
     is_blocked: bool,
     /// Changes with each write of which upstream took something: what has the same turn as before has not moved.
     turn: u32,
-    /// Since when nothing more has gone out although something is to, and the turn it was then.
-    stuck: Option<(u32, Instant)>,
 }
 
 /// What is left of a request.
@@ -147,31 +145,21 @@ impl Line {
         let is_chunked = body.length().is_none();
         self.upload = if body.length() == Some(0) { Upload::Sent } else { Upload::Goes { body, is_chunked } };
         self.answer = Answer::Due { asked: asked.clone(), interim: 0 };
-        let mut turn = None;
         let answered = poll_fn(|context| {
-            loop {
-                match self.poll_send(context) {
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                    Poll::Ready(Ok(())) | Poll::Pending => {}
-                }
-                if let Poll::Ready(answer) = self.poll_head(context) {
-                    return Poll::Ready(answer);
-                }
-                if self.waits_for_client() {
-                    // That wait has a limit of its own.
-                    self.clock.stop();
-                    turn = None;
-                    return Poll::Pending;
-                }
-                let seen = *turn.get_or_insert(self.out.turn);
-                ready!(self.clock.poll_over(patience, context));
-                if seen == self.out.turn {
-                    return Poll::Ready(Err(UpstreamError::TimedOut.into()));
-                }
-                // A slow upload is not a slow answer: the clock starts anew as long as something is taken.
-                self.clock.stop();
-                turn = None;
+            if let Poll::Ready(Err(error)) = self.poll_send(context) {
+                return Poll::Ready(Err(error.into()));
             }
+            if let Poll::Ready(answer) = self.poll_head(context) {
+                return Poll::Ready(answer);
+            }
+            if self.waits_for_client() {
+                // That wait has a limit of its own.
+                self.clock.stop();
+                return Poll::Pending;
+            }
+            // A slow upload is not a slow answer: the clock starts anew as long as something is taken.
+            ready!(self.clock.poll_still(self.out.turn, patience, context));
+            Poll::Ready(Err(UpstreamError::TimedOut.into()))
         })
         .await;
         self.clock.stop();
@@ -186,6 +174,7 @@ impl Line {
     /// The client's body broke off, or stalled.
     pub(super) fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         loop {
+            let mut waits = false;
             // What is there of a body goes out together with the head.
             if self.out.parts.len() < 2
                 && let Upload::Goes { body, is_chunked } = &mut self.upload
@@ -209,19 +198,17 @@ impl Line {
                         }
                         self.upload = Upload::Sent;
                     }
-                    (Poll::Pending, _) if self.out.parts.is_empty() => {
-                        let _ = self.poll_out(context);
-                        return Poll::Pending;
-                    }
-                    (Poll::Pending, _) => {}
+                    (Poll::Pending, _) => waits = true,
                 }
             }
             if let Err(error) = ready!(self.poll_out(context)) {
                 self.out = Outflow { turn: self.out.turn, ..Outflow::default() };
                 self.upload = Upload::Lost(error.kind());
             }
-            if !matches!(self.upload, Upload::Goes { .. }) {
-                return Poll::Ready(Ok(()));
+            match self.upload {
+                Upload::Goes { .. } if waits => return Poll::Pending,
+                Upload::Goes { .. } => {}
+                Upload::Sent | Upload::Lost(_) => return Poll::Ready(Ok(())),
             }
         }
     }
@@ -439,14 +426,9 @@ impl Line {
         self.clock.poll_over(idle, context)
     }
 
-    /// Whether upstream has taken nothing for `idle` of what is to go out. Counted from the first look that finds it so.
-    pub(super) fn is_stuck(&mut self, idle: Duration) -> bool {
-        self.out.is_stuck(idle)
-    }
-
-    /// Whether upstream has to take something before more can go out.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.out.is_blocked
+    /// How often upstream has taken something, if it has to take something before more can go out.
+    pub(super) fn blocked_at(&self) -> Option<u32> {
+        self.out.is_blocked.then_some(self.out.turn)
     }
 
     /// What becomes of it when both sides have agreed to speak something else: the connection, and what was read of that.
@@ -469,21 +451,6 @@ impl Outflow {
             }
             bytes -= part.len();
             self.parts.remove(0);
-        }
-    }
-
-    fn is_stuck(&mut self, idle: Duration) -> bool {
-        if !self.is_blocked {
-            self.stuck = None;
-            return false;
-        }
-        let now = Instant::now();
-        match self.stuck {
-            Some((seen, since)) if seen == self.turn => now.duration_since(since) >= idle,
-            _ => {
-                self.stuck = Some((self.turn, now));
-                false
-            }
         }
     }
 }
