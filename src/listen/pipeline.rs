@@ -2,8 +2,9 @@
 //! it answers each by what it knows of the last whose head it has read.
 //!
 //! Where a head ends is found here; what follows it, the service has been told by actix. What is behind the end of a
-//! request is held until its answer has gone out. Should the two ever disagree about an end, bytes are handed on as they
-//! come: nothing is kept from actix for long.
+//! request is held until its answer has gone out. A body that comes with its head, and nothing behind it, need not wait for
+//! what actix says. Should the two ever disagree about an end, bytes are handed on as they come: nothing is kept from actix
+//! for long.
 
 use super::pulse::Pulse;
 use actix_http::header::CONTENT_LENGTH;
@@ -38,9 +39,9 @@ pub(super) struct Pipeline {
 enum At {
     /// In a head, of which so many bytes have passed, or before one.
     Head(Line, usize),
-    /// Behind a head that actix has been given. So many requests had begun before, and whether actix was given the time to
-    /// begin this one.
-    Given { begun: u32, had_time: bool },
+    /// Behind a head that actix has been given, and so many bytes of body with it. So many requests had begun before, and
+    /// whether actix was given the time to begin this one.
+    Given { begun: u32, body: u64, had_time: bool },
     /// In a body of which so many bytes are to come.
     Counted(u64),
     /// In a body of chunks.
@@ -129,12 +130,14 @@ impl Pipeline {
 
     /// Heeds what has become of the request before; to be called before anything is passed.
     pub(super) fn catch_up(&mut self, pulse: &Pulse) {
-        if let At::Given { begun, had_time } = self.at {
+        if let At::Given { begun, body, had_time } = self.at {
             if pulse.requests() != begun {
-                self.at = match pulse.framing() {
-                    Framing::None => At::End,
-                    Framing::Counted(length) => At::Counted(length),
-                    Framing::Chunked => At::Chunk(Chunk::Size(0)),
+                self.at = match (pulse.framing(), body) {
+                    (Framing::None, 0) => At::End,
+                    (Framing::Counted(length), body) if length == body => At::End,
+                    (Framing::Counted(length), 0) => At::Counted(length),
+                    (Framing::Chunked, 0) => At::Chunk(Chunk::Size(0)),
+                    _ => At::Beyond,
                 };
             } else if had_time {
                 // actix has refused it, or ends the connection.
@@ -178,9 +181,12 @@ impl Pipeline {
                 At::Head(_, HEAD_AT_MOST) => self.at = At::Beyond,
                 At::Head(line, read) => {
                     let rest = &rest[..rest.len().min(HEAD_AT_MOST - *read)];
+                    let is_all = *line == Line::Before;
                     if let Some(end) = end_of_head(line, rest) {
-                        self.at = At::Given { begun: pulse.requests(), had_time: false };
-                        return passed + end;
+                        let (head, behind) = rest.split_at(end);
+                        let body = if is_all && is_body(behind, head) { behind.len() } else { 0 };
+                        self.at = At::Given { begun: pulse.requests(), body: body as u64, had_time: false };
+                        return passed + end + body;
                     }
                     *read += rest.len();
                     return passed + rest.len();
@@ -207,6 +213,27 @@ impl Pipeline {
         }
         passed
     }
+}
+
+/// Whether what is behind a head is the body that it declares, and nothing else.
+fn is_body(behind: &[u8], head: &[u8]) -> bool {
+    if behind.is_empty() {
+        return false;
+    }
+    let mut length = None;
+    for line in head.split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let digits = std::str::from_utf8(value).ok().and_then(|value| value.trim().parse::<usize>().ok());
+            if length.replace(digits).is_some() {
+                return false;
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            return false;
+        }
+    }
+    length == Some(Some(behind.len()))
 }
 
 /// Behind the end of the head in these bytes, if it is there.
@@ -463,6 +490,50 @@ mod tests {
         assert!(!reader.pipeline.holds());
         reader.answers();
         assert_eq!(reader.begun, 1);
+    }
+
+    #[test]
+    fn what_a_body_is_as_far_as_its_head_tells() {
+        for (head, behind, expected) in [
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", "12345", true),
+            ("POST / HTTP/1.1\ncontent-length:5\n\n", "12345", true),
+            ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", "1234", false),
+            ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", "123456", false),
+            ("POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", "", false),
+            ("POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", "12345", false),
+            ("POST / HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\n", "12345", false),
+            ("POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "12345", false),
+            ("POST / HTTP/1.1\r\nX: a\r\n Content-Length: 5\r\n\r\n", "12345", false),
+            ("POST / HTTP/1.1\r\nX-Content-Length: 5\r\n\r\n", "12345", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", false),
+        ] {
+            assert_eq!(is_body(behind.as_bytes(), head.as_bytes()), expected, "{head:?} {behind:?}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_comes_with_its_head_passes_with_it() {
+        let mut reader = Reader::new(&ServiceConfig::default());
+        let (post, get) = (REQUESTS[7].as_bytes(), REQUESTS[0].as_bytes());
+        assert_eq!(reader.pipeline.take(post, &reader.pulse), post.len());
+        reader.given.extend_from_slice(post);
+        reader.reads();
+        reader.pipeline.catch_up(&reader.pulse);
+        assert_eq!(reader.pipeline.take(get, &reader.pulse), 0, "the answer has not gone out");
+        reader.answers();
+        assert_eq!(reader.begun, 2);
+    }
+
+    #[actix_web::test]
+    async fn where_actix_reads_another_body_than_was_passed_nothing_is_kept_from_it() {
+        for framing in [Framing::None, Framing::Counted(4), Framing::Counted(6), Framing::Chunked] {
+            let mut reader = Reader::new(&ServiceConfig::default());
+            let post = REQUESTS[7].as_bytes();
+            assert_eq!(reader.pipeline.take(post, &reader.pulse), post.len());
+            let _exchange = Exchange::begin(&reader.pulse, framing);
+            reader.pipeline.catch_up(&reader.pulse);
+            assert_eq!(reader.pipeline.at, At::Beyond, "{framing:?}");
+        }
     }
 
     #[actix_web::test]
