@@ -172,7 +172,7 @@ pub struct Origin {
 /// (`GetIPAddress` in `server/channels/utils/utils.go`). `Forwarded` (RFC 7239) is extended where it is, and never begun:
 /// Mattermost does not read it.
 pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Option<&HeaderValue>) {
-    let peer = HeaderValue::try_from(origin.peer.to_string()).expect("an address is ASCII");
+    let peer = HeaderValue::try_from(written(origin.peer)).expect("an address is ASCII");
     let scheme = HeaderValue::from_static(if origin.encrypted { "https" } else { "http" });
     if !origin.trusted {
         drop_forwarding(headers);
@@ -203,6 +203,20 @@ pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Opti
         let forwarded = joined(&forwarded, forwarded_element(origin.peer).as_bytes());
         headers.insert(header::FORWARDED, forwarded);
     }
+}
+
+/// The address as it is written. Each request carries one, and an IPv4 address by way of its `Display` takes longer than
+/// all other fields that are set.
+fn written(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else { return address.to_string() };
+    let (mut text, mut digits) = (String::with_capacity("255.255.255.255".len()), itoa::Buffer::new());
+    for octet in address.octets() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.push_str(digits.format(octet));
+    }
+    text
 }
 
 fn drop_forwarding(headers: &mut HeaderMap) {
@@ -352,6 +366,14 @@ pub fn picture_vary(answer: &HeaderMap) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_written_as_its_display_has_it() {
+        for address in ["0.0.0.0", "127.0.0.1", "10.20.30.40", "255.255.255.255", "192.0.2.100", "::1", "2001:db8::a:1"]
+        {
+            assert_eq!(written(address.parse().expect("an address")), address);
+        }
+    }
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         fields

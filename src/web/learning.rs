@@ -21,15 +21,16 @@ use std::time::Instant;
 /// The longest answer that is read, decoded, in bytes.
 const LONGEST_ANSWER: usize = 4 << 20;
 
-/// Parts of an answer that are shorter, in bytes, are copied.
+/// Parts of an answer that are shorter, in bytes, are copied; answers that are shorter, read on the spot.
 const SHORT: usize = 4 << 10;
 /// What all copies together may take, in bytes.
 const ALL_COPIES: usize = 64 << 20;
 /// How many copies may wait to be read, however short they are.
 const MOST_WAITING: usize = 4096;
 
-/// What all lessons share. One thread reads, so that cores are left for the requests that wait; it reads on until nothing
-/// waits, because to wake one for each copy takes longer than to read it, and the pictures are asked for right after.
+/// What all lessons share. A short copy is read where it came, once the client has its answer: a thread would cost many times
+/// that. Of the others one thread reads, so that cores are left for the requests that wait; it reads on until nothing waits,
+/// because to wake one for each copy takes longer than to read it, and the pictures are asked for right after.
 pub struct School {
     copies: Arc<ListenBudget>,
     desk: Mutex<Desk>,
@@ -49,8 +50,12 @@ impl Default for School {
 }
 
 impl School {
-    /// Has `copy` read on a thread that nobody waits for.
+    /// Has `copy` read where nobody waits for it.
     fn hand_in(self: Arc<Self>, copy: Copy) {
+        if copy.is_short() {
+            actix_web::rt::spawn(copy.read());
+            return;
+        }
         let mut desk = self.desk();
         if desk.waiting.len() == MOST_WAITING {
             return copy.telemetry.lesson(LessonOutcome::NoRoom);
@@ -204,6 +209,11 @@ impl Copy {
             self.chunks.push(part);
         }
         kept
+    }
+
+    /// Whether it takes no longer to read it than to hand it to somebody.
+    fn is_short(&self) -> bool {
+        self.len < SHORT && matches!(self.coding, Coding::Identity)
     }
 
     async fn read(self) {
