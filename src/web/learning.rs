@@ -28,9 +28,10 @@ const ALL_COPIES: usize = 64 << 20;
 /// How many copies may wait to be read, however short they are.
 const MOST_WAITING: usize = 4096;
 
-/// What all lessons share. A short copy is read where it came, once the client has its answer: a thread would cost many times
-/// that. Of the others one thread reads, so that cores are left for the requests that wait; it reads on until nothing waits,
-/// because to wake one for each copy takes longer than to read it, and the pictures are asked for right after.
+/// What all lessons share. A short copy before which none waits is read where it came, once the client has its answer: a
+/// thread would cost many times that. All others one thread reads, so that cores are left for the requests that wait; it
+/// reads on until nothing waits, because to wake one for each copy takes longer than to read it, and the pictures are asked
+/// for right after.
 pub struct School {
     copies: Arc<ListenBudget>,
     desk: Mutex<Desk>,
@@ -52,11 +53,12 @@ impl Default for School {
 impl School {
     /// Has `copy` read where nobody waits for it.
     fn hand_in(self: Arc<Self>, copy: Copy) {
-        if copy.is_short() {
+        let mut desk = self.desk();
+        if copy.is_short() && !desk.is_attended {
+            drop(desk);
             actix_web::rt::spawn(copy.read());
             return;
         }
-        let mut desk = self.desk();
         if desk.waiting.len() == MOST_WAITING {
             return copy.telemetry.lesson(LessonOutcome::NoRoom);
         }
