@@ -90,7 +90,7 @@ fn granted(inquiry: &Inquiry, headers: HeaderMap, image: Arc<SourceImage>) -> Gr
         lifetime: picture_lifetime(&headers),
         vary: picture_vary(&headers),
         shortcuts: Shortcuts::default(),
-        replaced: AtomicBool::new(false),
+        gone: AtomicBool::new(false),
     };
     let (record, upstream_bytes) = (Arc::new(record), image.bytes.len());
     Granted { record, upstream_bytes, body: Some(image), headers, proof: Proof::Fetched }

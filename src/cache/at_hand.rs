@@ -2,7 +2,7 @@
 //! looking things up.
 //!
 //! One place for each picture, so what is put down here for a newer record is what everybody finds. Nothing is found
-//! here that the map has not held; what the map lets go of for want of room is gone here soon after.
+//! here that the map does not hold: a record that it lets go of for want of room would hear of no change any more.
 
 use super::sources::{Record, RecordKey};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,7 @@ impl AtHand {
     /// The record, if it is here and the map need not be asked.
     pub(super) fn find(&self, key: &RecordKey) -> Option<Arc<Record>> {
         let mut place = self.place(key);
-        let held = place.as_mut().filter(|held| held.key == *key)?;
+        let held = place.as_mut().filter(|held| held.key == *key && !held.record.is_gone())?;
         held.uses = (held.uses + 1) % COUNTED;
         (held.uses > 0).then(|| held.record.clone())
     }
@@ -40,8 +40,8 @@ impl AtHand {
     /// newer one: that stays, whoever comes first.
     pub(super) fn put(&self, key: RecordKey, record: &Arc<Record>) {
         let mut place = self.place(&key);
-        let newer = place.as_ref().is_some_and(|held| held.key == key && held.record.is_newer_than(record));
-        if !newer && !record.is_replaced() {
+        let held = place.as_ref().filter(|held| held.key == key && !held.record.is_gone());
+        if !record.is_gone() && !held.is_some_and(|held| held.record.is_newer_than(record)) {
             *place = Some(Held { key, record: record.clone(), uses: 0 });
         }
     }

@@ -67,8 +67,8 @@ pub struct Record {
     pub version: Version,
     /// The way to its variants.
     pub shortcuts: Shortcuts,
-    /// Whether another took its place.
-    pub replaced: AtomicBool,
+    /// Whether the map from picture to hash holds it no more.
+    pub gone: AtomicBool,
 }
 
 /// Which version of a picture a record holds, against what has been heard of it: in a user's record, in an event, in
@@ -218,7 +218,13 @@ impl Sources {
             records: Cache::builder()
                 .max_capacity(for_records)
                 .weigher(|_, record: &Arc<Record>| weight(size_of::<RecordKey>() + record.bytes()))
-                .eviction_listener(listener(evicted.clone()))
+                .eviction_listener({
+                    let counted = listener(evicted.clone());
+                    move |key, record: Arc<Record>, cause| {
+                        record.goes();
+                        counted(key, record, cause);
+                    }
+                })
                 .build_with_hasher(Fast::default()),
             at_hand: AtHand::new(),
             bodies: Cache::builder()
@@ -272,7 +278,7 @@ impl Sources {
                 None => known == Known::Before,
             };
             if let (false, Some(held)) = (stays, &held) {
-                held.replaced.store(true, Ordering::Release);
+                held.goes();
             }
             std::future::ready(if stays { Op::Nop } else { Op::Put(record.clone()) })
         };
@@ -390,9 +396,15 @@ fn nanos(since: Duration) -> u64 {
 }
 
 impl Record {
-    /// Whether another took its place.
-    pub(super) fn is_replaced(&self) -> bool {
-        self.replaced.load(Ordering::Acquire)
+    /// The map holds it no more: there was no room, or another took its place. What is heard of the picture from now on does
+    /// not reach it.
+    fn goes(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether the map holds it no more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// Whether both are told the same news.
@@ -450,7 +462,7 @@ mod tests {
             lifetime: Bytes::new(),
             vary: Bytes::new(),
             shortcuts: Shortcuts::default(),
-            replaced: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         })
     }
 
@@ -540,6 +552,26 @@ mod tests {
         heard.hear(105);
         assert!(!asked.answered(Validator::new(b"104").as_ref()).is_current());
         assert!(Question::put(heard, now).answered(Validator::new(b"105").as_ref()).is_current());
+    }
+
+    #[actix_web::test]
+    async fn what_there_is_no_room_for_is_found_no_more() {
+        // Room for a few records.
+        let sources = sources(32 << 10);
+        for n in 0..50 {
+            let key = sources.key(picture(n));
+            sources.keep_record(key, record("1"), Known::Nothing).await;
+            assert!(n > 0 || sources.record(&key).await.is_some());
+        }
+        sources.tidy().await;
+        let mut found = 0;
+        for n in 0..50 {
+            let key = sources.key(picture(n));
+            let record = sources.record(&key).await;
+            assert_eq!(record.is_some(), sources.records.contains_key(&key), "{n}: no change would be heard of");
+            found += usize::from(record.is_some());
+        }
+        assert!((1..50).contains(&found), "{found}");
     }
 
     #[actix_web::test]
