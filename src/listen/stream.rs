@@ -289,9 +289,7 @@ impl Transport {
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(context),
         }
     }
-}
 
-impl Transport {
     /// Waits, with nothing in hand but the connection, until its client says something, and goes on as if that were the
     /// first; `None` when it is over.
     pub(super) async fn wakes(mut self) -> Option<Stream> {

@@ -191,7 +191,12 @@ impl AnswerHead {
 impl AnswerHead {
     /// The head that this text is.
     pub(crate) fn parsed(text: &str) -> Self {
-        take(&mut BytesMut::from(text), &Method::GET).expect("a head").expect("all of it").0
+        Self::read(text.as_bytes()).expect("a head")
+    }
+
+    /// The head that these bytes are, if they are one.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        Some(take(&mut BytesMut::from(bytes), &Method::GET).ok()??.0)
     }
 }
 

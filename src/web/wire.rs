@@ -136,6 +136,26 @@ mod tests {
         }
     }
 
+    /// What is read of an upstream that says any byte at all crosses, or was refused as a head.
+    #[test]
+    fn what_can_be_read_of_an_answer_reaches_the_client() {
+        let mut read = 0;
+        for byte in 0..=0xff {
+            for field in [&[b'a', byte, b'b', b':', b'x'][..], &[b'a', b':', b'x', byte, b'y'], &[byte, b':', b'x']] {
+                let bytes = [b"HTTP/1.1 200 OK\r\n", field, b"\r\n\r\n"].concat();
+                let Some(head) = AnswerHead::read(&bytes) else { continue };
+                let mut sent = ActixHeaders::new();
+                head_to_client(&head, &mut sent);
+                let came = head.fields().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()));
+                let went =
+                    sent.iter().map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()));
+                assert_eq!(went.collect::<Vec<_>>(), came.collect::<Vec<_>>(), "{byte:#x}");
+                read += 1;
+            }
+        }
+        assert!(read > 300, "{read}");
+    }
+
     /// There and back: equal names in equal order, byte for byte.
     fn check(fields: &[(&str, &[u8])]) {
         let mut sent = ActixHeaders::new();
