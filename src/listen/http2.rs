@@ -23,6 +23,7 @@ use body::Ended;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
+use http::header::{self, HeaderValue};
 use linger::Lingering;
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -203,7 +204,8 @@ where
             return shared.left();
         }
         let method = request.method().clone();
-        if message::expects_continue(request.headers()) && !request.body().is_end_stream() {
+        let expected = request.headers().get_all(header::EXPECT).iter().map(HeaderValue::as_bytes);
+        if message::expects_continue(expected) && !request.body().is_end_stream() {
             // Whom this does not reach waits for nothing.
             let _ = respond.send_informational(message::go_on());
         }

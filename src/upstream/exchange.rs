@@ -7,16 +7,16 @@
 //! A kept connection that turns out to have ended before one byte of the request was written is passed over for the next;
 //! that is no repetition, whatever the method.
 
-use super::UpstreamError;
 use super::body::RequestBody;
 use super::connect::Connector;
 use super::download::Download;
 use super::head::{AnswerHead, written};
 use super::line::{Failure, Line};
 use super::pool::Pool;
+use super::{Fields, UpstreamError};
 use bytes::Bytes;
+use http::Method;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,12 +40,12 @@ pub(super) struct Times {
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) target: PathAndQuery,
-    pub(super) headers: HeaderMap,
+    pub(super) fields: Fields,
 }
 
 impl Head {
     pub(super) fn written(&self) -> Bytes {
-        written(&self.method, &self.target, &self.headers)
+        written(&self.method, &self.target, &self.fields)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The heads of messages as they stand on the wire (RFC 9112 sections 3 to 5): a request's written, an answer's read. What
 //! is read stays the bytes that came, and its fields are parts of them.
 
-use super::UpstreamError;
 use super::headers::{self, FramedTwice};
+use super::{Fields, UpstreamError};
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -18,18 +18,15 @@ const FIELDS_AT_MOST: usize = 100;
 /// The longest name of a field, in bytes: what is longer, the crates that carry fields on refuse.
 const NAME_AT_MOST: usize = 1 << 10;
 
-/// The head of a request, written. Fields go out in the map's order.
-pub(super) fn written(method: &Method, target: &PathAndQuery, fields: &HeaderMap) -> Bytes {
-    let fields_len = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+/// The head of a request, written.
+pub(super) fn written(method: &Method, target: &PathAndQuery, fields: &Fields) -> Bytes {
+    let fields_len = fields.lines().map(<[u8]>::len).sum::<usize>();
     let mut head = Vec::with_capacity(method.as_str().len() + target.as_str().len() + fields_len + 14);
     for part in [method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in fields {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
+    for line in fields.lines() {
+        head.extend_from_slice(line);
     }
     head.extend_from_slice(b"\r\n");
     head.into()
@@ -122,8 +119,11 @@ impl AnswerHead {
 
     /// The values of all fields of this name.
     pub fn all<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + Clone {
-        let named = move |(each, _): &(&[u8], &[u8])| each.eq_ignore_ascii_case(name.as_bytes());
-        self.fields().filter(named).map(|(_, value)| value)
+        // Most names differ in length, which is known without a look at the text.
+        let named = move |field: &&Field| {
+            field.name.len() == name.len() && self.bytes[span(&field.name)].eq_ignore_ascii_case(name.as_bytes())
+        };
+        self.fields.iter().filter(named).map(|field| &self.bytes[span(&field.value)])
     }
 
     /// The value of the first field of this name.
@@ -151,17 +151,17 @@ impl AnswerHead {
 
     /// Without what belongs to upstream's connection with us (RFC 9110 section 7.6.1).
     pub(super) fn strip_hop_by_hop(&mut self) {
-        let stays = |field: &&Field| {
-            let name = &self.bytes[span(&field.name)];
-            !headers::is_hop_by_hop(name) && !self.names_option(name)
-        };
-        self.fields = self.fields.iter().filter(stays).cloned().collect();
+        let bytes = self.bytes.clone();
+        let options = options(&self.fields, &bytes).collect::<SmallVec<[&[u8]; 4]>>();
+        self.fields.retain(|field| {
+            let name = &bytes[span(&field.name)];
+            !headers::is_hop_by_hop(name) && !options.iter().any(|option| option.eq_ignore_ascii_case(name))
+        });
     }
 
-    /// Whether `Connection` names it (RFC 9110 section 7.6.1).
+    /// Whether `Connection` names it.
     fn names_option(&self, option: &[u8]) -> bool {
-        let mut named = self.all("connection").flat_map(|line| line.split(|byte| *byte == b','));
-        named.any(|each| each.trim_ascii().eq_ignore_ascii_case(option))
+        options(&self.fields, &self.bytes).any(|each| each.eq_ignore_ascii_case(option))
     }
 
     fn sequel(&self, minor: u8, asked: &Method) -> Result<Sequel, UpstreamError> {
@@ -198,6 +198,18 @@ impl AnswerHead {
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         Some(take(&mut BytesMut::from(bytes), &Method::GET).ok()??.0)
     }
+}
+
+/// What `Connection` names (RFC 9110 section 7.6.1).
+fn options<'a, 'fields>(
+    fields: &'fields [Field],
+    bytes: &'a [u8],
+) -> impl Iterator<Item = &'a [u8]> + use<'a, 'fields> {
+    const NAME: &[u8] = b"connection";
+    let named =
+        move |field: &&Field| field.name.len() == NAME.len() && bytes[span(&field.name)].eq_ignore_ascii_case(NAME);
+    let lines = fields.iter().filter(named).map(move |field| &bytes[span(&field.value)]);
+    lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// The one length that is declared, however often (RFC 9110 section 8.6).
@@ -310,10 +322,7 @@ mod tests {
 
     #[test]
     fn a_request_is_written_as_it_is() {
-        let mut fields = HeaderMap::new();
-        fields.append("host", HeaderValue::from_static("mattermost"));
-        fields.append("cookie", HeaderValue::from_static("a"));
-        fields.append("cookie", HeaderValue::from_bytes(b"\xfc").expect("a value"));
+        let fields = Fields::from_iter([("host", &b"mattermost"[..]), ("cookie", b"a"), ("cookie", b"\xfc")]);
         let head = written(&Method::PUT, &PathAndQuery::from_static("/a%2F?b"), &fields);
         assert_eq!(&head[..], b"PUT /a%2F?b HTTP/1.1\r\nhost: mattermost\r\ncookie: a\r\ncookie: \xfc\r\n\r\n");
     }

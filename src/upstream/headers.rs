@@ -1,5 +1,6 @@
 //! Which header fields cross the proxy and which stop here (RFC 9110 section 7.6.1). Pure.
 
+use super::Fields;
 use crate::source::Validator;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -9,33 +10,33 @@ use std::net::IpAddr;
 /// Whether a field belongs to one connection and never crosses (RFC 9110 section 7.6.1, RFC 9112 section 6), whoever sends
 /// it.
 pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
-    const LISTED: [&str; 8] = [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    LISTED.iter().any(|listed| name.eq_ignore_ascii_case(listed.as_bytes()))
+    // By their lengths: each field of each message is asked this.
+    let listed: &[&str] = match name.len() {
+        2 => &["te"],
+        7 => &["trailer", "upgrade"],
+        10 => &["connection", "keep-alive"],
+        16 => &["proxy-connection"],
+        17 => &["transfer-encoding"],
+        18 => &["proxy-authenticate"],
+        _ => return false,
+    };
+    listed.iter().any(|listed| name.eq_ignore_ascii_case(listed.as_bytes()))
 }
 
 /// Fields whose removal by `Connection: <name>` would change who asks, from where or for which site (mattermost.md
 /// sections 4 and 6); a request that tries it is refused. So is any name that begins with one of [`FORWARDING`] or
 /// [`OF_A_SERVER`].
-const NOT_NAMEABLE: [HeaderName; 10] = [
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::HOST,
-    header::ORIGIN,
-    header::FORWARDED,
+const NOT_NAMEABLE: [&str; 10] = [
+    "authorization",
+    "cookie",
+    "host",
+    "origin",
+    FORWARDED,
     X_REAL_IP,
-    HeaderName::from_static("x-cloud-token"),
-    HeaderName::from_static("x-csrf-token"),
-    HeaderName::from_static("x-mattermost-preauth-secret"),
-    HeaderName::from_static("x-requested-with"),
+    "x-cloud-token",
+    "x-csrf-token",
+    "x-mattermost-preauth-secret",
+    "x-requested-with",
 ];
 
 /// How the fields begin by which proxies tell where a request came from.
@@ -50,27 +51,32 @@ pub const DO_NOT_KEEP: &str = "private, no-cache";
 const USUAL_LIFETIME: &str = "max-age=86400, private";
 
 /// RFC 8586: how a request that comes back to us is recognised.
-pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const CDN_LOOP: &str = "cdn-loop";
+const FORWARDED: &str = "forwarded";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_REAL_IP: &str = "x-real-ip";
 
 /// Removes what belongs to the client's connection with us, the fields that its `Connection` names included.
 ///
 /// # Errors
 /// `Connection` names a credential or a forwarding field: nothing honest does that, and dropping the field would
 /// change the meaning of the request.
-pub fn strip_request_hop_by_hop(headers: &mut HeaderMap) -> Result<(), ConnectionNamesCredential> {
-    for name in connection_tokens(headers) {
-        let begins = |prefix| name.as_str().starts_with(prefix);
-        if NOT_NAMEABLE.contains(&name) || begins(FORWARDING) || begins(OF_A_SERVER) {
-            return Err(ConnectionNamesCredential);
-        }
-        headers.remove(&name);
+pub fn strip_request_hop_by_hop(fields: &mut Fields) -> Result<(), ConnectionNamesCredential> {
+    let named = options(fields).map(<[u8]>::to_ascii_lowercase).collect::<SmallVec<[Vec<u8>; 2]>>();
+    let is_forbidden = |name: &[u8]| {
+        NOT_NAMEABLE.iter().any(|each| each.as_bytes() == name)
+            || name.starts_with(FORWARDING.as_bytes())
+            || name.starts_with(OF_A_SERVER.as_bytes())
+    };
+    if named.iter().any(|name| is_forbidden(name)) {
+        return Err(ConnectionNamesCredential);
     }
-    strip_listed(headers);
-    headers.remove(header::PROXY_AUTHORIZATION);
+    fields.retain(|name| {
+        let is_named = || named.iter().any(|each| each == name);
+        !is_hop_by_hop(name) && name != header::PROXY_AUTHORIZATION.as_str().as_bytes() && !is_named()
+    });
     Ok(())
 }
 
@@ -118,7 +124,7 @@ pub(super) fn check_framing<'a>(
 #[error("its answer is framed twice, or in a way that nobody asked for")]
 pub struct FramedTwice;
 
-/// Most messages have one of them at most, and to look at all names costs less than to ask for each.
+/// Most answers have one of them at most, and to look at all names costs less than to ask for each.
 fn strip_listed(headers: &mut HeaderMap) {
     let listed = headers
         .keys()
@@ -130,10 +136,17 @@ fn strip_listed(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether `Connection` names this field.
+/// Whether `Connection` names this field of a request.
 #[must_use]
-pub fn connection_names(headers: &HeaderMap, name: &HeaderName) -> bool {
-    connection_tokens(headers).contains(name)
+pub fn connection_names(fields: &Fields, name: &HeaderName) -> bool {
+    options(fields).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+/// What `Connection` names in a request.
+fn options(fields: &Fields) -> impl Iterator<Item = &[u8]> {
+    let each = fields.all("connection").flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    // Listed above anyway, and nearly all there ever is.
+    each.filter(|option| !option.eq_ignore_ascii_case(b"keep-alive"))
 }
 
 fn connection_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
@@ -142,8 +155,6 @@ fn connection_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
         .iter()
         .flat_map(|line| line.as_bytes().split(|b| *b == b','))
         .map(<[u8]>::trim_ascii)
-        // Listed above anyway, and nearly all there ever is.
-        .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect()
 }
@@ -151,7 +162,17 @@ fn connection_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
 /// The length that a message's head declares, where it is a number.
 #[must_use]
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    number(headers.get(header::CONTENT_LENGTH)?.as_bytes())
+}
+
+/// [`content_length`] of a request.
+#[must_use]
+pub fn declared_length(fields: &Fields) -> Option<u64> {
+    number(fields.get("content-length")?)
+}
+
+fn number(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 /// Where a request came from, as far as we believe it.
@@ -171,37 +192,41 @@ pub struct Origin {
 /// dropped and ours take their place, because Mattermost takes the first address of the list for the client's
 /// (`GetIPAddress` in `server/channels/utils/utils.go`). `Forwarded` (RFC 7239) is extended where it is, and never begun:
 /// Mattermost does not read it.
-pub fn set_forwarding(headers: &mut HeaderMap, origin: Origin, client_host: Option<&HeaderValue>) {
-    let peer = HeaderValue::try_from(written(origin.peer)).expect("an address is ASCII");
-    let scheme = HeaderValue::from_static(if origin.encrypted { "https" } else { "http" });
+pub fn set_forwarding(fields: &mut Fields, origin: Origin) {
+    let (peer, scheme) = (written(origin.peer), if origin.encrypted { "https" } else { "http" });
+    let host = fields.get("host").map(SmallVec::<[u8; 64]>::from_slice);
     if !origin.trusted {
-        drop_forwarding(headers);
-        headers.insert(X_FORWARDED_FOR, peer.clone());
-        headers.insert(X_REAL_IP, peer);
-        headers.insert(X_FORWARDED_PROTO, scheme);
-        if let Some(host) = client_host {
-            headers.insert(X_FORWARDED_HOST, host.clone());
+        fields.retain(|name| {
+            !(name.starts_with(FORWARDING.as_bytes()) || name == X_REAL_IP.as_bytes() || name == FORWARDED.as_bytes())
+        });
+        fields.append(X_FORWARDED_FOR, peer.as_bytes());
+        fields.append(X_REAL_IP, peer.as_bytes());
+        fields.append(X_FORWARDED_PROTO, scheme.as_bytes());
+        if let Some(host) = host {
+            fields.append(X_FORWARDED_HOST, &host);
         }
         return;
     }
-    let chain = lines(headers, &X_FORWARDED_FOR);
+    let chain = lines(fields, X_FORWARDED_FOR);
     // The address that the outer proxy added itself, which is the last: those before it may be the client's invention.
     let last = chain.last().and_then(|line| line.split(|byte| *byte == b',').next_back()).map(<[u8]>::trim_ascii);
-    let client = last.filter(|last| !last.is_empty()).map_or_else(
-        || peer.clone(),
-        |last| HeaderValue::from_bytes(last).expect("a part of a field value is a field value"),
-    );
-    let chain = if chain.is_empty() { peer } else { joined(&chain, peer.as_bytes()) };
-    headers.insert(X_FORWARDED_FOR, chain);
-    headers.entry(X_REAL_IP).or_insert(client);
-    headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
-    if let Some(host) = client_host {
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+    let client = last.filter(|last| !last.is_empty()).unwrap_or(peer.as_bytes()).to_owned();
+    let chain = joined(&chain, peer.as_bytes());
+    fields.set(X_FORWARDED_FOR, &chain);
+    let mut or_insert = |name, value: &[u8]| {
+        if !fields.contains(name) {
+            fields.append(name, value);
+        }
+    };
+    or_insert(X_REAL_IP, &client);
+    or_insert(X_FORWARDED_PROTO, scheme.as_bytes());
+    if let Some(host) = host {
+        or_insert(X_FORWARDED_HOST, &host);
     }
-    let forwarded = lines(headers, &header::FORWARDED);
+    let forwarded = lines(fields, FORWARDED);
     if !forwarded.is_empty() {
         let forwarded = joined(&forwarded, forwarded_element(origin.peer).as_bytes());
-        headers.insert(header::FORWARDED, forwarded);
+        fields.set(FORWARDED, &forwarded);
     }
 }
 
@@ -219,19 +244,9 @@ fn written(address: IpAddr) -> String {
     text
 }
 
-fn drop_forwarding(headers: &mut HeaderMap) {
-    let told = |name: &&HeaderName| {
-        let name = name.as_str();
-        name.starts_with(FORWARDING) || name == X_REAL_IP.as_str() || name == header::FORWARDED.as_str()
-    };
-    for name in headers.keys().filter(told).cloned().collect::<Vec<_>>() {
-        headers.remove(name);
-    }
-}
-
 /// The lines of a list, without empty ones.
-fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
-    headers.get_all(name).iter().map(HeaderValue::as_bytes).filter(|line| !line.is_empty()).collect()
+fn lines<'a>(fields: &'a Fields, name: &'a str) -> Vec<&'a [u8]> {
+    fields.all(name).filter(|line| !line.is_empty()).collect()
 }
 
 /// A peer as RFC 7239 section 6 writes it: an IPv6 address in brackets, and so in quotes.
@@ -242,27 +257,23 @@ fn forwarded_element(peer: IpAddr) -> String {
     }
 }
 
-fn joined(chain: &[&[u8]], last: &[u8]) -> HeaderValue {
-    let mut value = chain.join(&b", "[..]);
-    value.extend_from_slice(b", ");
-    value.extend_from_slice(last);
-    HeaderValue::from_bytes(&value).expect("field values joined by a comma are a field value")
+fn joined(chain: &[&[u8]], last: &[u8]) -> Vec<u8> {
+    chain.iter().copied().chain([last]).collect::<Vec<_>>().join(&b", "[..])
 }
 
 /// Adds our hop to `CDN-Loop`, or says that this process has seen the request already (RFC 8586 section 2).
 ///
 /// # Errors
 /// The request came back to us.
-pub fn mark_hop(headers: &mut HeaderMap, hop: &HeaderValue) -> Result<(), LoopDetected> {
-    let seen = headers
-        .get_all(CDN_LOOP)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+pub fn mark_hop(fields: &mut Fields, hop: &HeaderValue) -> Result<(), LoopDetected> {
+    let seen = fields
+        .all(CDN_LOOP)
+        .flat_map(|line| line.split(|byte| *byte == b','))
         .any(|entry| entry.trim_ascii() == hop.as_bytes());
     if seen {
         return Err(LoopDetected);
     }
-    headers.append(CDN_LOOP, hop.clone());
+    fields.append(CDN_LOOP, hop.as_bytes());
     Ok(())
 }
 
@@ -275,13 +286,12 @@ pub struct LoopDetected;
 /// cookie. The name knows its case and an empty value counts: it wins over every header
 /// (`ParseAuthTokenFromRequest` in `server/channels/app/authentication.go`).
 #[must_use]
-pub fn session_cookie(headers: &HeaderMap) -> Option<HeaderValue> {
-    let pairs = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+pub fn session_cookie(fields: &Fields) -> Option<HeaderValue> {
+    let pairs = fields
+        .all("cookie")
+        .flat_map(|line| line.split(|byte| *byte == b';'))
         .map(<[u8]>::trim_ascii)
-        .filter(|pair| pair.split(|b| *b == b'=').next().is_some_and(|name| name.trim_ascii() == b"MMAUTHTOKEN"))
+        .filter(|pair| pair.split(|byte| *byte == b'=').next().is_some_and(|name| name.trim_ascii() == b"MMAUTHTOKEN"))
         .collect::<Vec<_>>();
     if pairs.is_empty() {
         return None;
@@ -302,27 +312,32 @@ const PICTURE_FIELDS: [HeaderName; 5] = [
     header::USER_AGENT,
 ];
 
-/// The header of our own fetch of a picture: a fixed list, the session cookie alone of all cookies, no encoding.
+/// The header of our own fetch of a picture from `host`: a fixed list, the session cookie alone of all cookies, no encoding.
 #[must_use]
-pub fn picture_request(client: &HeaderMap) -> HeaderMap {
+pub fn picture_request(client: &Fields, host: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
+    headers.insert(header::HOST, carried(host));
     if let Some(cookie) = session_cookie(client) {
         headers.insert(header::COOKIE, cookie);
     }
     for name in &PICTURE_FIELDS {
-        for value in client.get_all(name) {
-            let mut value = value.clone();
+        for value in client.all(name.as_str()) {
+            let mut value = carried(value);
             value.set_sensitive(name == header::AUTHORIZATION || name.as_str() == "x-mattermost-preauth-secret");
             headers.append(name, value);
         }
     }
-    for name in [&X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &X_REAL_IP, &header::FORWARDED, &CDN_LOOP] {
-        for value in client.get_all(name) {
-            headers.append(name, value.clone());
+    for name in [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP, FORWARDED, CDN_LOOP] {
+        for value in client.all(name) {
+            headers.append(HeaderName::from_static(name), carried(value));
         }
     }
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers
+}
+
+fn carried(value: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(value).expect("it came as a field value")
 }
 
 /// Upstream's validator, from the header of its answer.
@@ -389,13 +404,17 @@ mod tests {
             })
     }
 
-    fn text(headers: &HeaderMap, name: &str) -> Vec<String> {
-        headers.get_all(name).iter().map(|v| v.to_str().expect("ascii").to_owned()).collect()
+    fn fields(of: &[(&str, &str)]) -> Fields {
+        of.iter().map(|(name, value)| (*name, value.as_bytes())).collect()
+    }
+
+    fn text(fields: &Fields, name: &str) -> Vec<String> {
+        fields.all(name).map(|value| String::from_utf8(value.to_owned()).expect("ascii")).collect()
     }
 
     #[test]
     fn what_belongs_to_the_connection_stops_here() {
-        let mut headers = map(&[
+        let mut fields = fields(&[
             ("connection", "close, X-Secret-Hop"),
             ("x-secret-hop", "1"),
             ("keep-alive", "timeout=5"),
@@ -405,8 +424,8 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("x-csrf-token", "kept"),
         ]);
-        strip_request_hop_by_hop(&mut headers).expect("nothing forbidden is named");
-        assert_eq!(headers, map(&[("x-csrf-token", "kept")]));
+        strip_request_hop_by_hop(&mut fields).expect("nothing forbidden is named");
+        assert_eq!(fields.iter().collect::<Vec<_>>(), [("x-csrf-token", &b"kept"[..])]);
     }
 
     #[test]
@@ -438,8 +457,8 @@ mod tests {
             "X-CSRF-Token",
             "\t,, Forwarded ,",
         ] {
-            let mut headers = map(&[("connection", named)]);
-            assert_eq!(strip_request_hop_by_hop(&mut headers), Err(ConnectionNamesCredential), "{named}");
+            let mut fields = fields(&[("connection", named)]);
+            assert_eq!(strip_request_hop_by_hop(&mut fields), Err(ConnectionNamesCredential), "{named}");
         }
     }
 
@@ -447,6 +466,7 @@ mod tests {
     fn a_strangers_forwarding_fields_are_replaced_and_a_trusted_ones_extended() {
         let peer = "192.0.2.7".parse().expect("address");
         let given = [
+            ("host", "chat.example"),
             ("x-forwarded-for", "10.1.1.1"),
             ("x-forwarded-proto", "https"),
             ("x-real-ip", "10.1.1.1"),
@@ -454,33 +474,31 @@ mod tests {
             ("x-forwarded-port", "443"),
             ("x-forwarded-prefix", "/mm"),
         ];
-        let host = HeaderValue::from_static("chat.example");
+        let mut told = fields(&given);
+        set_forwarding(&mut told, Origin { peer, trusted: false, client: peer, encrypted: false });
+        assert_eq!(text(&told, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(text(&told, "x-forwarded-proto"), ["http"]);
+        assert_eq!(text(&told, "x-real-ip"), ["192.0.2.7"]);
+        assert_eq!(text(&told, "x-forwarded-host"), ["chat.example"]);
+        assert_eq!(told.iter().count(), 5, "{told:?}");
 
-        let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: false, client: peer, encrypted: false }, Some(&host));
-        assert_eq!(text(&headers, "x-forwarded-for"), ["192.0.2.7"]);
-        assert_eq!(text(&headers, "x-forwarded-proto"), ["http"]);
-        assert_eq!(text(&headers, "x-real-ip"), ["192.0.2.7"]);
-        assert_eq!(text(&headers, "x-forwarded-host"), ["chat.example"]);
-        assert_eq!(headers.len(), 4, "{headers:?}");
+        let mut told = fields(&given);
+        set_forwarding(&mut told, Origin { peer, trusted: true, client: peer, encrypted: false });
+        assert_eq!(text(&told, "x-forwarded-for"), ["10.1.1.1, 192.0.2.7"]);
+        assert_eq!(text(&told, "x-forwarded-proto"), ["https"]);
+        assert_eq!(text(&told, "x-real-ip"), ["10.1.1.1"]);
+        assert_eq!(text(&told, "forwarded"), ["for=x, for=192.0.2.7"]);
+        assert_eq!(text(&told, "x-forwarded-prefix"), ["/mm"]);
 
-        let mut headers = map(&given);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, Some(&host));
-        assert_eq!(text(&headers, "x-forwarded-for"), ["10.1.1.1, 192.0.2.7"]);
-        assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
-        assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
-        assert_eq!(text(&headers, "forwarded"), ["for=x, for=192.0.2.7"]);
-        assert_eq!(text(&headers, "x-forwarded-prefix"), ["/mm"]);
-
-        let mut headers = map(&[("x-forwarded-for", "6.6.6.6, 10.1.1.1")]);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, None);
-        assert_eq!(text(&headers, "x-real-ip"), ["10.1.1.1"]);
+        let mut told = fields(&[("x-forwarded-for", "6.6.6.6, 10.1.1.1")]);
+        set_forwarding(&mut told, Origin { peer, trusted: true, client: peer, encrypted: false });
+        assert_eq!(text(&told, "x-real-ip"), ["10.1.1.1"]);
 
         let peer = "2001:db8::1".parse().expect("address");
-        let mut headers = map(&[("x-forwarded-for", ""), ("forwarded", "for=x"), ("forwarded", "for=y")]);
-        set_forwarding(&mut headers, Origin { peer, trusted: true, client: peer, encrypted: false }, None);
-        assert_eq!(text(&headers, "x-forwarded-for"), ["2001:db8::1"]);
-        assert_eq!(text(&headers, "forwarded"), ["for=x, for=y, for=\"[2001:db8::1]\""]);
+        let mut told = fields(&[("x-forwarded-for", ""), ("forwarded", "for=x"), ("forwarded", "for=y")]);
+        set_forwarding(&mut told, Origin { peer, trusted: true, client: peer, encrypted: false });
+        assert_eq!(text(&told, "x-forwarded-for"), ["2001:db8::1"]);
+        assert_eq!(text(&told, "forwarded"), ["for=x, for=y, for=\"[2001:db8::1]\""]);
     }
 
     #[test]
@@ -514,9 +532,9 @@ mod tests {
     #[test]
     fn a_request_that_comes_back_is_recognised() {
         let hop = HeaderValue::from_static("avatar-proxy;id=a1");
-        let mut headers = map(&[("cdn-loop", "other-cdn, avatar-proxy;id=b2")]);
-        assert_eq!(mark_hop(&mut headers, &hop), Ok(()));
-        assert_eq!(mark_hop(&mut headers, &hop), Err(LoopDetected));
+        let mut fields = fields(&[("cdn-loop", "other-cdn, avatar-proxy;id=b2")]);
+        assert_eq!(mark_hop(&mut fields, &hop), Ok(()));
+        assert_eq!(mark_hop(&mut fields, &hop), Err(LoopDetected));
     }
 
     #[test]
@@ -528,14 +546,14 @@ mod tests {
             (&["mmauthtoken=x; XMMAUTHTOKEN=y"], None),
             (&[], None),
         ] {
-            let headers = map(&lines.iter().map(|line| ("cookie", *line)).collect::<Vec<_>>());
-            assert_eq!(session_cookie(&headers).map(|v| v.to_str().expect("ascii").to_owned()).as_deref(), expected);
+            let fields = fields(&lines.iter().map(|line| ("cookie", *line)).collect::<Vec<_>>());
+            assert_eq!(session_cookie(&fields).map(|v| v.to_str().expect("ascii").to_owned()).as_deref(), expected);
         }
     }
 
     #[test]
     fn a_picture_is_asked_for_with_a_fixed_list_of_fields() {
-        let client = map(&[
+        let client = fields(&[
             ("authorization", "Bearer x"),
             ("cookie", "theme=dark; MMAUTHTOKEN=t"),
             ("accept", "image/webp"),
@@ -545,12 +563,14 @@ mod tests {
             ("x-http-method-override", "DELETE"),
             ("x-forwarded-for", "192.0.2.7"),
         ]);
-        let sent = picture_request(&client);
+        let sent = picture_request(&client, b"chat.example");
         let mut names = sent.keys().map(HeaderName::as_str).collect::<Vec<_>>();
         names.sort_unstable();
-        assert_eq!(names, ["accept-encoding", "authorization", "cookie", "x-forwarded-for"]);
-        assert_eq!(text(&sent, "cookie"), ["MMAUTHTOKEN=t"]);
-        assert_eq!(text(&sent, "accept-encoding"), ["identity"]);
+        assert_eq!(names, ["accept-encoding", "authorization", "cookie", "host", "x-forwarded-for"]);
+        let sent_as = |name: &str| sent.get(name).expect("there");
+        assert_eq!(sent_as("cookie"), "MMAUTHTOKEN=t");
+        assert_eq!(sent_as("accept-encoding"), "identity");
+        assert_eq!(sent_as("host"), "chat.example");
         assert!(sent.get("authorization").expect("there").is_sensitive());
     }
 }

@@ -13,6 +13,7 @@ mod connect;
 mod download;
 mod error;
 mod exchange;
+mod fields;
 mod head;
 pub mod headers;
 mod line;
@@ -24,6 +25,7 @@ mod tunnel;
 
 pub use body::{Aborted, BodyStream, Chunks, RequestBody, with_idle_timeout};
 pub use error::UpstreamError;
+pub use fields::Fields;
 pub use head::AnswerHead;
 pub use picture::{Answer, AnswerBody, PictureRequest};
 pub use roots::{Roots, RootsError};
@@ -125,8 +127,8 @@ impl Gateway {
     pub async fn ping(&self, base_path: &str) -> Result<(), UpstreamError> {
         let path = format!("{base_path}/api/v4/system/ping");
         let target = PathAndQuery::try_from(path).map_err(|error| UpstreamError::Broken(error.to_string()))?;
-        let headers = HeaderMap::from_iter([(header::HOST, self.settings.host_for(None))]);
-        let head = Head { method: Method::GET, target, headers };
+        let fields = Fields::from_iter([(header::HOST.as_str(), self.settings.host_for(None))]);
+        let head = Head { method: Method::GET, target, fields };
         let patience = self.settings.head_timeout;
         let mut line = Line::over(self.connector.connect_uncounted().await?);
         let answer = line.send(head.written(), &head.method, RequestBody::empty(), patience).await;
@@ -140,10 +142,9 @@ impl Gateway {
 }
 
 impl Settings {
-    fn host_for(&self, client_host: Option<&HeaderValue>) -> HeaderValue {
-        let fixed = self.host.as_ref().or(client_host).cloned();
-        let authority = || HeaderValue::from_str(self.authority.as_str()).expect("an authority is a field value");
-        fixed.unwrap_or_else(authority)
+    fn host_for<'a>(&'a self, client_host: Option<&'a [u8]>) -> &'a [u8] {
+        let fixed = self.host.as_ref().map(HeaderValue::as_bytes);
+        fixed.or(client_host).unwrap_or(self.authority.as_str().as_bytes())
     }
 }
 
@@ -190,21 +191,17 @@ impl Upstream {
 
     /// The `Host` that is sent upstream for a request that came with `client_host`.
     #[must_use]
-    pub fn host_for(&self, client_host: Option<&HeaderValue>) -> HeaderValue {
+    pub fn host_for<'a>(&'a self, client_host: Option<&'a [u8]>) -> &'a [u8] {
         self.settings.host_for(client_host)
     }
 
     /// [`Upstream::host_for`], where it is another than the client's.
     #[must_use]
-    pub fn other_host(&self, client_host: Option<&HeaderValue>) -> Option<HeaderValue> {
-        (self.settings.host.is_some() || client_host.is_none()).then(|| self.host_for(client_host))
-    }
-
-    /// [`Upstream::host_for`] as bytes.
-    #[must_use]
-    pub fn host_of<'a>(&'a self, client_host: Option<&'a [u8]>) -> &'a [u8] {
-        let fixed = self.settings.host.as_ref().map(HeaderValue::as_bytes);
-        fixed.or(client_host).unwrap_or(self.settings.authority.as_str().as_bytes())
+    pub fn other_host(&self, client_host: Option<&[u8]>) -> Option<&[u8]> {
+        match (&self.settings.host, client_host) {
+            (None, Some(_)) => None,
+            _ => Some(self.settings.host_for(None)),
+        }
     }
 
     /// The time that any body may pause.
@@ -274,10 +271,10 @@ impl Upstream {
         &self,
         method: Method,
         target: PathAndQuery,
-        headers: HeaderMap,
+        fields: Fields,
         body: RequestBody,
     ) -> Result<Reply, UpstreamError> {
-        let (head, line) = self.send(Head { method, target, headers }, body).await?;
+        let (head, line) = self.send(Head { method, target, fields }, body).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
         }
@@ -288,8 +285,8 @@ impl Upstream {
     ///
     /// # Errors
     /// No answer, or not in time.
-    pub async fn upgrade(&self, target: PathAndQuery, headers: HeaderMap) -> Result<UpgradeAnswer, UpstreamError> {
-        let head = Head { method: Method::GET, target, headers };
+    pub async fn upgrade(&self, target: PathAndQuery, fields: Fields) -> Result<UpgradeAnswer, UpstreamError> {
+        let head = Head { method: Method::GET, target, fields };
         let (head, line) = self.send(head, RequestBody::empty()).await?;
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(UpgradeAnswer::Declined(self.reply(head, line)));
@@ -299,7 +296,7 @@ impl Upstream {
     }
 
     async fn send(&self, mut head: Head, body: RequestBody) -> Result<(AnswerHead, Box<Line>), UpstreamError> {
-        frame(&head.method, &mut head.headers, body.length());
+        frame(&head.method, &mut head.fields, body.length());
         self.passthrough.send(&head, body).await
     }
 
@@ -331,13 +328,15 @@ impl Upstream {
 
 /// Frames a request anew by what really follows its head. The client's own `Content-Length` is not believed: beside a
 /// body of another length, the next request on that connection would be read as part of this one.
-fn frame(method: &Method, headers: &mut HeaderMap, length: Option<u64>) {
-    headers.remove(header::CONTENT_LENGTH);
+fn frame(method: &Method, fields: &mut Fields, length: Option<u64>) {
+    fields.remove(header::CONTENT_LENGTH.as_str());
     let expects_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
     match length {
         Some(0) if !expects_body => {}
-        Some(length) => _ = headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
-        None => _ = headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+        Some(length) => {
+            fields.append(header::CONTENT_LENGTH.as_str(), itoa::Buffer::new().format(length).as_bytes());
+        }
+        None => fields.append(header::TRANSFER_ENCODING.as_str(), b"chunked"),
     }
 }
 

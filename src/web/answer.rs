@@ -81,9 +81,9 @@ impl Ledger {
     }
 
     /// Takes down what upstream called the request.
-    pub(super) fn named_by_upstream(&mut self, id: Option<&[u8]>) {
+    pub(super) fn named_by_upstream<'a>(&mut self, id: impl FnOnce() -> Option<&'a [u8]>) {
         if self.logs {
-            self.upstream_request_id = id.and_then(|id| String::from_utf8(id.to_owned()).ok());
+            self.upstream_request_id = id().and_then(|id| String::from_utf8(id.to_owned()).ok());
         }
     }
 
@@ -187,12 +187,12 @@ impl MessageBody for CountedBody {
     }
 }
 
-/// An answer of upstream's without its fields, and with its body, whole or as a stream, framed anew. `declared` is the length
+/// An answer of upstream's without its fields, and with its body, whole or as a stream, framed anew. `declared` tells the length
 /// that upstream declared.
 pub(super) fn streamed(
     method: &Method,
     status: UpstreamStatus,
-    declared: Option<u64>,
+    declared: impl FnOnce() -> Option<u64>,
     body: AnswerBody,
 ) -> HttpResponse {
     let status = StatusCode::from_u16(status.as_u16()).expect("a status in one crate is one in the other");
@@ -204,7 +204,7 @@ pub(super) fn streamed(
     if method == Method::HEAD {
         let len = match &body {
             AnswerBody::Complete(bytes) => Some(bytes.len() as u64),
-            AnswerBody::Partial(..) => declared,
+            AnswerBody::Partial(..) => declared(),
         };
         return match len {
             Some(len) => response.map_body(|_, _| no_body(len)),
@@ -216,7 +216,7 @@ pub(super) fn streamed(
         AnswerBody::Complete(bytes) => BoxBody::new(bytes),
         AnswerBody::Partial(prefix, rest) => {
             let chunks = if prefix.is_empty() { rest } else { Box::pin(stream::iter([Ok(prefix)]).chain(rest)) };
-            match declared {
+            match declared() {
                 Some(len) => BoxBody::new(SizedStream::new(len, chunks)),
                 None => BoxBody::new(BodyStream::new(chunks)),
             }

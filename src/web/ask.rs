@@ -155,7 +155,7 @@ impl<'a> Ask<'a> {
         let parsed = Transform::parse_hinted(query, &settings.sizes, &hints)?;
         let accept = self.accept.iter().copied();
         let negotiated = negotiate(parsed.transform.format(), accept, self.user_agent, &settings.negotiation);
-        let host = front.upstream.host_of(self.host);
+        let host = front.upstream.host_for(self.host);
         let wish = Wish {
             picture: object.map(|object| PictureId { site: front.site(host), kind, object }),
             caller: self.credentials.caller(&front.caller_key, host),

@@ -9,7 +9,7 @@ use crate::telemetry::ChangeOutcome;
 use crate::upstream::{AnswerBody, PictureRequest, Reply, UpstreamError, headers};
 use crate::variant::query::names_parameter;
 use actix_web::HttpResponse;
-use http::{StatusCode, header};
+use http::StatusCode;
 use std::rc::Rc;
 
 /// The longest user record that is read to learn who `me` is.
@@ -34,7 +34,7 @@ pub(super) async fn serve(
     kind: PictureKind,
     who: Who,
 ) -> Result<HttpResponse, WebError> {
-    let site = front.site(front.host(&inbound.headers));
+    let site = front.site(front.host(&inbound.fields));
     let sender = Sender::of(front, inbound);
     let changed = match who {
         Who::Id(object) => Changed::One(PictureId { site, kind, object }),
@@ -88,12 +88,11 @@ async fn whose(front: &Front, inbound: &Inbound, sender: &Sender, site: Site, ki
     if front.avatars.charge(sender.misses).is_err() {
         return Changed::Unknown;
     }
-    let mut fields = headers::picture_request(&inbound.headers);
-    fields.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
+    let headers = headers::picture_request(&inbound.fields, front.host(&inbound.fields));
     let request = PictureRequest {
         path: format!("{}/api/v4/users/me", front.settings.base_path),
         query: by_query.then(|| inbound.query.clone()),
-        headers: fields,
+        headers,
     };
     let asked = async { front.upstream.picture(&request, None).await?.read_up_to(LONGEST_RECORD).await };
     let Ok(Ok(answer)) = tokio::time::timeout(front.upstream.picture_timeout(), asked).await else {

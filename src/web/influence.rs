@@ -53,11 +53,11 @@ pub(super) struct Sender {
 impl Sender {
     /// The sender of a request.
     pub(super) fn of(front: &Front, inbound: &Inbound) -> Self {
-        let credentials = Credentials::of(super::fields(&inbound.headers));
+        let credentials = Credentials::of(inbound.fields.iter());
         let (token, influence) = (credentials.presented().unwrap_or_default(), &front.influence);
         let named = credentials.are_present() || credentials.are_of_a_server();
         Self {
-            caller: front.stands_for(&credentials, &inbound.headers),
+            caller: front.stands_for(&credentials, &inbound.fields),
             anonymous: !named && !names_parameter(&inbound.query, b"access_token"),
             misses: front.avatars.payer(token, inbound.client),
             changes: influence.changes.payer(token, inbound.client),

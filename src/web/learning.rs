@@ -118,8 +118,8 @@ impl Attending {
             return None;
         }
         let lesson = Lesson::of(&inbound.method, &inbound.path, &inbound.query, &front.settings.base_path)?;
-        let caller = front.caller(&inbound.headers)?;
-        let site = front.site(front.host(&inbound.headers));
+        let caller = front.caller(&inbound.fields)?;
+        let site = front.site(front.host(&inbound.fields));
         let asked = front.avatars.asking(&caller, Instant::now())?;
         Some(Self { lesson, caller, asked, site })
     }

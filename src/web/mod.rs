@@ -25,8 +25,8 @@ use crate::identity::{PictureKind, Site};
 use crate::listen::{AskedUpstream, Exchange, Framing, Pulse, Stage, expects_continue};
 use crate::overheard::{Ending, ListenBudget};
 use crate::telemetry::{Outcome, Route as RouteClass, Telemetry};
-use crate::upstream::Upstream;
 use crate::upstream::headers::{self, Origin};
+use crate::upstream::{Fields, Upstream};
 use crate::variant::negotiation;
 use crate::variant::transform::Sizes;
 use actix_http::{HttpMessage, Request};
@@ -36,7 +36,7 @@ use answer::Ledger;
 use ask::Ask;
 pub use error::WebError;
 use http::Method;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 pub use influence::Influence;
 use intake::{Intake, Unread};
@@ -115,13 +115,13 @@ pub struct Front {
 
 impl Front {
     /// The `Host` that is sent upstream for a request with these fields.
-    fn host<'a>(&'a self, headers: &'a HeaderMap) -> &'a [u8] {
-        self.upstream.host_of(headers.get(header::HOST).map(HeaderValue::as_bytes))
+    fn host<'a>(&'a self, fields: &'a Fields) -> &'a [u8] {
+        self.upstream.host_for(fields.get(header::HOST.as_str()))
     }
 
     /// Who sends these fields, where that can be told for certain and is of any use.
-    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
-        self.stands_for(&Credentials::of(fields(headers)), headers)
+    fn caller(&self, fields: &Fields) -> Option<Caller> {
+        self.stands_for(&Credentials::of(fields.iter()), fields)
     }
 
     /// [`Front::caller`] of a request with these fields that goes to `host`.
@@ -132,12 +132,12 @@ impl Front {
         Credentials::of(fields).caller(&self.caller_key, host)
     }
 
-    /// [`Front::caller`] by credentials that have been read from `headers`.
-    fn stands_for(&self, credentials: &Credentials<'_>, headers: &HeaderMap) -> Option<Caller> {
+    /// [`Front::caller`] by credentials that have been read from `fields`.
+    fn stands_for(&self, credentials: &Credentials<'_>, fields: &Fields) -> Option<Caller> {
         if !self.avatars.remembers() {
             return None;
         }
-        credentials.caller(&self.caller_key, self.host(headers))
+        credentials.caller(&self.caller_key, self.host(fields))
     }
 
     /// What the request may end.
@@ -145,7 +145,7 @@ impl Front {
         if !self.avatars.remembers() || inbound.method == Method::GET {
             return None;
         }
-        let agent = inbound.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+        let agent = inbound.fields.get(header::USER_AGENT.as_str());
         Ending::of(&inbound.method, &inbound.path, &self.settings.base_path, agent)
     }
 
@@ -162,11 +162,6 @@ impl Front {
     }
 }
 
-/// The fields of a request as names and values.
-fn fields(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
-}
-
 /// The fields of a request as actix read them.
 fn actix_fields(request: &Request) -> impl Iterator<Item = (&str, &[u8])> {
     request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
@@ -179,7 +174,7 @@ struct Inbound {
     query: String,
     target: PathAndQuery,
     /// The client's fields without those of its connection, with ours for forwarding.
-    headers: HeaderMap,
+    fields: Fields,
     body: ClientBody,
     /// What the connection becomes once it is answered.
     tunnel: Option<Box<Tunnel>>,
@@ -223,7 +218,7 @@ pub async fn handle(front: Rc<Front>, mut request: Request) -> HttpResponse {
 /// Answers what is not in memory.
 async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: Route, origin: Origin) -> HttpResponse {
     let intake = Intake::of(&mut request);
-    let (headers, body, target) = match read(&front, &request, intake, &ledger.method, origin) {
+    let (fields, body, target) = match read(&front, &request, intake, &ledger.method, origin) {
         Ok(read) => read,
         Err(error) => return fail(&front, &error, ledger, &route),
     };
@@ -236,7 +231,7 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
         ClientBody::None | ClientBody::WebSocket => None,
     };
     let mut inbound =
-        Inbound { method, path, query, target, headers, body, tunnel: None, unread, request, client, ledger };
+        Inbound { method, path, query, target, fields, body, tunnel: None, unread, request, client, ledger };
     let response = match dispatch(&front, &mut inbound, &route).await {
         Ok(response) => {
             if let Some(tunnel) = inbound.tunnel {
@@ -259,13 +254,13 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
 
 async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     if let Route::Picture(kind, who) = route {
-        let head = std::mem::take(&mut inbound.headers);
-        let ask = Ask::read(fields(&head));
+        let fields = std::mem::take(&mut inbound.fields);
+        let ask = Ask::read(fields.iter());
         if ask.is_ours(front, *kind, &inbound.query) {
-            return picture::serve(front, inbound, &head, &ask, *kind, *who).await;
+            return picture::serve(front, inbound, &fields, &ask, *kind, *who).await;
         }
         drop(ask);
-        inbound.headers = head;
+        inbound.fields = fields;
     }
     match route {
         Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
@@ -321,22 +316,21 @@ fn read(
     intake: Intake,
     method: &Method,
     origin: Origin,
-) -> Result<(HeaderMap, ClientBody, PathAndQuery), WebError> {
-    let mut headers = wire::from_client(request.headers())?;
-    let body = body_of(method, request.version(), &headers, intake)?;
-    prepare(front, &mut headers, origin)?;
-    Ok((headers, body, target_of(request)?))
+) -> Result<(Fields, ClientBody, PathAndQuery), WebError> {
+    let mut fields = wire::from_client(request.headers())?;
+    let body = body_of(method, request.version(), &fields, intake)?;
+    prepare(front, &mut fields, origin)?;
+    Ok((fields, body, target_of(request)?))
 }
 
-fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(), WebError> {
-    headers::strip_request_hop_by_hop(headers)?;
-    headers::mark_hop(headers, &front.hop)?;
-    if expects_continue(headers) {
+fn prepare(front: &Front, fields: &mut Fields, origin: Origin) -> Result<(), WebError> {
+    headers::strip_request_hop_by_hop(fields)?;
+    headers::mark_hop(fields, &front.hop)?;
+    if expects_continue(fields.all(header::EXPECT.as_str())) {
         // actix has told the client to go on already. Any other expectation is upstream's to fail.
-        headers.remove(header::EXPECT);
+        fields.remove(header::EXPECT.as_str());
     }
-    let host = headers.get(header::HOST).cloned();
-    headers::set_forwarding(headers, origin, host.as_ref());
+    headers::set_forwarding(fields, origin);
     Ok(())
 }
 
@@ -356,13 +350,13 @@ fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
 /// What follows the head. A WebSocket's first bytes come only after the 101, so a handshake with a body is no handshake;
 /// nor is one that `Connection` does not name, or of HTTP/1.0: whoever forwarded it may send another client's request next.
 /// Any other upgrade is not offered, and its request is an ordinary one (RFC 9110 section 7.8).
-fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intake) -> Result<ClientBody, WebError> {
-    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    let length = headers::content_length(headers).unwrap_or(0);
+fn body_of(method: &Method, version: Version, fields: &Fields, intake: Intake) -> Result<ClientBody, WebError> {
+    let chunked = fields.contains(header::TRANSFER_ENCODING.as_str());
+    let length = headers::declared_length(fields).unwrap_or(0);
     // The very test by which actix hands over the connection, unless there are chunks.
-    let websocket = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.trim().eq_ignore_ascii_case("websocket"));
-    if headers.get_all(header::UPGRADE).iter().any(websocket) {
-        let named = headers::connection_names(headers, &header::UPGRADE) && version == Version::HTTP_11;
+    let websocket = |line: &[u8]| line.trim_ascii().eq_ignore_ascii_case(b"websocket");
+    if fields.all(header::UPGRADE.as_str()).any(websocket) {
+        let named = headers::connection_names(fields, &header::UPGRADE) && version == Version::HTTP_11;
         return if *method == Method::GET && named && !chunked && length == 0 {
             Ok(ClientBody::WebSocket)
         } else {

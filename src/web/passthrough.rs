@@ -8,10 +8,12 @@ use super::{ClientBody, Front, Inbound, WebError, actix_fields};
 use crate::caller::Caller;
 use crate::identity::PictureId;
 use crate::telemetry::{Outcome, UpstreamKind};
-use crate::upstream::{Aborted, Reply, RequestBody, UpstreamError};
+use crate::upstream::{Aborted, Fields, Reply, RequestBody, UpstreamError};
+use actix_http::HttpMessage;
 use actix_web::HttpResponse;
+use actix_web::http::header as actix_header;
 use futures_util::StreamExt;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use std::time::Instant;
@@ -19,7 +21,6 @@ use std::time::Instant;
 /// Forwards the request and streams the answer, which may teach something.
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     let attending = Attending::of(front, inbound);
-    let host = inbound.headers.get(header::HOST).cloned();
     let outbound = Outbound::of(front, inbound, None);
     let mut reply = outbound.send(front).await?;
     let picture = match route {
@@ -28,7 +29,8 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -
     };
     // Only these say something about the caller, and to know who that is costs more than the rest.
     if matches!(reply.head.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
-        let host = front.upstream.host_of(host.as_ref().map(HeaderValue::as_bytes));
+        let host = inbound.request.headers().get(actix_header::HOST).map(actix_header::HeaderValue::as_bytes);
+        let host = front.upstream.host_for(host);
         let picture = picture.map(|(kind, object)| PictureId { site: front.site(host), kind, object });
         front.avatars.heed(front.caller_at(actix_fields(&inbound.request), host).as_ref(), picture, reply.head.status);
     }
@@ -54,8 +56,8 @@ pub(super) fn relay(inbound: &mut Inbound, reply: Reply) -> HttpResponse {
     let Reply { head, body } = reply;
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
-    inbound.ledger.named_by_upstream(head.get("x-request-id"));
-    let mut response = streamed(&inbound.method, head.status, head.content_length(), body);
+    inbound.ledger.named_by_upstream(|| head.get("x-request-id"));
+    let mut response = streamed(&inbound.method, head.status, || head.content_length(), body);
     wire::head_to_client(&head, response.headers_mut());
     response
 }
@@ -64,24 +66,20 @@ pub(super) fn relay(inbound: &mut Inbound, reply: Reply) -> HttpResponse {
 pub(super) struct Outbound {
     method: Method,
     target: PathAndQuery,
-    headers: HeaderMap,
+    fields: Fields,
     body: ClientBody,
     caller: Option<Caller>,
 }
 
 impl Outbound {
-    /// Takes the header and the body out of `inbound`, a request of `caller`.
+    /// Takes the fields and the body out of `inbound`, a request of `caller`.
     pub(super) fn of(front: &Front, inbound: &mut Inbound, caller: Option<Caller>) -> Self {
-        let headers = Self::headers_of(front, std::mem::take(&mut inbound.headers));
-        let body = std::mem::replace(&mut inbound.body, ClientBody::None);
-        Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body, caller }
-    }
-
-    fn headers_of(front: &Front, mut headers: HeaderMap) -> HeaderMap {
-        if let Some(host) = front.upstream.other_host(headers.get(header::HOST)) {
-            headers.insert(header::HOST, host);
+        let mut fields = std::mem::take(&mut inbound.fields);
+        if let Some(host) = front.upstream.other_host(fields.get(header::HOST.as_str())) {
+            fields.set(header::HOST.as_str(), host);
         }
-        headers
+        let body = std::mem::replace(&mut inbound.body, ClientBody::None);
+        Self { method: inbound.method.clone(), target: inbound.target.clone(), fields, body, caller }
     }
 
     /// Forwards the request and heeds what its answer says about the caller.
@@ -103,7 +101,7 @@ impl Outbound {
             ClientBody::None | ClientBody::WebSocket => RequestBody::empty(),
         };
         let asked = Instant::now();
-        let reply = front.upstream.forward(self.method, self.target, self.headers, body).await;
+        let reply = front.upstream.forward(self.method, self.target, self.fields, body).await;
         if matches!(reply, Err(UpstreamError::ClientAborted)) {
             // A body that makes no sense is the end of its connection, and actix lets go of whoever reads it when it is given
             // the time to: an answer would only come before another one.

@@ -10,7 +10,7 @@ use crate::cache::Lookup;
 use crate::identity::{ObjectId, PictureKind};
 use crate::source::Validator;
 use crate::telemetry::Outcome;
-use crate::upstream::{Answer, PictureRequest, headers};
+use crate::upstream::{Answer, Fields, PictureRequest, headers};
 use crate::variant::hints;
 use crate::variant::negotiation::Negotiated;
 use crate::variant::query::forwarded_query;
@@ -59,7 +59,7 @@ pub(super) async fn recall(
 pub(super) async fn serve(
     front: &Front,
     inbound: &mut Inbound,
-    head: &HeaderMap,
+    fields: &Fields,
     ask: &Ask<'_>,
     kind: PictureKind,
     who: Who,
@@ -69,8 +69,7 @@ pub(super) async fn serve(
         Who::Me => None,
     };
     let Wanted { wish, negotiated } = ask.wanted(front, kind, object, &inbound.query)?;
-    let mut headers = headers::picture_request(head);
-    headers.insert(header::HOST, front.upstream.host_for(head.get(header::HOST)));
+    let headers = headers::picture_request(fields, front.host(fields));
     inbound.ledger.picture = wish.picture;
     let payer = front.avatars.payer(ask.token(), inbound.client);
     let upstream = PictureRequest { path: inbound.path.clone(), query: forwarded_query(&inbound.query), headers };
@@ -91,8 +90,8 @@ pub(super) async fn serve(
             let shown = relayed.answer.status == UpstreamStatus::OK;
             inbound.ledger.outcome = if shown { Outcome::Original } else { Outcome::Relayed };
             inbound.ledger.relayed = true;
-            let id = relayed.answer.headers.get("x-request-id");
-            inbound.ledger.named_by_upstream(id.map(HeaderValue::as_bytes));
+            let id = || relayed.answer.headers.get("x-request-id").map(HeaderValue::as_bytes);
+            inbound.ledger.named_by_upstream(id);
             relay(&inbound.method, ask, relayed)
         }
     })
@@ -138,7 +137,7 @@ impl PictureAnswer<'_, '_> {
         ledger.bytes_upstream = picture.upstream_bytes as u64;
         ledger.outcome = outcome(picture, response.status());
         ledger.proof = Some(picture.outcome.proof.into());
-        ledger.named_by_upstream(picture.headers.get("x-request-id").map(HeaderValue::as_bytes));
+        ledger.named_by_upstream(|| picture.headers.get("x-request-id").map(HeaderValue::as_bytes));
         // Mattermost would have sent nothing either to a client that has the picture, or asks for the head alone.
         let sent = ledger.outcome != Outcome::NotModified && !self.only_head;
         ledger.bytes_original = if sent { picture.record.source_len as u64 } else { 0 };
@@ -351,7 +350,7 @@ fn relay(method: &Method, ask: &Ask<'_>, relayed: Relayed) -> HttpResponse {
         keep_from_shared_caches(response.headers_mut());
         return response;
     }
-    let mut response = streamed(method, status, headers::content_length(&headers), body);
+    let mut response = streamed(method, status, || headers::content_length(&headers), body);
     wire::to_client(&headers, response.headers_mut(), |name| name != header::CONTENT_LENGTH);
     if shows_picture {
         keep_from_shared_caches(response.headers_mut());

@@ -17,7 +17,7 @@ pub(super) async fn serve(front: &Rc<Front>, inbound: &mut Inbound, ending: Endi
     let sender = Sender::of(front, inbound);
     // However oddly they are presented: upstream may have read one of them.
     let by_query = values_of(&inbound.query, b"access_token");
-    let tokens = places_of_tokens(&front.caller_key, super::fields(&inbound.headers), &by_query);
+    let tokens = places_of_tokens(&front.caller_key, inbound.fields.iter(), &by_query);
     let outbound = Outbound::of(front, inbound, sender.caller);
     followed(inbound, follow(front.clone(), outbound, ending, sender, tokens)).await
 }

@@ -8,11 +8,11 @@ use crate::identity::{PictureId, PictureKind, Site};
 use crate::listen::{Stage, Switch, Upgraded, read};
 use crate::overheard::{Boundary, Listener, News, is_event_socket};
 use crate::telemetry::{Counted, Heard, Outcome, Route, Telemetry};
-use crate::upstream::{self, UpgradeAnswer, UpstreamError, headers};
+use crate::upstream::{self, Fields, UpgradeAnswer, UpstreamError, headers};
 use actix_web::HttpResponse;
 use base64::Engine;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use sha1::{Digest, Sha1};
 use std::io;
 use std::pin::pin;
@@ -33,14 +33,14 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
     inbound.ledger.route = Route::Websocket;
     inbound.ledger.outcome = Outcome::Passed;
     inbound.ledger.relayed = true;
-    let mut asked = inbound.headers.clone();
-    asked.insert(header::HOST, front.upstream.host_for(inbound.headers.get(header::HOST)));
-    asked.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    asked.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    let caller = front.caller(&inbound.headers);
+    let mut asked = inbound.fields.clone();
+    asked.set(header::HOST.as_str(), front.host(&inbound.fields));
+    asked.append(header::CONNECTION.as_str(), b"Upgrade");
+    asked.append(header::UPGRADE.as_str(), b"websocket");
+    let caller = front.caller(&inbound.fields);
     match front.upstream.upgrade(inbound.target.clone(), asked).await? {
         UpgradeAnswer::Switched(mut head, upstream) => {
-            if !accepts(&inbound.headers, &head) {
+            if !accepts(&inbound.fields, &head) {
                 return Err(UpstreamError::Broken("the accept key of its 101 is wrong".to_owned()).into());
             }
             let ears = Ears::for_tunnel(front, inbound, &head);
@@ -58,11 +58,10 @@ pub(super) async fn serve(front: &Front, inbound: &mut Inbound) -> Result<HttpRe
 }
 
 /// RFC 6455 section 4.1: only whoever read the client's key can answer with this.
-fn accepts(request: &HeaderMap, answer: &HeaderMap) -> bool {
+fn accepts(request: &Fields, answer: &HeaderMap) -> bool {
     let upgraded = answer.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let Some(key) = request.get(header::SEC_WEBSOCKET_KEY).filter(|_| upgraded) else { return false };
-    let digest =
-        Sha1::new().chain_update(key.as_bytes()).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    let Some(key) = request.get(header::SEC_WEBSOCKET_KEY.as_str()).filter(|_| upgraded) else { return false };
+    let digest = Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
     let expected = base64::engine::general_purpose::STANDARD.encode(digest);
     answer.get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expected.as_bytes())
 }
@@ -225,7 +224,7 @@ impl Ears {
             && !head.contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
         (wanted && understood).then(|| Self {
             listener: Listener::new(&front.listeners),
-            site: front.site(front.host(&inbound.headers)),
+            site: front.site(front.host(&inbound.fields)),
             avatars: front.avatars.clone(),
             telemetry: front.telemetry.clone(),
         })
@@ -264,12 +263,12 @@ impl Ears {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     #[test]
     fn only_the_answer_to_the_clients_key_is_accepted() {
         // The example of RFC 6455 section 1.3.
-        let request =
-            HeaderMap::from_iter([(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="))]);
+        let request = Fields::from_iter([("sec-websocket-key", &b"dGhlIHNhbXBsZSBub25jZQ=="[..])]);
         let answer = |accept| {
             let to = (header::UPGRADE, HeaderValue::from_static("WebSocket"));
             HeaderMap::from_iter([to, (header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static(accept))])
@@ -277,6 +276,6 @@ mod tests {
         assert!(accepts(&request, &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
         assert!(!accepts(&request, &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo")));
         assert!(!accepts(&request, &HeaderMap::new()));
-        assert!(!accepts(&HeaderMap::new(), &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+        assert!(!accepts(&Fields::default(), &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
     }
 }

@@ -1,37 +1,41 @@
 //! Between two HTTP crates: actix speaks `http` 0.2, the clients speak `http` 1, so header fields are carried over here.
 
 use super::WebError;
-use crate::upstream::AnswerHead;
+use crate::upstream::{AnswerHead, Fields};
 use actix_web::http::header::{HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue};
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName};
 use std::cell::RefCell;
 use std::hash::BuildHasher;
 
-/// How many names are remembered each way, of up to so many bytes.
+/// How many names are remembered, of up to so many bytes.
 const NAMES: usize = 256;
 const LONGEST: usize = 64;
 
+/// How many fields are added to a client's.
+const FIELDS_OF_OURS: usize = 6;
+/// How many bytes the name and the value of a field mostly have. To count them would take as long as to grow.
+const USUAL_FIELD: usize = 60;
+
 thread_local! {
-    static FROM_CLIENTS: RefCell<Names<HeaderName>> = const { RefCell::new(Names([const { None }; NAMES])) };
-    static TO_CLIENTS: RefCell<Names<ActixName>> = const { RefCell::new(Names([const { None }; NAMES])) };
+    static TO_CLIENTS: RefCell<Names> = const { RefCell::new(Names([const { None }; NAMES])) };
 }
 
-/// The client's fields, in their order, with repeats.
+/// The client's fields, with repeats in their order, and room for a few of ours.
 ///
 /// # Errors
 /// A name that is no token (RFC 9110 section 5.1): actix's crate lets a quotation mark pass.
-pub(super) fn from_client(fields: &ActixHeaders) -> Result<HeaderMap, WebError> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + 8);
-    let mut values = gathered(|| fields.iter().map(|(_, value)| value.as_bytes()));
-    FROM_CLIENTS.with_borrow_mut(|names| {
-        for (name, value) in fields {
-            let name = names.carry(name.as_str(), |name| HeaderName::from_bytes(name).ok()).ok_or(WebError::Field)?;
-            let value = HeaderValue::from_maybe_shared(values.split_to(value.len()));
-            headers.append(name, value.expect("a field value in one is one in the other"));
+pub(super) fn from_client(fields: &ActixHeaders) -> Result<Fields, WebError> {
+    let fields_in_all = fields.len() + FIELDS_OF_OURS;
+    let mut all = Fields::with_capacity(fields_in_all * USUAL_FIELD, fields_in_all);
+    for (name, value) in fields {
+        let name = name.as_str();
+        if name.contains('"') {
+            return Err(WebError::Field);
         }
-        Ok(headers)
-    })
+        all.append(name, value.as_bytes());
+    }
+    Ok(all)
 }
 
 /// Adds upstream's fields that `keeps` to an answer, in their order, with repeats.
@@ -43,8 +47,7 @@ pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl
     let mut values = gathered(|| kept().map(|(_, value)| value.as_bytes()));
     TO_CLIENTS.with_borrow_mut(|names| {
         for (name, value) in kept() {
-            let name = names.carry(name.as_str(), |name| ActixName::from_bytes(name).ok());
-            let name = name.expect("a field name in one is one in the other");
+            let name = names.carry(name.as_str().as_bytes());
             into.append(name, shared(values.split_to(value.len())));
         }
     });
@@ -55,17 +58,7 @@ pub(super) fn to_client(fields: &HeaderMap, into: &mut ActixHeaders, keeps: impl
 pub(super) fn head_to_client(head: &AnswerHead, into: &mut ActixHeaders) {
     TO_CLIENTS.with_borrow_mut(|names| {
         for (name, value) in head.shared_fields() {
-            let mut room = [0; LONGEST];
-            let name = match room.get_mut(..name.len()) {
-                Some(lower) => {
-                    lower.copy_from_slice(name);
-                    lower.make_ascii_lowercase();
-                    let lower = std::str::from_utf8(lower).expect("a token is ASCII");
-                    names.carry(lower, |name| ActixName::from_bytes(name).ok())
-                }
-                None => ActixName::from_bytes(name).ok(),
-            };
-            let name = name.expect("a field name in one is one in the other");
+            let name = names.carry(name);
             if name != actix_web::http::header::CONTENT_LENGTH {
                 into.append(name, shared(value));
             }
@@ -73,20 +66,21 @@ pub(super) fn head_to_client(head: &AnswerHead, into: &mut ActixHeaders) {
     });
 }
 
-/// Names as the other crate writes them, each in the place that its hash says, until another takes it. Clients and servers
-/// say the same few over and over, and to make one takes three times as long as to find it.
-struct Names<Name>([Option<Name>; NAMES]);
+/// Names as upstream spells them and as actix writes them, each in the place that its hash says, until another takes it.
+/// Servers say the same few over and over, and to make one takes three times as long as to find it.
+struct Names([Option<(Box<[u8]>, ActixName)>; NAMES]);
 
-impl<Name: AsRef<str> + Clone> Names<Name> {
-    fn carry(&mut self, name: &str, make: impl FnOnce(&[u8]) -> Option<Name>) -> Option<Name> {
-        if name.len() > LONGEST {
-            return make(name.as_bytes());
+impl Names {
+    fn carry(&mut self, spelt: &[u8]) -> ActixName {
+        let make = || ActixName::from_bytes(spelt).expect("a field name in one is one in the other");
+        if spelt.len() > LONGEST {
+            return make();
         }
-        let hash = foldhash::fast::FixedState::default().hash_one(name);
+        let hash = foldhash::fast::FixedState::default().hash_one(spelt);
         let place = &mut self.0[usize::try_from(hash % NAMES as u64).expect("below their number")];
         match place {
-            Some(known) if known.as_ref() == name => Some(known.clone()),
-            _ => Some(place.insert(make(name.as_bytes())?).clone()),
+            Some((known, name)) if **known == *spelt => name.clone(),
+            _ => place.insert((spelt.into(), make())).1.clone(),
         }
     }
 }
@@ -107,6 +101,7 @@ pub(super) fn shared(bytes: Bytes) -> ActixValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::HeaderValue;
     use proptest::prelude::*;
 
     /// What one crate takes and the other does not would be a panic at whoever sends it.
@@ -164,17 +159,21 @@ mod tests {
             sent.append(name, ActixValue::from_bytes(value).expect("a value"));
         }
         let carried = from_client(&sent).expect("names that both take");
+        let said = carried.iter().map(|(name, value)| {
+            (HeaderName::from_bytes(name.as_bytes()).expect("a name"), HeaderValue::from_bytes(value).expect("a value"))
+        });
+        let mut said_by_upstream = HeaderMap::new();
+        said.for_each(|(name, value)| _ = said_by_upstream.append(name, value));
         let mut back = ActixHeaders::new();
-        to_client(&carried, &mut back, |name| name != "dropped");
+        to_client(&said_by_upstream, &mut back, |name| name != "dropped");
         for (name, _) in fields {
             let expected =
                 fields.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect::<Vec<_>>();
-            let there = carried.get_all(*name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
-            assert_eq!(there, expected, "{name}");
+            assert_eq!(carried.all(name).collect::<Vec<_>>(), expected, "{name}");
             let here = back.get_all(*name).map(ActixValue::as_bytes).collect::<Vec<_>>();
             assert_eq!(here, if *name == "dropped" { Vec::new() } else { expected }, "{name}");
         }
-        assert_eq!(carried.len(), fields.len());
+        assert_eq!(carried.iter().count(), fields.len());
     }
 
     #[test]

@@ -104,9 +104,9 @@ fn host(authority: Option<&Authority>, headers: &HeaderMap) -> Result<ActixValue
     carried(host)
 }
 
-/// Whether the client waits to be told to send what follows the head (RFC 9110 section 10.1.1).
-pub fn expects_continue(headers: &HeaderMap) -> bool {
-    let mut expected = headers.get_all(header::EXPECT).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+/// Whether a client whose `Expect` has these lines waits to be told to send what follows the head (RFC 9110 section 10.1.1).
+pub fn expects_continue<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut expected = lines.flat_map(|line| line.split(|byte| *byte == b','));
     expected.any(|each| each.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
 }
 
