@@ -15,7 +15,7 @@ pub enum Task {
     Serve(Flags),
     /// Check the configuration and print the effective one.
     Check(Flags),
-    /// Show what would be made of one picture.
+    /// Show what would be made of one picture by the configuration.
     Explain(Flags, Question),
     /// Serve an embedded stand-in for Mattermost, and a page to look at.
     Demo {
@@ -121,7 +121,7 @@ struct ToExplain {
         help = "What a client writes behind the ?, such as 'size=32&fit=contain'"
     )]
     query: String,
-    /// What the client says it can show, by its Accept
+    /// What the client says it can show
     #[arg(long, default_value = "image/avif,image/webp,*/*;q=0.8")]
     accept: String,
     /// A field for the request to the URL, such as 'Authorization: Bearer ...'; may be repeated
