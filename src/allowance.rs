@@ -1,4 +1,4 @@
-//! The budgets of misses (fault F40): how many upstream picture requests and renders one token and one client address
+//! The budgets of misses: how many upstream picture requests and renders one token and one client address
 //! may cause, in tables of a fixed size that no flood of made-up tokens makes larger.
 //!
 //! Each budget is a leaky bucket in the form of GCRA (ITU-T I.371, annex A): all that is kept of a payer is the instant

@@ -99,7 +99,8 @@ impl<'a> Credentials<'a> {
     }
 
     /// The caller they stand for, for the `Host` sent upstream. `None` where it is not certain which token upstream
-    /// will use: then every request is asked upstream, and nothing is remembered of the answer (`faults.md` 4.2).
+    /// will use: then every request is asked upstream, and nothing is remembered of the answer, or a grant could be
+    /// had by one token and used by another.
     #[must_use]
     pub fn caller(&self, key: &CallerKey, host: &[u8]) -> Option<Caller> {
         let session = match self.session {

@@ -15,7 +15,7 @@ pub enum Task {
     Serve(Flags),
     /// Check the configuration and print the effective one.
     Check(Flags),
-    /// Show what would be made of one picture, by the configuration where one is named.
+    /// Show what would be made of one picture by the configuration.
     Explain(Flags, Question),
     /// Serve an embedded stand-in for Mattermost, and a page to look at.
     Demo {
@@ -60,15 +60,21 @@ Configuration:
     AVATAR_PROXY__UPSTREAM__URL=http://127.0.0.1:8065
     AVATAR_PROXY__CACHE__SOURCES=128MiB
     AVATAR_PROXY__SERVER__TRUSTED_PROXIES=10.0.0.0/8,192.168.0.0/16
+    AVATAR_PROXY__SERVER__TLS__KEY=/etc/avatar-proxy/key.pem        (the key of the section [server.tls])
   Unknown keys and impossible values stop the start. `avatar-proxy check` prints every key, its value and where the
-  value came from.
+  value came from. `check`, `explain` and the proxy itself read the same layers; `demo` reads none of them.
+
+Signals:
+  SIGTERM, SIGINT  stop taking connections, finish what is in flight within server.shutdown_timeout, exit; a second
+                   one exits at once
+  SIGHUP           read log.level and the files of [server.tls] again
 
 Exit status:
-  0  served until it was told to stop, or the configuration is good
-  1  the configuration is not good, or the start failed
+  0  served until it was told to stop, the configuration is good, or the picture was explained
+  1  the configuration is not good, the start failed, or there is no picture to explain
   2  the command line was not understood";
 
-/// The flags of `serve` and `check`; their values are judged with the rest of the configuration.
+/// The flags of `serve`, `check` and `explain`; their values are judged with the rest of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Flags {
     /// The configuration file; without this flag ./config.toml, if there is one
@@ -92,6 +98,8 @@ enum Command {
     /// Check the configuration and print the effective one, with where each value came from
     Check,
     /// Show what would be made of one picture: everything that is tried, with bytes and scores
+    ///
+    /// An address is asked as the proxy would ask Mattermost; no proxy has to run for that.
     Explain(ToExplain),
     /// Serve a built-in stand-in for Mattermost with pictures to look at; of the flags, only --listen
     Demo,
@@ -99,10 +107,10 @@ enum Command {
 
 #[derive(Clone, Debug, Args)]
 struct ToExplain {
-    /// A file, or an address
+    /// A file, or an address that begins with http:// or https://
     #[arg(value_name = "FILE|URL")]
     picture: String,
-    /// The edge in pixels that is asked for; as it is without this
+    /// The edge in pixels that is asked for, the same as --query size=PIXELS; without either the picture keeps its size
     #[arg(long, value_name = "PIXELS", conflicts_with = "query")]
     size: Option<u32>,
     /// What a client writes behind the `?`
@@ -119,7 +127,7 @@ struct ToExplain {
     /// A field for the request to the URL, such as 'Authorization: Bearer ...'; may be repeated
     #[arg(long = "header", value_name = "FIELD")]
     fields: Vec<String>,
-    /// Writes a page that shows all of them side by side
+    /// Writes a page of HTML that shows all of them side by side, on white and on dark
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
 }

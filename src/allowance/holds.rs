@@ -1,4 +1,4 @@
-//! Whom upstream has asked for a pause (fault F10): questions of ours in the name of such a caller wait until it is over.
+//! Whom upstream has asked for a pause: questions of ours in the name of such a caller wait until it is over.
 //! As many callers are kept as budgets are, in a table of the same fixed size.
 
 use super::{Rate, Table, nanoseconds};

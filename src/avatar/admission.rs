@@ -37,7 +37,7 @@ pub(super) struct Errand<'a> {
 }
 
 impl Errand<'_> {
-    /// A picture that trickles in would keep every other time-out from firing (F11).
+    /// A picture that trickles in would keep every other time-out from firing.
     async fn within_time<T>(&self, asked: impl Future<Output = Result<T, AvatarError>>) -> Result<T, AvatarError> {
         let whole = tokio::time::timeout(self.upstream.picture_timeout(), asked);
         whole.await.unwrap_or(Err(AvatarError::Upstream(UpstreamError::TimedOut)))
@@ -376,7 +376,7 @@ impl Avatars {
     }
 
     /// Takes upstream's answer apart. A picture that does not decode is asked for once more: a real server sends empty
-    /// and cut-off bodies while a picture changes (mattermost.md, fact 13).
+    /// and cut-off bodies while a picture changes, because the old file is emptied before the new one is in it.
     async fn examine(&self, errand: Errand<'_>, inquiry: &Inquiry, answer: Answer) -> Result<Admission, AvatarError> {
         let first = match self.examine_once(inquiry, answer).await? {
             Examined::Picture(granted) => return Ok(self.keep(inquiry, &errand.request.wish, granted).await),
@@ -452,7 +452,7 @@ fn is_fresh(record: &Record, wish: &Wish) -> bool {
 }
 
 /// What those who wait are told of a failure. That upstream cannot be reached or does not answer is true for all, and to
-/// ask one after another would take as long for each (F02); everything else is this request's own.
+/// ask one after another would take as long for each; everything else is this request's own.
 fn phase_after(error: &AvatarError) -> Phase {
     match error {
         AvatarError::Upstream(error @ (UpstreamError::Unreachable(_) | UpstreamError::TimedOut)) => {

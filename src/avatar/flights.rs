@@ -34,7 +34,7 @@ pub(super) enum Phase {
     Empty,
     /// Whoever flew it is gone.
     Abandoned,
-    /// Upstream gave no answer; to ask after one another would take as long for each (F02).
+    /// Upstream gave no answer; to ask after one another would take as long for each.
     NoAnswer(UpstreamError),
 }
 

@@ -92,7 +92,7 @@ impl UpstreamUrl {
         self.authority.port_u16().unwrap_or(self.scheme.default_port())
     }
 
-    /// Whether a connection to it would end at our own `listener` (fault F52). Names other than `localhost` are not
+    /// Whether a connection to it would end at our own `listener`, a loop. Names other than `localhost` are not
     /// resolved: that answer may change, and the loop marker catches it at the first request.
     #[must_use]
     pub fn is_listener(&self, listener: SocketAddr) -> bool {

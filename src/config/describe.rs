@@ -28,7 +28,7 @@ impl Loaded {
     }
 }
 
-/// What the process may take at most, whatever it is sent (fault F41).
+/// What the process may take at most, whatever it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryBound {
     caches: [ByteSize; 4],

@@ -280,13 +280,13 @@ words! {
 }
 
 words! {
-    /// What upstream said to a request that may change a picture. The picture is forgotten whatever it was.
+    /// What upstream said to a request that may change a picture.
     ChangeOutcome {
-        /// 2xx or 3xx.
+        /// 2xx.
         Accepted = "accepted",
-        /// 4xx.
+        /// 4xx, 501 or a redirect for good; or it was never asked.
         Refused = "refused",
-        /// 5xx, or no answer.
+        /// Anything else, or no answer.
         Unknown = "unknown",
     }
 }

@@ -1,5 +1,5 @@
 //! The log's way out: a thread of its own behind a bounded queue, so that a full disk, a closed pipe or a slow reader
-//! costs lines, which are counted, and never a request (fault F55).
+//! costs lines, which are counted, and never a request.
 
 use prometheus_client::metrics::counter::Counter;
 use std::io::{self, Write};

@@ -140,7 +140,7 @@ impl Telemetry {
             lessons: build.per("lessons", "Answers that could teach who may see whom", "outcome", None),
             news: build.per("news", "Changes heard of in events that passed through", "subject", None),
             grants_ended: build.per("grants_ended", "Requests passed through that ended grants", "scope", None),
-            picture_changes: build.per_pair("picture_changes", "Pictures forgotten", ["kind", "outcome"], None),
+            picture_changes: build.per_pair("picture_changes", "Requests that may change a picture", ["kind", "outcome"], None),
             cache_weight: build.per("cache_weight", "Memory taken by a cache", "cache", Some(Unit::Bytes)),
             cache_entries: build.per("cache_entries", "Entries of a cache", "cache", None),
             cache_evictions: build.per("cache_evictions", "Entries that made room for others", "cache", None),

@@ -2,7 +2,7 @@
 //!
 //! The rule, of RFC 9110 section 9.2.2: a request with a safe method and without a body is repeated once, on a connection
 //! made for it, when the kept connection that it went out on was lost before its answer came. Upstream may have closed
-//! that connection just as the request went out (F21). All others fail: nobody can say whether they were done.
+//! that connection just as the request went out. All others fail: nobody can say whether they were done.
 //!
 //! A kept connection that turns out to have ended before one byte of the request was written is passed over for the next;
 //! that is no repetition, whatever the method.

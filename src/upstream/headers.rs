@@ -23,9 +23,9 @@ pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
     listed.iter().any(|listed| name.eq_ignore_ascii_case(listed.as_bytes()))
 }
 
-/// Fields whose removal by `Connection: <name>` would change who asks, from where or for which site (mattermost.md
-/// sections 4 and 6); a request that tries it is refused. So is any name that begins with one of [`FORWARDING`] or
-/// [`OF_A_SERVER`].
+/// Fields by which Mattermost tells who asks, from where and for which site: without one, as `Connection: <name>` would
+/// have it, the request would be another. One that tries it is refused. So is any name that begins with one of
+/// [`FORWARDING`] or [`OF_A_SERVER`].
 const NOT_NAMEABLE: [&str; 10] = [
     "authorization",
     "cookie",
@@ -301,9 +301,9 @@ pub fn session_cookie(fields: &Fields) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The fields of a client's request for a picture that go upstream, beside the forwarding fields: who asks
-/// (`faults.md` 4.2 calls this the one list), how a refusal is worded, and whose page asks. No other field of the
-/// client's may change what upstream answers to our own fetch.
+/// The fields of a client's request for a picture that go upstream, beside the forwarding fields: who asks (the fields that
+/// a caller's name is made of as well), how a refusal is worded, and whose page asks. No other field of the client's may
+/// change what upstream answers to our own fetch.
 const PICTURE_FIELDS: [HeaderName; 5] = [
     header::AUTHORIZATION,
     HeaderName::from_static("x-mattermost-preauth-secret"),

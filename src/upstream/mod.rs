@@ -46,7 +46,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Below Mattermost's own 60 s, so that a pooled connection is not closed under a request (mattermost.md section 6).
+/// Below the 60 s after which Mattermost closes an idle connection (`ServiceSettings.IdleTimeout`), so that it does not close
+/// one under a request.
 const POOL_IDLE: Duration = Duration::from_secs(45);
 /// Idle connections that each worker keeps for what passes through.
 const POOL_SIZE: usize = 64;

@@ -366,7 +366,7 @@ async fn an_emoji_that_is_deleted_through_us_is_gone_for_everybody_with_a_grant(
     }
 }
 
-/// The credential shapes of `faults.md` 4.2, by `a`'s token and `b`'s.
+/// The shapes in which credentials come, by `a`'s token and `b`'s.
 fn shapes(a: &str, b: &str) -> Vec<Vec<(&'static str, String)>> {
     let cookie = |value: &str| ("Cookie", format!("MMAUTHTOKEN={value}"));
     let authorization = |value: String| ("Authorization", value);
