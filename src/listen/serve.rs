@@ -95,6 +95,9 @@ where
                 if response.head().connection_type() == ConnectionType::Close {
                     pulse.says_last();
                 }
+                if !response.head().chunked() {
+                    pulse.ends_answer_with_connection();
+                }
                 Ok::<_, Infallible>(response)
             }
         }));
