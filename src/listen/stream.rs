@@ -229,6 +229,17 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Ends the connection with what we say in actix's place. To actix this is the client that hangs up.
+    fn hangs_up(&mut self, why: Refusal, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.pulse().refuse() {
+            self.farewell = Some(self.member().refuse(why));
+            // A client that does not even take this is not waited for.
+            let _ = self.poll_farewell(context);
+            self.farewell = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// What actix is told when the client has said its last.
     fn at_end(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
         match self.pulse().silence() {
@@ -354,6 +365,9 @@ impl AsyncRead for Stream {
             if this.passes_held(buffer) {
                 return Poll::Ready(Ok(()));
             }
+            if this.pipeline.has_long_name() {
+                return this.hangs_up(Refusal::LongHead, context);
+            }
             if this.has_enough(context) {
                 return Poll::Pending;
             }
@@ -363,13 +377,7 @@ impl AsyncRead for Stream {
                 (_, Some(Over::Write)) => return Poll::Ready(Err(timed_out())),
                 (_, Some(Over::Head)) => {
                     buffer.set_filled(before);
-                    if this.pulse().refuse() {
-                        this.farewell = Some(this.member().refuse(Refusal::SlowHead));
-                        // A client that does not even take this is not waited for.
-                        let _ = this.poll_farewell(context);
-                        this.farewell = None;
-                    }
-                    return Poll::Ready(Ok(()));
+                    return this.hangs_up(Refusal::SlowHead, context);
                 }
                 (_, Some(Over::Left)) => {
                     buffer.set_filled(before);
@@ -387,6 +395,9 @@ impl AsyncRead for Stream {
                     }
                     if this.takes_in(buffer, before) > 0 {
                         return Poll::Ready(Ok(()));
+                    }
+                    if this.pipeline.has_long_name() {
+                        return this.hangs_up(Refusal::LongHead, context);
                     }
                     if this.has_enough(context) {
                         return Poll::Pending;
