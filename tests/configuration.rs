@@ -85,6 +85,7 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
         ("server", r#"write_idle_timeout = "1d""#, "expected a time above 0s"),
         ("server", r#"shutdown_timeout = "soon""#, "expected a time"),
         ("server", "max_connections = -1", "expected a whole number from 0 (what the file limit allows)"),
+        ("server", "max_connections_per_address = 1000001", "expected a whole number from 0 (a quarter of all"),
         ("server.tls", "key = [1]", "expected the name of a file in PEM"),
         (
             "server",

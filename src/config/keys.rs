@@ -2,7 +2,6 @@
 //!
 //! Adding a key is one row here, a field in [`Config`] and a line in `config.toml`; tests hold the three together.
 
-use super::Config;
 use super::problem::Problem;
 use super::quantity::{ByteSize, Decimal, Rate};
 use super::raw::{Invalid, Raw};
@@ -109,6 +108,11 @@ pub static KEYS: &[Key] = &[
     key!(
         server.max_connections,
         "a whole number from 0 (what the file limit allows) to 1000000",
+        within(0..=1_000_000)
+    ),
+    key!(
+        server.max_connections_per_address,
+        "a whole number from 0 (a quarter of all connections) to 1000000",
         within(0..=1_000_000)
     ),
     key!(server.keep_alive, TIME, is_timeout),

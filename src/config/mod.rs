@@ -92,6 +92,8 @@ pub struct Server {
     pub workers: usize,
     /// Client connections at once; 0 is what the file limit allows.
     pub max_connections: usize,
+    /// The same of one client address, of IPv6 one /64; 0 is a quarter of all.
+    pub max_connections_per_address: usize,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// How long the head of a request may take.
@@ -124,6 +126,7 @@ impl Default for Server {
             base_path: BasePath::default(),
             workers: 0,
             max_connections: 0,
+            max_connections_per_address: 0,
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(60),

@@ -11,7 +11,6 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -34,12 +33,7 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream, member: Member) -> Self {
-        Self { tcp, member }
-    }
-
-    /// Who is at the other end, where the system still knows.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.tcp.peer_addr().ok()
+        Self { tcp, member, is_armed: false }
     }
 
     /// What is known of the connection.

@@ -232,6 +232,8 @@ words! {
         LongHead = "long_head",
         /// What came is no HTTP.
         Malformed = "malformed",
+        /// The address of a client has as many connections as it may.
+        Crowd = "crowd",
         /// Upstream could not be connected to.
         UpstreamUnreachable = "upstream_unreachable",
         /// Upstream took too long.

@@ -377,7 +377,8 @@ fn body_of(method: &Method, version: Version, headers: &HeaderMap, intake: Intak
 }
 
 /// Whether a peer is on this machine or in its own network: there an outer proxy stands.
-const fn is_near(peer: IpAddr) -> bool {
+#[must_use]
+pub const fn is_near(peer: IpAddr) -> bool {
     match peer {
         IpAddr::V4(peer) => peer.is_loopback() || peer.is_private() || peer.is_link_local(),
         IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local() || peer.is_unicast_link_local(),
