@@ -98,13 +98,14 @@ const RATE: &str = "0 (no limit), or at most 1000000 in a time from 1s to 1h, su
 const SCORE: &str = "a number from 0 to 100";
 const SWITCH: &str = "true or false";
 const THREADS: &str = "a whole number from 0 (one per core) to 1024";
+const WORKERS: &str = "a whole number from 0 (one per core) to 512";
 const FORMATS: &str = r#"a list of formats to negotiate, of which there are "avif" and "webp""#;
 
 /// Every key, in the order of `config.toml`.
 pub static KEYS: &[Key] = &[
     key!(server.listen, ADDRESS).with_flag("--listen"),
     key!(server.base_path, "a path that begins with /, such as / or /chat"),
-    key!(server.workers, THREADS, within(0..=1024)),
+    key!(server.workers, WORKERS, within(0..=512)),
     key!(
         server.max_connections,
         "a whole number from 0 (what the file limit allows) to 1000000",
