@@ -264,7 +264,8 @@ impl Upstream {
         Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), slot: Some(slot) })
     }
 
-    /// Forwards a request whose path and query are sent byte for byte. To be called, as [`Upstream::upgrade`], on a thread
+    /// Forwards a request whose path and query are sent byte for byte; the body of its answer comes in parts of at most
+    /// `part_at_most` bytes, where that is given. To be called, as [`Upstream::upgrade`], on a thread
     /// that runs a [`tokio::task::LocalSet`].
     ///
     /// # Errors
@@ -276,12 +277,13 @@ impl Upstream {
         target: PathAndQuery,
         headers: HeaderMap,
         body: RequestBody,
+        part_at_most: Option<usize>,
     ) -> Result<Reply, UpstreamError> {
         let (head, line) = self.send(Head { method, target, headers }, body).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
         }
-        Ok(self.reply(head, line))
+        Ok(self.reply(head, line, part_at_most))
     }
 
     /// Asks for an upgrade of the connection. Not one byte of the client's is sent before upstream's 101.
@@ -303,9 +305,12 @@ impl Upstream {
         self.passthrough.send(&head, body).await
     }
 
-    fn reply(&self, mut head: AnswerHead, line: Box<Line>) -> Reply {
+    fn reply(&self, mut head: AnswerHead, line: Box<Line>, part_at_most: Option<usize>) -> Reply {
         head.strip_hop_by_hop();
         let mut body = self.passthrough.receive(line);
+        if let Some(bytes) = part_at_most {
+            body.in_parts_of(bytes);
+        }
         let body = match body.all_at_once() {
             Some(whole) => AnswerBody::Complete(whole),
             None => AnswerBody::Partial(Bytes::new(), Box::pin(body.beside_its_request())),

@@ -7,9 +7,11 @@ use super::wire;
 use super::{ClientBody, Front, Inbound, WebError, actix_fields};
 use crate::caller::Caller;
 use crate::identity::PictureId;
+use crate::listen::PART_OF_AN_ANSWER;
 use crate::telemetry::{Outcome, UpstreamKind};
 use crate::upstream::{Aborted, Reply, RequestBody, UpstreamError};
 use actix_web::HttpResponse;
+use actix_web::http::Version;
 use futures_util::StreamExt;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
@@ -67,6 +69,8 @@ pub(super) struct Outbound {
     headers: HeaderMap,
     body: ClientBody,
     caller: Option<Caller>,
+    /// How much of the answer's body is to be had at a time, in bytes, if that is limited.
+    part_at_most: Option<usize>,
 }
 
 impl Outbound {
@@ -74,7 +78,8 @@ impl Outbound {
     pub(super) fn of(front: &Front, inbound: &mut Inbound, caller: Option<Caller>) -> Self {
         let headers = Self::headers_of(front, std::mem::take(&mut inbound.headers));
         let body = std::mem::replace(&mut inbound.body, ClientBody::None);
-        Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body, caller }
+        let part_at_most = (inbound.request.version() == Version::HTTP_2).then_some(PART_OF_AN_ANSWER);
+        Self { method: inbound.method.clone(), target: inbound.target.clone(), headers, body, caller, part_at_most }
     }
 
     fn headers_of(front: &Front, mut headers: HeaderMap) -> HeaderMap {
@@ -103,7 +108,7 @@ impl Outbound {
             ClientBody::None | ClientBody::WebSocket => RequestBody::empty(),
         };
         let asked = Instant::now();
-        let reply = front.upstream.forward(self.method, self.target, self.headers, body).await;
+        let reply = front.upstream.forward(self.method, self.target, self.headers, body, self.part_at_most).await;
         if matches!(reply, Err(UpstreamError::ClientAborted)) {
             // A body that makes no sense is the end of its connection, and actix lets go of whoever reads it when it is given
             // the time to: an answer would only come before another one.
