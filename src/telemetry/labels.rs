@@ -92,8 +92,10 @@ words! {
         Passed = "passed",
         /// 400: the query was not understood.
         RefusedQuery = "refused_query",
-        /// An error of our own.
+        /// An error of our own, or an answer that broke off.
         Failed = "failed",
+        /// Not at all: the client was gone before (nginx calls it 499).
+        Left = "left",
     }
 }
 

@@ -39,13 +39,14 @@ pub(super) struct Ledger {
     pub(super) proof: Option<ProofKind>,
     /// The name that Mattermost gave the request.
     upstream_request_id: Option<String>,
-    status: UpstreamStatus,
+    /// What was sent, if anything was.
+    status: Option<UpstreamStatus>,
     bytes_sent: u64,
     started: Instant,
     logs: bool,
     telemetry: Arc<Telemetry>,
     /// As long as this is there, nobody hurries the connection.
-    _exchange: Option<Exchange>,
+    exchange: Option<Exchange>,
 }
 
 impl Ledger {
@@ -71,12 +72,12 @@ impl Ledger {
             bytes_original: 0,
             relayed: false,
             upstream_request_id: None,
-            status: UpstreamStatus::INTERNAL_SERVER_ERROR,
+            status: None,
             bytes_sent: 0,
             started: Instant::now(),
             logs,
             telemetry: telemetry.clone(),
-            _exchange: exchange,
+            exchange,
         }
     }
 
@@ -99,7 +100,7 @@ impl Ledger {
 
     /// Closes the account of an answer that is whole already: to watch it leave would cost more than to make it.
     pub(super) fn close_at_once(mut self, response: HttpResponse) -> HttpResponse {
-        self.status = status_of(&response);
+        self.status = Some(status_of(&response));
         if let (BodySize::Sized(len), true) = (response.body().size(), self.method != Method::HEAD) {
             self.bytes_sent = len;
         }
@@ -108,7 +109,7 @@ impl Ledger {
 
     /// The answer is a 101: the account stays open as long as what comes of that.
     pub(super) fn switched(&mut self) {
-        self.status = UpstreamStatus::SWITCHING_PROTOCOLS;
+        self.status = Some(UpstreamStatus::SWITCHING_PROTOCOLS);
     }
 
     /// So many bytes more have gone to the client, behind the head of the answer.
@@ -118,7 +119,7 @@ impl Ledger {
 
     /// Ties the account to the answer: it closes with the body's last byte.
     pub(super) fn close_with(mut self, response: HttpResponse) -> HttpResponse {
-        self.status = status_of(&response);
+        self.status = Some(status_of(&response));
         match response.body().size() {
             BodySize::None | BodySize::Sized(0) => response,
             BodySize::Sized(_) | BodySize::Stream => {
@@ -134,9 +135,15 @@ fn status_of(response: &HttpResponse) -> UpstreamStatus {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        if self.status.is_none() {
+            // actix has answered what came behind the head, and let go of whoever read it.
+            let is_malformed = self.exchange.as_ref().is_some_and(Exchange::is_malformed);
+            (self.status, self.outcome) =
+                if is_malformed { (Some(UpstreamStatus::BAD_REQUEST), Outcome::Failed) } else { (None, Outcome::Left) };
+        }
         let bytes_upstream = if self.relayed { self.bytes_sent } else { self.bytes_upstream };
         let is_picture = !matches!(self.route, Route::Passthrough | Route::Change | Route::Websocket);
-        let shown = self.relayed && is_picture && self.status == UpstreamStatus::OK;
+        let shown = self.relayed && is_picture && self.status == Some(UpstreamStatus::OK);
         let bytes_original = if shown { self.bytes_sent } else { self.bytes_original };
         let duration = self.started.elapsed();
         let Self { route, outcome, status, bytes_sent, .. } = *self;
@@ -172,7 +179,7 @@ struct CountedBody {
 }
 
 impl MessageBody for CountedBody {
-    type Error = Box<dyn std::error::Error>;
+    type Error = Box<dyn Error>;
 
     fn size(&self) -> BodySize {
         self.body.size()
@@ -244,7 +251,7 @@ struct Holding {
 }
 
 impl MessageBody for Holding {
-    type Error = Box<dyn std::error::Error>;
+    type Error = Box<dyn Error>;
 
     fn size(&self) -> BodySize {
         self.body.size()
