@@ -280,6 +280,10 @@ words! {
         EvictedRefetch = "evicted_refetch",
         /// Validator and bytes did not change together.
         ValidatorMismatch = "validator_mismatch",
+        /// Upstream's answer broke off on its way to the client.
+        AnswerBroken = "answer_broken",
+        /// Upstream's answer paused for too long on its way to the client.
+        AnswerStalled = "answer_stalled",
     }
 }
 

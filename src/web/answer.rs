@@ -5,8 +5,8 @@ use super::intake::Unread;
 use super::request_id::RequestId;
 use crate::identity::PictureId;
 use crate::listen::Exchange;
-use crate::telemetry::{Answered, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
-use crate::upstream::AnswerBody;
+use crate::telemetry::{Answered, Fault, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
+use crate::upstream::{AnswerBody, UpstreamError};
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
 use actix_web::http::{ConnectionType, StatusCode, Version};
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode as UpstreamStatus};
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -117,6 +118,29 @@ impl Ledger {
         self.bytes_sent += bytes as u64;
     }
 
+    /// What is being sent has come to an end before its end: counted, and logged once.
+    fn broke_off(&mut self, error: &(dyn Error + 'static)) {
+        self.outcome = Outcome::Failed;
+        let request_id = self.request_id.spelt();
+        let upstream_request_id = self.upstream_request_id.as_deref();
+        let fault = match error.downcast_ref() {
+            Some(UpstreamError::ClientAborted | UpstreamError::ClientStalled) => {
+                tracing::debug!(request.id = request_id.as_str(), %error, "request broke off while it was answered");
+                return;
+            }
+            Some(UpstreamError::TimedOut) => Fault::AnswerStalled,
+            _ => Fault::AnswerBroken,
+        };
+        self.telemetry.fault(fault);
+        tracing::warn!(
+            fault = fault.name(),
+            request.id = request_id.as_str(),
+            upstream.request_id = upstream_request_id,
+            %error,
+            "answer broke off"
+        );
+    }
+
     /// Ties the account to the answer: it closes with the body's last byte.
     pub(super) fn close_with(mut self, response: HttpResponse) -> HttpResponse {
         self.status = Some(status_of(&response));
@@ -187,8 +211,10 @@ impl MessageBody for CountedBody {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let next = std::task::ready!(self.body.as_pin_mut().poll_next(context));
-        if let Some(Ok(chunk)) = &next {
-            self.ledger.bytes_sent += chunk.len() as u64;
+        match &next {
+            Some(Ok(chunk)) => self.ledger.bytes_sent += chunk.len() as u64,
+            Some(Err(error)) => self.ledger.broke_off(&**error),
+            None => {}
         }
         Poll::Ready(next)
     }
