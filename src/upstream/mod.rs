@@ -253,15 +253,16 @@ impl Upstream {
         let mut headers = response.headers().clone();
         headers::check_answer_framing(&headers)?;
         headers::strip_response_hop_by_hop(&mut headers);
-        let chunks = stream::unfold(response, |mut response| async move {
+        // The slot is free when the body has ended, or nobody wants it.
+        let chunks = stream::unfold((response, slot), |(mut response, slot)| async move {
             match response.chunk().await {
-                Ok(Some(chunk)) => Some((Ok(chunk), response)),
+                Ok(Some(chunk)) => Some((Ok(chunk), (response, slot))),
                 Ok(None) => None,
-                Err(error) => Some((Err(UpstreamError::from(error)), response)),
+                Err(error) => Some((Err(UpstreamError::from(error)), (response, slot))),
             }
         });
         let rest = with_idle_timeout(Box::pin(chunks), self.settings.idle_timeout);
-        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), slot: Some(slot) })
+        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest) })
     }
 
     /// Forwards a request whose path and query are sent byte for byte; the body of its answer comes in parts of at most
