@@ -425,6 +425,7 @@ pub(crate) fn upstream_settings(config: &Config) -> upstream::Settings {
             UpstreamHost::Keep => None,
             UpstreamHost::Fixed(host) => Some(HeaderValue::from_str(host).expect("checked with the configuration")),
         },
+        tls_name: settings.tls_name.as_ref().map(|name| name.as_str().to_owned()),
         connect_timeout: settings.connect_timeout,
         head_timeout: settings.head_timeout,
         idle_timeout: settings.idle_timeout,

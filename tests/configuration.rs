@@ -104,6 +104,8 @@ fn f52_impossible_addresses_times_and_counts_are_told_with_what_would_be_right()
         ("upstream", r#"url = "http://mattermost#a""#, "it has a fragment"),
         ("upstream", r#"url = """#, "it does not begin with http://"),
         ("upstream", r#"host = "a b""#, "its host is neither a name nor an address; expected keep, or a host"),
+        ("upstream", r#"tls_name = "10.0.0.5""#, "it is an address; expected a host name"),
+        ("upstream", r#"tls_name = "chat.example:443""#, "it is no host name; expected a host name"),
         ("upstream", r#"connect_timeout = "0ms""#, "a time above 0s"),
         ("upstream", r#"head_timeout = "-1s""#, "a time above 0s"),
         ("upstream", r#"idle_timeout = """#, "a time above 0s"),
@@ -307,6 +309,7 @@ fn f52_keys_that_do_not_fit_together_are_told() {
             "2: admin.listen: 127.0.0.1:8066 is taken by server.listen (127.0.0.1:8066)",
         ),
         ("[admin]\nlisten = \"0.0.0.0:8066\"", "2: admin.listen: 0.0.0.0:8066 is taken by server.listen"),
+        ("[upstream]\ntls_name = \"chat.example\"", "2: upstream.tls_name: upstream.url is http, which has no TLS"),
         ("[server.tls]\nkey = \"k\"", "2: server.tls.key: server.tls.certificate is missing beside it; expected both"),
         (
             "[server]\ntls.certificate = \"c\"",

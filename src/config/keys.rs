@@ -6,6 +6,7 @@ use super::problem::Problem;
 use super::quantity::{ByteSize, Decimal, Rate};
 use super::raw::{Invalid, Raw};
 use super::setting::{Setting, UserAgentFormats};
+use super::{Config, Scheme};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -127,6 +128,7 @@ pub static KEYS: &[Key] = &[
     key!(upstream.url, "http:// or https:// with a host and perhaps a port, such as http://127.0.0.1:8065")
         .with_flag("--upstream"),
     key!(upstream.host, "keep, or a host with perhaps a port, such as chat.example.org"),
+    key!(upstream.tls_name, "a host name, such as chat.example.org, or nothing between the quotes"),
     key!(upstream.ca_file, "a file of certificates in PEM form, or nothing between the quotes"),
     key!(upstream.connect_timeout, TIME, is_timeout),
     key!(upstream.head_timeout, TIME, is_timeout),
@@ -246,6 +248,14 @@ pub(super) fn conflicts(config: &Config, trusted: impl Fn(&[&str]) -> bool) -> V
             None => ("server.tls.certificate", "server.tls.key"),
         };
         found.push((given, Problem::new(format!("{missing} is missing beside it; expected both or neither"))));
+    }
+    let upstream = &config.upstream;
+    if trusted(&["upstream.url", "upstream.tls_name"])
+        && upstream.tls_name.is_some()
+        && upstream.url.scheme() == Scheme::Http
+    {
+        let told = "upstream.url is http, which has no TLS; expected nothing between the quotes, or an https:// there";
+        found.push(("upstream.tls_name", Problem::new(told)));
     }
     if trusted(&["upstream.url", "server.listen"]) && config.upstream.url.is_listener(config.server.listen) {
         found.push(("upstream.url", a_loop(config.server.listen, "server.listen")));

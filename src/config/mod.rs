@@ -12,7 +12,7 @@ mod quantity;
 mod raw;
 mod setting;
 
-pub use address::{BasePath, Scheme, UpstreamHost, UpstreamUrl};
+pub use address::{BasePath, Scheme, TlsName, UpstreamHost, UpstreamUrl};
 pub use describe::MemoryBound;
 pub use load::{FileSource, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
@@ -145,6 +145,8 @@ pub struct Upstream {
     pub url: UpstreamUrl,
     /// The `Host` that is sent.
     pub host: UpstreamHost,
+    /// What it is called in TLS, where that is not the host of `url`.
+    pub tls_name: Option<TlsName>,
     /// How long connecting may take (Tc).
     pub connect_timeout: Duration,
     /// How long the head of an answer may take (Th).
@@ -168,6 +170,7 @@ impl Default for Upstream {
         Self {
             url: UpstreamUrl::mattermost_on_this_machine(),
             host: UpstreamHost::Keep,
+            tls_name: None,
             connect_timeout: Duration::from_secs(3),
             head_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),

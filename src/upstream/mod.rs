@@ -31,7 +31,7 @@ pub use tunnel::Tunnel;
 
 use crate::source::Validator;
 use bytes::Bytes;
-use connect::Connector;
+use connect::{Connector, Leading};
 use error::{causes, lost_connection};
 use exchange::{Exchange, Head, Times};
 use futures_util::stream;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub authority: Authority,
     /// The `Host` sent upstream instead of the client's.
     pub host: Option<HeaderValue>,
+    /// What upstream is called in TLS, where that is not the host of `authority`.
+    pub tls_name: Option<String>,
     /// Until a connection stands.
     pub connect_timeout: Duration,
     /// Until the head of the answer to a picture request is there.
@@ -152,6 +154,8 @@ impl Settings {
 pub struct Upstream {
     settings: Arc<Settings>,
     pictures: reqwest::Client,
+    /// What the URLs name for which it is asked.
+    picture_authority: Authority,
     /// Keeps no connection, so each of its requests goes out on a new one.
     pictures_afresh: reqwest::Client,
     passthrough: Exchange,
@@ -176,10 +180,16 @@ impl Upstream {
                 .connect_timeout(settings.connect_timeout)
                 .pool_idle_timeout(POOL_IDLE)
                 .pool_max_idle_per_host(idle);
+            // Its requests are for that name, which leads to the host.
+            let client = match settings.tls_name {
+                Some(_) => client.dns_resolver(Leading::to(&settings.authority)),
+                None => client,
+            };
             client.build().map_err(|error| BuildError(causes(&error)))
         };
         let times = Times { patience: settings.passthrough_timeout, idle: settings.idle_timeout };
         Ok(Self {
+            picture_authority: connect::named(&settings)?,
             pictures: pictures(settings.picture_connections_kept)?,
             pictures_afresh: pictures(0)?,
             passthrough: Exchange::new(connector, POOL_SIZE, POOL_IDLE, times),
@@ -329,7 +339,7 @@ impl Upstream {
     fn uri_of(&self, target: PathAndQuery) -> Result<Uri, UpstreamError> {
         let mut parts = uri::Parts::default();
         parts.scheme = Some(self.settings.scheme.clone());
-        parts.authority = Some(self.settings.authority.clone());
+        parts.authority = Some(self.picture_authority.clone());
         parts.path_and_query = Some(target);
         Uri::from_parts(parts).map_err(|error| UpstreamError::Broken(error.to_string()))
     }
