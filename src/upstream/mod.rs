@@ -257,6 +257,9 @@ impl Upstream {
         };
         let response = timeout(self.settings.head_timeout, asked).await.map_err(|_| UpstreamError::TimedOut)??;
         let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(unasked_switch());
+        }
         if status == StatusCode::NOT_MODIFIED && validator.is_none() {
             return Err(UpstreamError::Broken("a 304 to an unconditional request".to_owned()));
         }
@@ -292,7 +295,7 @@ impl Upstream {
     ) -> Result<Reply, UpstreamError> {
         let (head, line) = self.send(Head { method, target, headers }, body).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
+            return Err(unasked_switch());
         }
         Ok(self.reply(head, line, part_at_most))
     }
@@ -305,7 +308,7 @@ impl Upstream {
         let head = Head { method: Method::GET, target, headers };
         let (head, line) = self.send(head, RequestBody::empty()).await?;
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(UpgradeAnswer::Declined(self.reply(head, line)));
+            return Ok(UpgradeAnswer::Declined(self.reply(head, line, None)));
         }
         let (connection, first) = line.into_link();
         Ok(UpgradeAnswer::Switched(head.to_map(), Tunnel::new(connection, first)))
@@ -343,6 +346,10 @@ impl Upstream {
         parts.path_and_query = Some(target);
         Uri::from_parts(parts).map_err(|error| UpstreamError::Broken(error.to_string()))
     }
+}
+
+fn unasked_switch() -> UpstreamError {
+    UpstreamError::Broken("a 101 that nobody asked for".to_owned())
 }
 
 /// Frames a request anew by what really follows its head. The client's own `Content-Length` is not believed: beside a
