@@ -340,9 +340,15 @@ fn prepare(front: &Front, headers: &mut HeaderMap, origin: Origin) -> Result<(),
     Ok(())
 }
 
-/// Path and query as they came. The authority of an absolute-form target is not looked at: only the configured upstream
-/// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2).
+/// Path and query as they came. Only the configured upstream is ever dialled; the authority of an absolute-form target says
+/// whose site is meant, and so does `Host`: where they differ, somebody would believe the other (RFC 9112 section 3.2.2).
 fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
+    if let (Some(authority), Some(host)) = (request.uri().authority(), request.headers().get(actix_header::HOST))
+        && request.uri().scheme().is_some()
+        && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+    {
+        return Err(WebError::Authority);
+    }
     let raw = match request.uri().path_and_query() {
         Some(raw) => raw.as_str(),
         // The authority form is CONNECT's, which is refused for what it is.
