@@ -10,6 +10,7 @@ pub mod error;
 mod influence;
 mod intake;
 mod learning;
+mod max_forwards;
 mod passthrough;
 mod picture;
 mod refusal;
@@ -271,6 +272,9 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
         Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
         Route::Picture(..) | Route::Passthrough => {
             inbound.ledger.route = RouteClass::Passthrough;
+            if let Some(response) = max_forwards::count_down(inbound)? {
+                return Ok(response);
+            }
             if matches!(inbound.body, ClientBody::WebSocket) {
                 return websocket::serve(front, inbound).await;
             }
