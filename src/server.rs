@@ -8,7 +8,7 @@ use crate::identity::PictureKind;
 use crate::listen::{self, Certificate, CertificateError, CertificateFiles, Crowd, Gate, Room, Stage, Wanted};
 use crate::overheard::ListenBudget;
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
-use crate::upstream::{self, Gateway, Upstream, UpstreamError};
+use crate::upstream::{self, Gateway, PingError, Upstream, UpstreamError};
 use crate::variant::negotiation;
 use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front, Influence, School};
@@ -371,8 +371,9 @@ fn readiness(gateway: &Gateway, base_path: &str) -> Readiness {
         let (gateway, base_path) = (gateway.clone(), base_path.clone());
         let asked = async move {
             gateway.ping(&base_path).await.map_err(|error| match error {
-                UpstreamError::TimedOut => NotReady::TimedOut,
-                _ => NotReady::Unreachable,
+                PingError::Status(status) => NotReady::Status(status),
+                PingError::Upstream(UpstreamError::TimedOut) => NotReady::TimedOut,
+                PingError::Upstream(_) => NotReady::Unreachable,
             })
         };
         Box::pin(asked) as futures_util::future::LocalBoxFuture<'static, _>

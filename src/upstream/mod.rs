@@ -124,20 +124,16 @@ impl Gateway {
     ///
     /// # Errors
     /// What stands in the way.
-    pub async fn ping(&self, base_path: &str) -> Result<(), UpstreamError> {
+    pub async fn ping(&self, base_path: &str) -> Result<(), PingError> {
         let path = format!("{base_path}/api/v4/system/ping");
         let target = PathAndQuery::try_from(path).map_err(|error| UpstreamError::Broken(error.to_string()))?;
         let headers = HeaderMap::from_iter([(header::HOST, self.settings.host_for(None))]);
         let head = Head { method: Method::GET, target, headers };
         let patience = self.settings.head_timeout;
-        let mut line = Line::over(self.connector.connect_uncounted().await?);
+        let mut line = Line::over(self.connector.connect_uncounted().await.map_err(UpstreamError::from)?);
         let answer = line.send(head.written(), &head.method, RequestBody::empty(), patience).await;
         let status = answer.map_err(|failure| failure.error)?.status;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(UpstreamError::Broken(format!("the health route answers {status}")))
-        }
+        if status.is_success() { Ok(()) } else { Err(PingError::Status(status)) }
     }
 }
 
@@ -362,6 +358,17 @@ fn frame(method: &Method, headers: &mut HeaderMap, length: Option<u64>) {
         Some(length) => _ = headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
         None => _ = headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
     }
+}
+
+/// Why upstream is not ready.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PingError {
+    /// It did not answer.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// It answered its health route, and not with a success.
+    #[error("the health route answers {0}")]
+    Status(StatusCode),
 }
 
 /// The clients could not be built.
