@@ -213,6 +213,8 @@ pub async fn handle(front: Rc<Front>, mut request: Request) -> HttpResponse {
     let logs = front.settings.log_requests;
     let mut ledger = Ledger::open(&front.telemetry, logs, method, origin.client, class(&route), exchange);
     if let Route::Picture(kind, Who::Id(object)) = route
+        // Its host is yet to be held against `Host`.
+        && request.uri().scheme().is_none()
         && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).await
     {
         return ledger.close_at_once(response);

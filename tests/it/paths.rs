@@ -118,6 +118,23 @@ async fn f35_a_target_with_another_host_is_refused() {
     assert_eq!(wire.answer("GET").await.expect("an answer").second(), "200");
 }
 
+/// What is in memory is nobody's on another site.
+#[actix_web::test]
+async fn f35_a_picture_in_memory_is_not_shown_to_a_target_with_another_host() {
+    let upstream = Upstream::showing("1", png(&photo(1))).await;
+    let proxy = Proxy::granting(upstream.address);
+    let path = format!("/api/v4/users/{ALICE}/image?size=32");
+    for (asked, status) in [
+        (path.clone(), 200),
+        (path.clone(), 200),
+        (format!("http://chat.example{path}"), 200),
+        (format!("http://evil.example{path}"), 400),
+    ] {
+        assert_eq!(asks(&proxy, "GET", asked.as_bytes()).await, status, "{asked}");
+    }
+    assert_eq!(upstream.seen().len(), 1);
+}
+
 #[actix_web::test]
 async fn f31_how_far_a_request_goes_is_counted_down() {
     let upstream = Upstream::answering(answer("200 OK", &[], b"upstream says")).await;
