@@ -123,7 +123,7 @@ fn recorder(criterion: &mut Criterion) {
             telemetry.answered(&Answered {
                 route: Route::UserPicture,
                 outcome: Outcome::Hit,
-                status: StatusCode::OK,
+                status: Some(StatusCode::OK),
                 bytes_sent: 1_000,
                 duration: Duration::from_micros(7),
             });

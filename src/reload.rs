@@ -1,6 +1,6 @@
 //! What a running process takes from its files when it is told to read them again, and what it says it does not.
 
-use crate::config::keys::KEYS;
+use crate::config::keys::{KEYS, Key};
 use crate::config::{Config, Sources};
 use crate::listen::Certificate;
 use crate::telemetry::LogLevel;
@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 
 /// The key that is taken over; beside it the files of the certificate, under whatever name they had at the start.
 const TAKEN_OVER: &str = "log.level";
+/// The key whose file is read with the configuration.
+const ROOTS: &str = "upstream.ca_file";
 
 /// What can be changed while the process runs.
 #[derive(Debug)]
@@ -67,14 +69,18 @@ impl Reload {
     }
 }
 
-/// The keys that differ.
+/// The keys that differ, by what they say or by what is in the file that they name.
 fn changed(one: &Config, other: &Config) -> Vec<String> {
-    KEYS.iter().filter(|key| key.show(one) != key.show(other)).map(crate::config::keys::Key::path).collect()
+    let certificates = one.upstream.ca_file != other.upstream.ca_file;
+    let differs = |key: &&Key| key.show(one) != key.show(other) || (certificates && key.path() == ROOTS);
+    KEYS.iter().filter(differs).map(Key::path).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Roots;
+    use rcgen::{CertificateParams, KeyPair};
 
     #[test]
     fn what_needs_a_restart_is_named() {
@@ -85,5 +91,25 @@ mod tests {
         read.server.tls.key = Some("key.pem".into());
         read.log.requests = false;
         assert_eq!(changed(&running, &read), ["server.workers", "server.tls.key", "log.requests"]);
+    }
+
+    #[test]
+    fn other_certificates_in_the_same_file_need_a_restart() {
+        let path = std::env::temp_dir().join(format!("avatar-proxy-reload-{}.pem", std::process::id()));
+        let read = |certificates: &[&str]| {
+            std::fs::write(&path, certificates.concat()).expect("a temporary file");
+            let mut read = Config::default();
+            read.upstream.ca_file = Some(Roots::read(&path).expect("certificates"));
+            read
+        };
+        let [one, other] = [(); 2].map(|()| {
+            let key = KeyPair::generate().expect("a key");
+            CertificateParams::new(Vec::new()).expect("no names").self_signed(&key).expect("a certificate").pem()
+        });
+        let running = read(&[&one]);
+        assert_eq!(changed(&running, &read(&[&one])), Vec::<String>::new());
+        assert_eq!(changed(&running, &read(&[&other])), ["upstream.ca_file"]);
+        assert_eq!(changed(&running, &read(&[&one, &other])), ["upstream.ca_file"]);
+        std::fs::remove_file(&path).expect("it was written");
     }
 }

@@ -5,10 +5,10 @@ use crate::avatar::{self, Avatars, Improving};
 use crate::caller::CallerKey;
 use crate::config::{self, Config, Scheme, UpstreamHost, UpstreamUrl};
 use crate::identity::PictureKind;
-use crate::listen::{self, Certificate, CertificateError, CertificateFiles, Gate, Room, Stage, Wanted};
+use crate::listen::{self, Certificate, CertificateError, CertificateFiles, Crowd, Gate, Room, Stage, Wanted};
 use crate::overheard::ListenBudget;
 use crate::telemetry::{CacheLevel, CacheLevels, Telemetry};
-use crate::upstream::{self, Gateway, Upstream, UpstreamError};
+use crate::upstream::{self, Gateway, PingError, Upstream, UpstreamError};
 use crate::variant::negotiation;
 use crate::variant::transform::{Sizes, SizesError};
 use crate::web::{self, Front, Influence, School};
@@ -30,8 +30,10 @@ use tokio::sync::watch;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// The most threads that actix takes.
+/// The most threads that actix takes: `server.workers` goes no further, and neither does a machine with more cores.
 const WORKERS_AT_MOST: usize = 512;
+/// Which part of all connections one address may have, where nothing else is configured.
+const SHARE_OF_AN_ADDRESS: usize = 4;
 /// How many connections to the back office there may be at once; more wait until one ends.
 const BACK_OFFICE: usize = 32;
 /// Threads that wait for something beside the workers: the first, two that accept connections, and the back office.
@@ -199,7 +201,7 @@ impl Bound {
         let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
         let improving = Improving::begin(parts.avatars.clone())?;
         let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
-        let settings = listen_settings(&config, &parts, certificate);
+        let settings = listen_settings(&config, &parts, room.clients, certificate);
         let (telemetry, grace) = (parts.telemetry.clone(), config.server.shutdown_timeout);
         // Called on each thread. No application and no router: every request goes to one service, which matches the raw
         // path itself.
@@ -369,8 +371,9 @@ fn readiness(gateway: &Gateway, base_path: &str) -> Readiness {
         let (gateway, base_path) = (gateway.clone(), base_path.clone());
         let asked = async move {
             gateway.ping(&base_path).await.map_err(|error| match error {
-                UpstreamError::TimedOut => NotReady::TimedOut,
-                _ => NotReady::Unreachable,
+                PingError::Status(status) => NotReady::Status(status),
+                PingError::Upstream(UpstreamError::TimedOut) => NotReady::TimedOut,
+                PingError::Upstream(_) => NotReady::Unreachable,
             })
         };
         Box::pin(asked) as futures_util::future::LocalBoxFuture<'static, _>
@@ -389,14 +392,26 @@ fn cache_levels(avatars: &Avatars) -> CacheLevels {
     }
 }
 
-fn listen_settings(config: &Config, parts: &Parts, certificate: Option<Certificate>) -> listen::Settings {
+fn listen_settings(
+    config: &Config,
+    parts: &Parts,
+    connections: usize,
+    certificate: Option<Certificate>,
+) -> listen::Settings {
     let server = &config.server;
     let limits = listen::Limits {
         head: server.head_timeout,
         keep_alive: server.keep_alive,
         write_idle: server.write_idle_timeout,
     };
-    listen::Settings { limits, stage: parts.stage.clone(), telemetry: parts.telemetry.clone(), certificate }
+    let per_address = match server.max_connections_per_address {
+        0 => connections / SHARE_OF_AN_ADDRESS,
+        configured => configured,
+    };
+    let trusted = server.trusted_proxies.clone();
+    let exempt = move |peer| web::is_near(peer) || trusted.iter().any(|network| network.contains(&peer));
+    let crowd = Crowd::new(per_address.max(1), exempt);
+    listen::Settings { limits, stage: parts.stage.clone(), telemetry: parts.telemetry.clone(), crowd, certificate }
 }
 
 pub(crate) fn upstream_settings(config: &Config) -> upstream::Settings {
@@ -411,6 +426,7 @@ pub(crate) fn upstream_settings(config: &Config) -> upstream::Settings {
             UpstreamHost::Keep => None,
             UpstreamHost::Fixed(host) => Some(HeaderValue::from_str(host).expect("checked with the configuration")),
         },
+        tls_name: settings.tls_name.as_ref().map(|name| name.as_str().to_owned()),
         connect_timeout: settings.connect_timeout,
         head_timeout: settings.head_timeout,
         idle_timeout: settings.idle_timeout,

@@ -48,6 +48,7 @@ fn mattermost() -> upstream::Settings {
         max_picture_requests: 8,
         picture_connections_kept: 8,
         max_connections: 8,
+        tls_name: None,
         roots: None,
     }
 }

@@ -1,6 +1,7 @@
 //! Where Mattermost is, under which name it is asked, and below which path it lives: parsed once, with nothing in them
 //! that could be a secret.
 
+use rustls::pki_types::ServerName;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -135,6 +136,30 @@ impl fmt::Display for UpstreamHost {
             Self::Keep => "keep",
             Self::Fixed(host) => host,
         })
+    }
+}
+
+/// What upstream is called in TLS: the name that SNI tells it (RFC 6066 section 3) and that its certificate has to have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsName(String);
+
+impl TlsName {
+    /// Reads a host name.
+    ///
+    /// # Errors
+    /// It is none; an address is none either, since SNI has no addresses.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        match ServerName::try_from(text) {
+            Ok(ServerName::DnsName(_)) => Ok(Self(text.to_owned())),
+            Ok(_) => Err("it is an address"),
+            Err(_) => Err("it is no host name"),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -286,6 +311,17 @@ mod tests {
             ["", "chat", "//", "/a//b", "/a//", "/.", "/../a", "/a/%2e", "/a?b", "/a#b", "/a\\b", "/a b", "/\u{e9}"]
         {
             assert!(BasePath::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_for_tls_is_a_host_name() {
+        assert_eq!(
+            TlsName::parse("chat.example.org").map(|name| name.as_str().to_owned()),
+            Ok("chat.example.org".into())
+        );
+        for text in ["", "10.0.0.5", "::1", "[::1]", "chat.example.org:443", "a b", "a..b", "-a", "\u{e9}"] {
+            assert!(TlsName::parse(text).is_err(), "{text}");
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! Adding a key is one row here, a field in [`Config`] and a line in `config.toml`; tests hold the three together.
 
-use super::Config;
 use super::problem::Problem;
 use super::quantity::{ByteSize, Decimal, Rate};
 use super::raw::{Invalid, Raw};
 use super::setting::{Setting, UserAgentFormats};
+use super::{Config, Scheme};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -99,16 +99,22 @@ const RATE: &str = "0 (no limit), or at most 1000000 in a time from 1s to 1h, su
 const SCORE: &str = "a number from 0 to 100";
 const SWITCH: &str = "true or false";
 const THREADS: &str = "a whole number from 0 (one per core) to 1024";
+const WORKERS: &str = "a whole number from 0 (one per core) to 512";
 const FORMATS: &str = r#"a list of formats to negotiate, of which there are "avif" and "webp""#;
 
 /// Every key, in the order of `config.toml`.
 pub static KEYS: &[Key] = &[
     key!(server.listen, ADDRESS).with_flag("--listen"),
     key!(server.base_path, "a path that begins with /, such as / or /chat"),
-    key!(server.workers, THREADS, within(0..=1024)),
+    key!(server.workers, WORKERS, within(0..=512)),
     key!(
         server.max_connections,
         "a whole number from 0 (what the file limit allows) to 1000000",
+        within(0..=1_000_000)
+    ),
+    key!(
+        server.max_connections_per_address,
+        "a whole number from 0 (a quarter of all connections) to 1000000",
         within(0..=1_000_000)
     ),
     key!(server.keep_alive, TIME, is_timeout),
@@ -122,6 +128,7 @@ pub static KEYS: &[Key] = &[
     key!(upstream.url, "http:// or https:// with a host and perhaps a port, such as http://127.0.0.1:8065")
         .with_flag("--upstream"),
     key!(upstream.host, "keep, or a host with perhaps a port, such as chat.example.org"),
+    key!(upstream.tls_name, "a host name, such as chat.example.org, or nothing between the quotes"),
     key!(upstream.ca_file, "a file of certificates in PEM form, or nothing between the quotes"),
     key!(upstream.connect_timeout, TIME, is_timeout),
     key!(upstream.head_timeout, TIME, is_timeout),
@@ -241,6 +248,14 @@ pub(super) fn conflicts(config: &Config, trusted: impl Fn(&[&str]) -> bool) -> V
             None => ("server.tls.certificate", "server.tls.key"),
         };
         found.push((given, Problem::new(format!("{missing} is missing beside it; expected both or neither"))));
+    }
+    let upstream = &config.upstream;
+    if trusted(&["upstream.url", "upstream.tls_name"])
+        && upstream.tls_name.is_some()
+        && upstream.url.scheme() == Scheme::Http
+    {
+        let told = "upstream.url is http, which has no TLS; expected nothing between the quotes, or an https:// there";
+        found.push(("upstream.tls_name", Problem::new(told)));
     }
     if trusted(&["upstream.url", "server.listen"]) && config.upstream.url.is_listener(config.server.listen) {
         found.push(("upstream.url", a_loop(config.server.listen, "server.listen")));

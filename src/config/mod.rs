@@ -12,7 +12,7 @@ mod quantity;
 mod raw;
 mod setting;
 
-pub use address::{BasePath, Scheme, UpstreamHost, UpstreamUrl};
+pub use address::{BasePath, Scheme, TlsName, UpstreamHost, UpstreamUrl};
 pub use describe::MemoryBound;
 pub use load::{FileSource, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
@@ -92,6 +92,8 @@ pub struct Server {
     pub workers: usize,
     /// Client connections at once; 0 is what the file limit allows.
     pub max_connections: usize,
+    /// The same of one client address, of IPv6 one /64; 0 is a quarter of all.
+    pub max_connections_per_address: usize,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// How long the head of a request may take.
@@ -124,6 +126,7 @@ impl Default for Server {
             base_path: BasePath::default(),
             workers: 0,
             max_connections: 0,
+            max_connections_per_address: 0,
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(60),
@@ -142,6 +145,8 @@ pub struct Upstream {
     pub url: UpstreamUrl,
     /// The `Host` that is sent.
     pub host: UpstreamHost,
+    /// What it is called in TLS, where that is not the host of `url`.
+    pub tls_name: Option<TlsName>,
     /// How long connecting may take (Tc).
     pub connect_timeout: Duration,
     /// How long the head of an answer may take (Th).
@@ -165,6 +170,7 @@ impl Default for Upstream {
         Self {
             url: UpstreamUrl::mattermost_on_this_machine(),
             host: UpstreamHost::Keep,
+            tls_name: None,
             connect_timeout: Duration::from_secs(3),
             head_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),

@@ -2,7 +2,7 @@
 //!
 //! A scalar is read by its text, so `workers = 4`, `workers = "4"` and the environment's `4` are one thing.
 
-use super::address::{BasePath, UpstreamHost, UpstreamUrl};
+use super::address::{BasePath, TlsName, UpstreamHost, UpstreamUrl};
 use super::problem::repeated;
 use super::raw::{Invalid, Raw};
 use crate::telemetry::LogFormat;
@@ -220,6 +220,20 @@ impl Setting for UpstreamHost {
 
     fn show(&self) -> String {
         quoted(self)
+    }
+}
+
+impl Setting for Option<TlsName> {
+    fn read(raw: &Raw) -> Result<Self, Invalid> {
+        let text = raw.text()?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        TlsName::parse(text).map(Some).map_err(|why| Invalid::Because(why.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_ref().map_or("", TlsName::as_str))
     }
 }
 

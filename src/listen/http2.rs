@@ -43,6 +43,9 @@ const IN_FLIGHT: u32 = 1 << 20;
 /// How many of the client's may be those of one stream: so many that a sender at some distance keeps sending, so few that
 /// one upload that upstream does not take leaves room for others.
 const IN_FLIGHT_OF_ONE: u32 = 256 << 10;
+/// How many bytes of an answer's body are to be had at a time. Of each stream three such parts may be held: one that waits
+/// for room, one that `h2` has, and one of which the client has taken some.
+pub const PART_OF_AN_ANSWER: usize = (IN_FLIGHT / STREAMS / 3) as usize;
 /// How many bytes the heads of all requests in progress may have: a field that the client names by its index costs it
 /// one byte, and us all that it stands for.
 const HEADS: usize = 1 << 20;
@@ -76,7 +79,7 @@ fn limits() -> h2::server::Builder {
         .max_concurrent_streams(STREAMS)
         .initial_connection_window_size(IN_FLIGHT)
         .initial_window_size(IN_FLIGHT_OF_ONE)
-        .max_send_buffer_size((IN_FLIGHT / STREAMS) as usize)
+        .max_send_buffer_size(PART_OF_AN_ANSWER)
         // Beyond this h2 refuses by itself, and nobody hears of it.
         .max_header_list_size(2 * message::BYTES_AT_MOST);
     limits

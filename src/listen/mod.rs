@@ -5,6 +5,7 @@
 //! They are switched off; each thread looks at its connections from time to time instead.
 
 mod certificate;
+mod crowd;
 mod farewell;
 mod files;
 mod gate;
@@ -17,9 +18,10 @@ mod sweep;
 mod upgrade;
 
 pub use certificate::{Certificate, CertificateError, CertificateFiles};
+pub use crowd::Crowd;
 pub use files::{Room, Wanted, raise_file_limit};
 pub use gate::{Gate, HANDOVER};
-pub use http2::{AskedUpstream, expects_continue};
+pub use http2::{AskedUpstream, PART_OF_AN_ANSWER, expects_continue};
 pub use pipeline::Framing;
 pub use pulse::{Body, Exchange, Limits, Pulse, Ticket};
 pub use serve::{Settings, serve};

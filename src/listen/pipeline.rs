@@ -16,6 +16,9 @@ const AT_MOST: usize = 32 << 10;
 /// How long a head may be, in bytes. actix looks at that when it has read so much, which may be in the midst of more.
 const HEAD_AT_MOST: usize = 128 << 10;
 
+/// How long the name of a field may be, in bytes: actix panics at a longer one.
+const NAME_AT_MOST: usize = (1 << 16) - 1;
+
 /// What follows a head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
@@ -31,7 +34,20 @@ pub enum Framing {
 #[derive(Debug)]
 pub(super) struct Pipeline {
     at: At,
+    /// In the head that is passing.
+    name: Name,
     held: BytesMut,
+}
+
+/// Where in a head, as far as the names of its fields are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Name {
+    /// In its first line, or behind a name.
+    None,
+    /// In what may be a name, of which so many bytes have come.
+    Within(usize),
+    /// Behind one that is too long.
+    TooLong,
 }
 
 /// Where what comes next stands.
@@ -91,7 +107,7 @@ impl Framing {
 
 impl Default for Pipeline {
     fn default() -> Self {
-        Self { at: At::Head(Line::Before, 0), held: BytesMut::new() }
+        Self { at: At::Head(Line::Before, 0), name: Name::None, held: BytesMut::new() }
     }
 }
 
@@ -109,6 +125,11 @@ impl Pipeline {
     /// Whether no more is to be read for now.
     pub(super) fn is_full(&self) -> bool {
         self.held.len() >= AT_MOST
+    }
+
+    /// Whether a name has come that is longer than it may be. The end of its head has not been passed.
+    pub(super) fn has_long_name(&self) -> bool {
+        self.name == Name::TooLong
     }
 
     /// Whether bytes are held.
@@ -182,7 +203,16 @@ impl Pipeline {
                 At::Head(line, read) => {
                     let rest = &rest[..rest.len().min(HEAD_AT_MOST - *read)];
                     let is_all = *line == Line::Before;
-                    if let Some(end) = end_of_head(line, rest) {
+                    let end = end_of_head(line, rest);
+                    // All of a shorter one is too short for such a name.
+                    if *read + rest.len() > NAME_AT_MOST || end.is_none() {
+                        self.name.passes(&rest[..end.unwrap_or(rest.len())]);
+                        if self.name == Name::TooLong {
+                            return passed;
+                        }
+                    }
+                    if let Some(end) = end {
+                        self.name = Name::None;
                         let (head, behind) = rest.split_at(end);
                         let body = if is_all && is_body(behind, head) { behind.len() } else { 0 };
                         self.at = At::Given { begun: pulse.requests(), body: body as u64, had_time: false };
@@ -212,6 +242,25 @@ impl Pipeline {
             }
         }
         passed
+    }
+}
+
+impl Name {
+    /// More of the head comes.
+    fn passes(&mut self, head: &[u8]) {
+        for (n, line) in head.split(|byte| *byte == b'\n').enumerate() {
+            if n > 0 {
+                *self = Self::Within(0);
+            }
+            let Self::Within(before) = *self else { continue };
+            let here = line.iter().position(|byte| *byte == b':');
+            let length = before + here.unwrap_or(line.len());
+            if length > NAME_AT_MOST {
+                *self = Self::TooLong;
+                return;
+            }
+            *self = if here.is_some() { Self::None } else { Self::Within(length) };
+        }
     }
 }
 
@@ -477,6 +526,39 @@ mod tests {
         let longest = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(HEAD_AT_MOST - 32));
         assert_eq!(longest.len(), HEAD_AT_MOST);
         check(&ServiceConfig::default(), &[REQUESTS[0], &longest, REQUESTS[0]], &[]);
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_does_not_pass_wherever_it_is_cut() {
+        let pulse = Pulse::begun(Instant::now());
+        let head = |name: usize| format!("GET / HTTP/1.1\r\nX: y\r\n{}: a\r\nHost: a\r\n\r\n", "n".repeat(name));
+        let line = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a:b".repeat(NAME_AT_MOST / 3 + 1));
+        let value = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(NAME_AT_MOST + 1));
+        for (head, is_too_long) in [
+            (head(3), false),
+            (head(NAME_AT_MOST), false),
+            (head(NAME_AT_MOST + 1), true),
+            (head(100_000), true),
+            (line, false),
+            (value, false),
+        ] {
+            for cut in [head.len(), 1, 16, 17, 22, 30_000, NAME_AT_MOST, 65_558, 65_559, head.len() - 1] {
+                let (first, rest) = head.as_bytes().split_at(cut.min(head.len()));
+                let mut pipeline = Pipeline::default();
+                let passed = pipeline.take(first, &pulse);
+                let passed = passed + if pipeline.has_long_name() { 0 } else { pipeline.take(rest, &pulse) };
+                assert_eq!(pipeline.has_long_name(), is_too_long, "{} {cut}", head.len());
+                assert_eq!(passed == head.len(), !is_too_long, "{} {cut}", head.len());
+            }
+        }
+        // The next head has names of its own.
+        let mut pipeline = Pipeline::default();
+        for _ in 0..3 {
+            pipeline.at = At::Head(Line::Before, 0);
+            assert_eq!(pipeline.take(b"GET / HTTP/1.1\r\nHo", &pulse), 18);
+            assert_eq!(pipeline.take(b"st: a\r\n\r\n", &pulse), 9);
+            assert_eq!(pipeline.name, Name::None);
+        }
     }
 
     #[actix_web::test]

@@ -1,13 +1,14 @@
 //! What a thread does with a client that connects: HTTP/1.1 by actix, over a connection of ours, or HTTP/2.
 
 use super::certificate::Certificate;
+use super::crowd::Crowd;
 use super::farewell::written;
 use super::http2::{self, Http2};
 use super::pulse::{LINGER, Limits, Pulse};
 use super::stream::{Socket, Stream, Then};
 use super::sweep::Connections;
 use super::{Refusal, Stage, upgrade};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Reason, Telemetry};
 use actix_codec::Framed;
 use actix_http::error::{DispatchError, ParseError};
 use actix_http::h1::Codec;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub stage: watch::Receiver<Stage>,
     /// Counts the connections.
     pub telemetry: Arc<Telemetry>,
+    /// How many of them each address has.
+    pub crowd: Arc<Crowd>,
     /// Shown to clients; without one they speak plain HTTP.
     pub certificate: Option<Certificate>,
 }
@@ -57,7 +60,7 @@ where
     A: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = HttpResponse> + 'static,
 {
-    let Settings { limits, stage, telemetry, certificate } = settings.clone();
+    let Settings { limits, stage, telemetry, crowd, certificate } = settings.clone();
     let acceptor = certificate.map(|certificate| TlsAcceptor::from(certificate.server()));
     let refuse = Rc::new(refuse);
     let refuses = refuse.clone();
@@ -95,12 +98,15 @@ where
                 if response.head().connection_type() == ConnectionType::Close {
                     pulse.says_last();
                 }
+                if !response.head().chunked() {
+                    pulse.ends_answer_with_connection();
+                }
                 Ok::<_, Infallible>(response)
             }
         }));
     fn_factory(move || {
         let (http, connections, telemetry) = (http.new_service(()), connections.clone(), telemetry.clone());
-        let (acceptor, http2) = (acceptor.clone(), http2.clone());
+        let (acceptor, http2, crowd) = (acceptor.clone(), http2.clone(), crowd.clone());
         async move {
             let http = Rc::new(http.await?);
             Ok(fn_service(move |tcp: TcpStream| {
@@ -109,9 +115,17 @@ where
                 // A connection that cannot be set so is about to break anyway.
                 let _ = tcp.set_nodelay(true);
                 let _ = SockRef::from(&tcp).set_tcp_notsent_lowat(NOT_SENT);
+                let peer = tcp.peer_addr().ok();
+                let place = crowd.admit(peer);
+                if place.is_none() {
+                    telemetry.refused(Reason::Crowd);
+                    tracing::debug!(client.address = ?peer, "connection refused: its address has as many as it may");
+                    // It is not to cost us even the memory of its end.
+                    let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+                }
                 let socket = Socket::new(tcp, connections.admit(telemetry.connection()));
                 async move {
-                    let peer = socket.peer();
+                    let Some(_place) = place else { return Ok(()) };
                     let stream = match acceptor {
                         None => Stream::plain(socket),
                         Some(acceptor) => match Box::pin(socket.encrypted(&acceptor)).await {
@@ -229,5 +243,37 @@ mod tests {
         client.write_all(b".").await.expect("taken");
         assert!(carried.await.expect("no panic").is_none());
         assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+    }
+
+    #[actix_web::test]
+    async fn an_address_with_as_many_connections_as_it_may_have_gets_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (_keeps, stage) = watch::channel(Stage::Serving);
+        let telemetry = Arc::new(Telemetry::new());
+        let crowd = Crowd::new(1, |_| false);
+        let settings = Settings { limits: LIMITS, stage, telemetry: telemetry.clone(), crowd, certificate: None };
+        let answer = |_: Request| async { HttpResponse::Ok().finish() };
+        let service = serve(&settings, answer, |_| HttpResponse::BadRequest().finish());
+        let service = service.new_service(()).await.expect("it cannot fail");
+        let connect = async || {
+            let mut client = TcpStream::connect(address).await.expect("it listens");
+            actix_web::rt::spawn(service.call(listener.accept().await.expect("a client").0));
+            // It may be gone already.
+            let _ = client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let mut said = [0; 12];
+            client.read_exact(&mut said).await.map(|_| (client, said))
+        };
+        let (first, said) = connect().await.expect("an answer");
+        assert_eq!(&said, b"HTTP/1.1 200");
+
+        assert_eq!(connect().await.map(drop).expect_err("one is enough").kind(), std::io::ErrorKind::ConnectionReset);
+        let counted = telemetry.encode(&crate::telemetry::CacheLevels::default());
+        assert!(counted.contains("avatar_proxy_refusals_total{reason=\"crowd\"} 1\n"), "{counted}");
+
+        drop(first);
+        while connect().await.is_err() {
+            tokio::task::yield_now().await;
+        }
     }
 }

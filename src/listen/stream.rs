@@ -6,14 +6,15 @@ use super::pulse::{Over, Pulse, Silence};
 use super::sweep::Member;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
+use socket2::SockRef;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -26,16 +27,13 @@ const AT_ONCE: usize = 4 << 10;
 pub(super) struct Socket {
     tcp: TcpStream,
     member: Member,
+    /// Whatever ends the connection resets it.
+    is_armed: bool,
 }
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream, member: Member) -> Self {
-        Self { tcp, member }
-    }
-
-    /// Who is at the other end, where the system still knows.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.tcp.peer_addr().ok()
+        Self { tcp, member, is_armed: false }
     }
 
     /// What is known of the connection.
@@ -52,6 +50,23 @@ impl Socket {
             None => handshake.as_mut().poll(context).map(Result::ok),
         });
         agreed.await
+    }
+
+    /// As long as an answer is not whole that ends with the connection, its end is a reset, whoever causes it and were it the
+    /// end of this process: an orderly one would make a part look like the whole.
+    fn arms(&mut self, is_armed: bool) {
+        if self.is_armed != is_armed {
+            self.is_armed = is_armed;
+            // A connection that cannot be set so is broken already.
+            let _ = SockRef::from(&self.tcp).set_linger(is_armed.then_some(Duration::ZERO));
+        }
+    }
+
+    /// What is to be seen to before a write.
+    fn begins_write(&mut self) {
+        if self.member.pulse().ends_answer() {
+            self.arms(true);
+        }
     }
 
     /// Tells the pulse how a write went.
@@ -89,6 +104,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.begins_write();
         let write = Pin::new(&mut self.tcp).poll_write(context, bytes);
         self.felt(write, context)
     }
@@ -98,6 +114,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.begins_write();
         let write = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
         self.felt(write, context)
     }
@@ -111,6 +128,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nobody says so in the midst of an answer.
+        self.arms(false);
         Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }
@@ -200,6 +219,17 @@ impl Stream {
             if written == 0 || rest.is_empty() {
                 *farewell = None;
             }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the connection with what we say in actix's place. To actix this is the client that hangs up.
+    fn hangs_up(&mut self, why: Refusal, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.pulse().refuse() {
+            self.farewell = Some(self.member().refuse(why));
+            // A client that does not even take this is not waited for.
+            let _ = self.poll_farewell(context);
+            self.farewell = None;
         }
         Poll::Ready(Ok(()))
     }
@@ -329,6 +359,9 @@ impl AsyncRead for Stream {
             if this.passes_held(buffer) {
                 return Poll::Ready(Ok(()));
             }
+            if this.pipeline.has_long_name() {
+                return this.hangs_up(Refusal::LongHead, context);
+            }
             if this.has_enough(context) {
                 return Poll::Pending;
             }
@@ -337,15 +370,8 @@ impl AsyncRead for Stream {
             match (this.parts().0.poll_read(context, buffer), over) {
                 (_, Some(Over::Write)) => return Poll::Ready(Err(timed_out())),
                 (_, Some(Over::Head)) => {
-                    // To actix this is the client that hangs up, so what the client is told it is told here.
                     buffer.set_filled(before);
-                    if this.pulse().refuse() {
-                        this.farewell = Some(this.member().refuse(Refusal::SlowHead));
-                        // A client that does not even take this is not waited for.
-                        let _ = this.poll_farewell(context);
-                        this.farewell = None;
-                    }
-                    return Poll::Ready(Ok(()));
+                    return this.hangs_up(Refusal::SlowHead, context);
                 }
                 (_, Some(Over::Left)) => {
                     buffer.set_filled(before);
@@ -363,6 +389,9 @@ impl AsyncRead for Stream {
                     }
                     if this.takes_in(buffer, before) > 0 {
                         return Poll::Ready(Ok(()));
+                    }
+                    if this.pipeline.has_long_name() {
+                        return this.hangs_up(Refusal::LongHead, context);
                     }
                     if this.has_enough(context) {
                         return Poll::Pending;

@@ -98,6 +98,9 @@ async fn part(stream: Stream, codec: Codec, mut response: HttpResponse) {
     // actix writes no chunks to a connection that asked for an upgrade: the body ends with the connection.
     let endless = response.body().size() == BodySize::Stream;
     response.head_mut().no_chunking(endless);
+    if endless {
+        pulse.ends_answer_with_connection();
+    }
     let (mut from_client, mut to_client) = split(stream);
     tokio::select! {
         biased;

@@ -92,8 +92,10 @@ words! {
         Passed = "passed",
         /// 400: the query was not understood.
         RefusedQuery = "refused_query",
-        /// An error of our own.
+        /// An error of our own, or an answer that broke off.
         Failed = "failed",
+        /// Not at all: the client was gone before (nginx calls it 499).
+        Left = "left",
     }
 }
 
@@ -232,6 +234,8 @@ words! {
         LongHead = "long_head",
         /// What came is no HTTP.
         Malformed = "malformed",
+        /// The address of a client has as many connections as it may.
+        Crowd = "crowd",
         /// Upstream could not be connected to.
         UpstreamUnreachable = "upstream_unreachable",
         /// Upstream took too long.
@@ -276,6 +280,10 @@ words! {
         EvictedRefetch = "evicted_refetch",
         /// Validator and bytes did not change together.
         ValidatorMismatch = "validator_mismatch",
+        /// Upstream's answer broke off on its way to the client.
+        AnswerBroken = "answer_broken",
+        /// Upstream's answer paused for too long on its way to the client.
+        AnswerStalled = "answer_stalled",
     }
 }
 

@@ -118,8 +118,8 @@ pub struct RequestLine<'a> {
     pub route: Route,
     /// The picture, where the route is one of a picture.
     pub picture: Option<&'a PictureId>,
-    /// The status sent.
-    pub status: StatusCode,
+    /// The status sent; `None` when the client was gone before.
+    pub status: Option<StatusCode>,
     /// How it was answered.
     pub outcome: Outcome,
     /// What let the caller see the picture.
@@ -144,7 +144,7 @@ pub fn log_request(line: &RequestLine<'_>) {
         http.method = method_name(line.method),
         http.route = line.route.name(),
         http.path = line.picture.map(|picture| field::display(PicturePath(picture))),
-        http.status = line.status.as_u16(),
+        http.status = line.status.map(|status| status.as_u16()),
         cache.outcome = line.outcome.name(),
         cache.proof = line.proof.map(ProofKind::name),
         bytes.sent = line.bytes_sent,
@@ -240,7 +240,7 @@ mod tests {
             method: &Method::GET,
             route: Route::DefaultPicture,
             picture: Some(&picture),
-            status: StatusCode::OK,
+            status: Some(StatusCode::OK),
             outcome: Outcome::Hit,
             bytes_sent: 700,
             bytes_upstream: 0,
@@ -287,8 +287,8 @@ mod tests {
                 method: &Method::from_bytes(b"SECRET").expect("a token"),
                 route: Route::Passthrough,
                 picture: None,
-                status: StatusCode::OK,
-                outcome: Outcome::Passed,
+                status: None,
+                outcome: Outcome::Left,
                 bytes_sent: 0,
                 bytes_upstream: 0,
                 duration: Duration::ZERO,
@@ -299,6 +299,8 @@ mod tests {
         });
         assert!(!text.contains("http.path") && !text.contains("client.address") && !text.contains("SECRET"), "{text}");
         assert!(text.contains("\"http.method\":\"OTHER\""), "{text}");
+        // Nor has what was not answered a status.
+        assert!(!text.contains("http.status") && text.contains("\"cache.outcome\":\"left\""), "{text}");
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub struct Answered {
     pub route: Route,
     /// How it was answered.
     pub outcome: Outcome,
-    /// The status sent.
-    pub status: StatusCode,
+    /// The status sent; `None` when the client was gone before.
+    pub status: Option<StatusCode>,
     /// Bytes of the body that were sent to the client.
     pub bytes_sent: u64,
     /// From the head of the request to the end of the answer.
@@ -103,7 +103,12 @@ impl Telemetry {
         let mut build = Build { registry: Registry::with_prefix("avatar_proxy") };
         build.registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self {
-            requests: build.per_pair("requests", "Requests answered", ["route", "outcome"], None),
+            requests: build.per_pair(
+                "requests",
+                "Requests by what became of them; one whose client was gone before its answer (nginx calls it 499) has no status",
+                ["route", "outcome"],
+                None,
+            ),
             pictures_shown: build.per("pictures_shown", "Pictures shown, by what allowed it", "proof", None),
             request_duration: build.per(
                 "request_duration",
@@ -152,10 +157,12 @@ impl Telemetry {
         }
     }
 
-    /// A request was answered.
+    /// A request was answered, or its client is gone.
     pub fn answered(&self, answered: &Answered) {
         self.requests.at(answered.route, answered.outcome).inc();
-        self.responses.at(answered.route, StatusClass::of(answered.status)).inc();
+        if let Some(status) = answered.status {
+            self.responses.at(answered.route, StatusClass::of(status)).inc();
+        }
         self.client_bytes.at(answered.route).inc_by(answered.bytes_sent);
         self.request_duration.at(answered.route).observe(answered.duration);
     }
@@ -328,7 +335,7 @@ mod tests {
         telemetry.answered(&Answered {
             route: Route::UserPicture,
             outcome: Outcome::Rendered,
-            status: StatusCode::OK,
+            status: Some(StatusCode::OK),
             bytes_sent: 700,
             duration: Duration::from_millis(3),
         });

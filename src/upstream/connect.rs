@@ -3,11 +3,12 @@
 
 use super::slots::{Slot, Slots};
 use super::{BuildError, Settings};
-use http::uri::{PathAndQuery, Scheme, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::TokioIo;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, crypto};
 use rustls_platform_verifier::Verifier;
@@ -59,7 +60,12 @@ impl<Resolver> Connector<Resolver> {
         tcp.set_nodelay(true);
         // Shared out among the addresses of a name, so that one that swallows everything leaves time for the next.
         tcp.set_connect_timeout(Some(settings.connect_timeout));
-        let dial = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let dial = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let dial = match &settings.tls_name {
+            Some(name) => dial.with_server_name_resolver(FixedServerNameResolver::new(server_name(name)?)),
+            None => dial,
+        };
+        let dial = dial.enable_http1().wrap_connector(tcp);
         let upstream = Uri::builder()
             .scheme(settings.scheme.clone())
             .authority(settings.authority.clone())
@@ -176,8 +182,8 @@ impl AsyncWrite for Link {
     }
 }
 
-/// How upstream's certificate is judged: by the roots of the platform and those of `upstream.ca_file`, for the host of
-/// `upstream.url`, which is also what SNI names (RFC 6066 section 3).
+/// How upstream's certificate is judged: by the roots of the platform and those of `upstream.ca_file`, for
+/// `upstream.tls_name` or else the host of `upstream.url`, which is also what SNI names (RFC 6066 section 3).
 pub(super) fn tls(settings: &Settings) -> Result<ClientConfig, BuildError> {
     let provider = Arc::new(crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -187,17 +193,52 @@ pub(super) fn tls(settings: &Settings) -> Result<ClientConfig, BuildError> {
     if settings.scheme != Scheme::HTTPS {
         return Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
     }
-    let host = settings.authority.host().trim_matches(['[', ']']);
-    ServerName::try_from(host).map_err(|error| BuildError(format!("{host} is no name for TLS: {error}")))?;
+    server_name(settings.tls_name.as_deref().unwrap_or_else(|| host(&settings.authority)))?;
     let extra = settings.roots.iter().flat_map(|roots| roots.certificates().iter().cloned());
     let verifier = Verifier::new_with_extra_roots(extra, provider).map_err(|error| BuildError(error.to_string()))?;
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
+fn server_name(name: &str) -> Result<ServerName<'static>, BuildError> {
+    let parsed = ServerName::try_from(name.to_owned());
+    parsed.map_err(|error| BuildError(format!("{name} is no name for TLS: {error}")))
+}
+
+fn host(authority: &Authority) -> &str {
+    authority.host().trim_matches(['[', ']'])
+}
+
+/// What the URLs name that upstream is asked for by the client that takes the name for TLS from there.
+pub(super) fn named(settings: &Settings) -> Result<Authority, BuildError> {
+    let Some(name) = &settings.tls_name else { return Ok(settings.authority.clone()) };
+    let named = settings.authority.port_u16().map_or_else(|| name.clone(), |port| format!("{name}:{port}"));
+    named.parse().map_err(|error| BuildError(format!("{named}: {error}")))
+}
+
+/// Where every name leads, for such a client: to the one host that is ever dialled.
+pub(super) struct Leading(String);
+
+impl Leading {
+    pub(super) fn to(authority: &Authority) -> Self {
+        Self(host(authority).to_owned())
+    }
+}
+
+impl Resolve for Leading {
+    fn resolve(&self, _: Name) -> Resolving {
+        let host = self.0.clone();
+        Box::pin(async move {
+            // The port is that of the URL.
+            let addresses = tokio::net::lookup_host((host, 0)).await?.collect::<Vec<_>>();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper_util::client::legacy::connect::dns::Name;
+    use hyper_util::client::legacy::connect::dns::Name as HyperName;
     use std::convert::Infallible;
     use std::future::{Ready, ready};
     use std::net::{Ipv4Addr, SocketAddr};
@@ -206,9 +247,9 @@ mod tests {
 
     /// A name that leads to these addresses.
     #[derive(Clone)]
-    struct Leading(Vec<SocketAddr>);
+    struct Towards(Vec<SocketAddr>);
 
-    impl Service<Name> for Leading {
+    impl Service<HyperName> for Towards {
         type Response = IntoIter<SocketAddr>;
         type Error = Infallible;
         type Future = Ready<Result<IntoIter<SocketAddr>, Infallible>>;
@@ -217,7 +258,7 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn call(&mut self, _: Name) -> Self::Future {
+        fn call(&mut self, _: HyperName) -> Self::Future {
             ready(Ok(self.0.clone().into_iter()))
         }
     }
@@ -227,6 +268,7 @@ mod tests {
             scheme,
             authority: authority.parse().expect("an authority"),
             host: None,
+            tls_name: None,
             connect_timeout,
             head_timeout: connect_timeout,
             idle_timeout: connect_timeout,
@@ -256,7 +298,7 @@ mod tests {
     async fn connect(addresses: Vec<SocketAddr>, limit: Duration) -> Result<Link, ConnectError> {
         let settings = settings(Scheme::HTTP, "mattermost", limit);
         let tls = tls(&settings).expect("no TLS to speak of");
-        let connector = Connector::resolving_by(Leading(addresses), &settings, tls).expect("an address");
+        let connector = Connector::resolving_by(Towards(addresses), &settings, tls).expect("an address");
         connector.connect().await
     }
 
@@ -274,7 +316,7 @@ mod tests {
         let (_listener, listening) = listener().await;
         let settings = Settings { max_connections: 2, ..settings(Scheme::HTTP, "mattermost", LONG) };
         let tls = tls(&settings).expect("no TLS to speak of");
-        let connector = Connector::resolving_by(Leading(vec![listening]), &settings, tls).expect("an address");
+        let connector = Connector::resolving_by(Towards(vec![listening]), &settings, tls).expect("an address");
         let connect = || connector.connect();
 
         let (one, _other) = (connect().await, connect().await);

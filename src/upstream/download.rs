@@ -63,6 +63,15 @@ impl Download {
         download
     }
 
+    /// What comes of the body comes in parts of at most so many bytes, but for what came with its head.
+    pub(super) fn in_parts_of(&mut self, bytes: usize) {
+        match &mut self.line {
+            Held::Alone(line) => line.reads_at_most(bytes),
+            Held::Shared(line, _) => line.borrow_mut().reads_at_most(bytes),
+            Held::Nothing => {}
+        }
+    }
+
     /// All of a body whose length was announced, if all of it came with its head.
     pub(super) fn all_at_once(&mut self) -> Option<Bytes> {
         let Held::Alone(line) = &mut self.line else { return None };

@@ -33,6 +33,8 @@ pub(super) struct Line {
     read: BytesMut,
     /// How much is read at a time.
     portion: usize,
+    /// How much of a body may be, at most.
+    portion_at_most: usize,
     /// How much of what was read is known not to end a head.
     scanned: usize,
     out: Outflow,
@@ -117,6 +119,7 @@ impl Line {
             link,
             read: BytesMut::new(),
             portion: READ_AT_FIRST,
+            portion_at_most: READ_AT_MOST,
             scanned: 0,
             out: Outflow::default(),
             upload: Upload::Sent,
@@ -339,16 +342,16 @@ impl Line {
     /// Reads more; `0` at the end.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // Parts of the buffer may be held by others, each of which holds all of it: it is used to its end.
-        if self.read.capacity() - self.read.len() < READ_AT_FIRST / 4 {
+        if self.read.capacity() - self.read.len() < self.portion.min(READ_AT_FIRST) / 4 {
             self.read.reserve(self.portion);
         }
         let room = self.read.capacity() - self.read.len();
         let read = ready!(pin!(self.link.read_buf(&mut self.read)).poll(context))?;
         // A body that comes faster than it is read is read in larger portions.
         if read >= room {
-            self.portion = (2 * self.portion).min(READ_AT_MOST);
+            self.portion = (2 * self.portion).min(self.portion_at_most);
         } else if read < self.portion / 4 {
-            self.portion = (self.portion / 2).max(READ_AT_FIRST);
+            self.portion = (self.portion / 2).max(READ_AT_FIRST.min(self.portion_at_most));
         }
         Poll::Ready(Ok(read))
     }
@@ -408,9 +411,15 @@ impl Line {
             && self.read.is_empty()
     }
 
+    /// Of the body no more than this is read at a time, in bytes: whoever takes it may hold it for long.
+    pub(super) fn reads_at_most(&mut self, bytes: usize) {
+        self.portion_at_most = bytes;
+        self.portion = self.portion.min(bytes);
+    }
+
     /// Nobody needs room on it for now.
     pub(super) fn rest(&mut self) {
-        self.portion = READ_AT_FIRST;
+        (self.portion, self.portion_at_most) = (READ_AT_FIRST, READ_AT_MOST);
         if self.read.capacity() > READ_AT_FIRST {
             self.read = BytesMut::new();
         }

@@ -33,7 +33,7 @@ pub use tunnel::Tunnel;
 
 use crate::source::Validator;
 use bytes::Bytes;
-use connect::Connector;
+use connect::{Connector, Leading};
 use error::{causes, lost_connection};
 use exchange::{Exchange, Head, Times};
 use futures_util::stream;
@@ -61,6 +61,8 @@ pub struct Settings {
     pub authority: Authority,
     /// The `Host` sent upstream instead of the client's.
     pub host: Option<HeaderValue>,
+    /// What upstream is called in TLS, where that is not the host of `authority`.
+    pub tls_name: Option<String>,
     /// Until a connection stands.
     pub connect_timeout: Duration,
     /// Until the head of the answer to a picture request is there.
@@ -125,20 +127,16 @@ impl Gateway {
     ///
     /// # Errors
     /// What stands in the way.
-    pub async fn ping(&self, base_path: &str) -> Result<(), UpstreamError> {
+    pub async fn ping(&self, base_path: &str) -> Result<(), PingError> {
         let path = format!("{base_path}/api/v4/system/ping");
         let target = PathAndQuery::try_from(path).map_err(|error| UpstreamError::Broken(error.to_string()))?;
         let fields = Fields::from_iter([(header::HOST.as_str(), self.settings.host_for(None))]);
         let head = Head { method: Method::GET, target, fields };
         let patience = self.settings.head_timeout;
-        let mut line = Line::over(self.connector.connect_uncounted().await?);
+        let mut line = Line::over(self.connector.connect_uncounted().await.map_err(UpstreamError::from)?);
         let answer = line.send(head.written(), &head.method, RequestBody::empty(), patience).await;
         let status = answer.map_err(|failure| failure.error)?.status;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(UpstreamError::Broken(format!("the health route answers {status}")))
-        }
+        if status.is_success() { Ok(()) } else { Err(PingError::Status(status)) }
     }
 }
 
@@ -154,6 +152,8 @@ impl Settings {
 pub struct Upstream {
     settings: Arc<Settings>,
     pictures: reqwest::Client,
+    /// What the URLs name for which it is asked.
+    picture_authority: Authority,
     /// Keeps no connection, so each of its requests goes out on a new one.
     pictures_afresh: reqwest::Client,
     passthrough: Exchange,
@@ -178,10 +178,16 @@ impl Upstream {
                 .connect_timeout(settings.connect_timeout)
                 .pool_idle_timeout(POOL_IDLE)
                 .pool_max_idle_per_host(idle);
+            // Its requests are for that name, which leads to the host.
+            let client = match settings.tls_name {
+                Some(_) => client.dns_resolver(Leading::to(&settings.authority)),
+                None => client,
+            };
             client.build().map_err(|error| BuildError(causes(&error)))
         };
         let times = Times { patience: settings.passthrough_timeout, idle: settings.idle_timeout };
         Ok(Self {
+            picture_authority: connect::named(&settings)?,
             pictures: pictures(settings.picture_connections_kept)?,
             pictures_afresh: pictures(0)?,
             passthrough: Exchange::new(connector, POOL_SIZE, POOL_IDLE, times),
@@ -245,24 +251,29 @@ impl Upstream {
         };
         let response = timeout(self.settings.head_timeout, asked).await.map_err(|_| UpstreamError::TimedOut)??;
         let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(unasked_switch());
+        }
         if status == StatusCode::NOT_MODIFIED && validator.is_none() {
             return Err(UpstreamError::Broken("a 304 to an unconditional request".to_owned()));
         }
         let mut headers = response.headers().clone();
         headers::check_answer_framing(&headers)?;
         headers::strip_response_hop_by_hop(&mut headers);
-        let chunks = stream::unfold(response, |mut response| async move {
+        // The slot is free when the body has ended, or nobody wants it.
+        let chunks = stream::unfold((response, slot), |(mut response, slot)| async move {
             match response.chunk().await {
-                Ok(Some(chunk)) => Some((Ok(chunk), response)),
+                Ok(Some(chunk)) => Some((Ok(chunk), (response, slot))),
                 Ok(None) => None,
-                Err(error) => Some((Err(UpstreamError::from(error)), response)),
+                Err(error) => Some((Err(UpstreamError::from(error)), (response, slot))),
             }
         });
         let rest = with_idle_timeout(Box::pin(chunks), self.settings.idle_timeout);
-        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest), slot: Some(slot) })
+        Ok(Answer { status, headers, body: AnswerBody::Partial(Bytes::new(), rest) })
     }
 
-    /// Forwards a request whose path and query are sent byte for byte. To be called, as [`Upstream::upgrade`], on a thread
+    /// Forwards a request whose path and query are sent byte for byte; the body of its answer comes in parts of at most
+    /// `part_at_most` bytes, where that is given. To be called, as [`Upstream::upgrade`], on a thread
     /// that runs a [`tokio::task::LocalSet`].
     ///
     /// # Errors
@@ -274,12 +285,13 @@ impl Upstream {
         target: PathAndQuery,
         fields: Fields,
         body: RequestBody,
+        part_at_most: Option<usize>,
     ) -> Result<Reply, UpstreamError> {
         let (head, line) = self.send(Head { method, target, fields }, body).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(UpstreamError::Broken("a 101 that nobody asked for".to_owned()));
+            return Err(unasked_switch());
         }
-        Ok(self.reply(head, line))
+        Ok(self.reply(head, line, part_at_most))
     }
 
     /// Asks for an upgrade of the connection. Not one byte of the client's is sent before upstream's 101.
@@ -290,7 +302,7 @@ impl Upstream {
         let head = Head { method: Method::GET, target, fields };
         let (head, line) = self.send(head, RequestBody::empty()).await?;
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(UpgradeAnswer::Declined(self.reply(head, line)));
+            return Ok(UpgradeAnswer::Declined(self.reply(head, line, None)));
         }
         let (connection, first) = line.into_link();
         Ok(UpgradeAnswer::Switched(head.to_map(), Tunnel::new(connection, first)))
@@ -301,9 +313,12 @@ impl Upstream {
         self.passthrough.send(&head, body).await
     }
 
-    fn reply(&self, mut head: AnswerHead, line: Box<Line>) -> Reply {
+    fn reply(&self, mut head: AnswerHead, line: Box<Line>, part_at_most: Option<usize>) -> Reply {
         head.strip_hop_by_hop();
         let mut body = self.passthrough.receive(line);
+        if let Some(bytes) = part_at_most {
+            body.in_parts_of(bytes);
+        }
         let body = match body.all_at_once() {
             Some(whole) => AnswerBody::Complete(whole),
             None => AnswerBody::Partial(Bytes::new(), Box::pin(body.beside_its_request())),
@@ -321,10 +336,14 @@ impl Upstream {
     fn uri_of(&self, target: PathAndQuery) -> Result<Uri, UpstreamError> {
         let mut parts = uri::Parts::default();
         parts.scheme = Some(self.settings.scheme.clone());
-        parts.authority = Some(self.settings.authority.clone());
+        parts.authority = Some(self.picture_authority.clone());
         parts.path_and_query = Some(target);
         Uri::from_parts(parts).map_err(|error| UpstreamError::Broken(error.to_string()))
     }
+}
+
+fn unasked_switch() -> UpstreamError {
+    UpstreamError::Broken("a 101 that nobody asked for".to_owned())
 }
 
 /// Frames a request anew by what really follows its head. The client's own `Content-Length` is not believed: beside a
@@ -339,6 +358,17 @@ fn frame(method: &Method, fields: &mut Fields, length: Option<u64>) {
         }
         None => fields.append(header::TRANSFER_ENCODING.as_str(), b"chunked"),
     }
+}
+
+/// Why upstream is not ready.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PingError {
+    /// It did not answer.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// It answered its health route, and not with a success.
+    #[error("the health route answers {0}")]
+    Status(StatusCode),
 }
 
 /// The clients could not be built.

@@ -5,7 +5,6 @@ use super::{UpstreamError, headers};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::HeaderMap;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// A request for a picture in the caller's name.
 #[derive(Clone, Debug)]
@@ -26,7 +25,6 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, not yet read.
     pub body: AnswerBody,
-    pub(super) slot: Option<OwnedSemaphorePermit>,
 }
 
 /// The body of an [`Answer`].
@@ -71,7 +69,6 @@ impl Answer {
         }
         // A buffer that grew by doubling may be half empty, and what is kept of it is kept for long.
         self.body = AnswerBody::Complete(Bytes::copy_from_slice(&read));
-        self.slot = None;
         Ok(self)
     }
 }

@@ -5,8 +5,8 @@ use super::intake::Unread;
 use super::request_id::RequestId;
 use crate::identity::PictureId;
 use crate::listen::Exchange;
-use crate::telemetry::{Answered, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
-use crate::upstream::AnswerBody;
+use crate::telemetry::{Answered, Fault, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
+use crate::upstream::{AnswerBody, UpstreamError};
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
 use actix_web::http::{ConnectionType, StatusCode, Version};
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode as UpstreamStatus};
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,13 +40,14 @@ pub(super) struct Ledger {
     pub(super) proof: Option<ProofKind>,
     /// The name that Mattermost gave the request.
     upstream_request_id: Option<String>,
-    status: UpstreamStatus,
+    /// What was sent, if anything was.
+    status: Option<UpstreamStatus>,
     bytes_sent: u64,
     started: Instant,
     logs: bool,
     telemetry: Arc<Telemetry>,
     /// As long as this is there, nobody hurries the connection.
-    _exchange: Option<Exchange>,
+    exchange: Option<Exchange>,
 }
 
 impl Ledger {
@@ -71,12 +73,12 @@ impl Ledger {
             bytes_original: 0,
             relayed: false,
             upstream_request_id: None,
-            status: UpstreamStatus::INTERNAL_SERVER_ERROR,
+            status: None,
             bytes_sent: 0,
             started: Instant::now(),
             logs,
             telemetry: telemetry.clone(),
-            _exchange: exchange,
+            exchange,
         }
     }
 
@@ -99,7 +101,7 @@ impl Ledger {
 
     /// Closes the account of an answer that is whole already: to watch it leave would cost more than to make it.
     pub(super) fn close_at_once(mut self, response: HttpResponse) -> HttpResponse {
-        self.status = status_of(&response);
+        self.status = Some(status_of(&response));
         if let (BodySize::Sized(len), true) = (response.body().size(), self.method != Method::HEAD) {
             self.bytes_sent = len;
         }
@@ -108,7 +110,7 @@ impl Ledger {
 
     /// The answer is a 101: the account stays open as long as what comes of that.
     pub(super) fn switched(&mut self) {
-        self.status = UpstreamStatus::SWITCHING_PROTOCOLS;
+        self.status = Some(UpstreamStatus::SWITCHING_PROTOCOLS);
     }
 
     /// So many bytes more have gone to the client, behind the head of the answer.
@@ -116,9 +118,32 @@ impl Ledger {
         self.bytes_sent += bytes as u64;
     }
 
+    /// What is being sent has come to an end before its end: counted, and logged once.
+    fn broke_off(&mut self, error: &(dyn Error + 'static)) {
+        self.outcome = Outcome::Failed;
+        let request_id = self.request_id.spelt();
+        let upstream_request_id = self.upstream_request_id.as_deref();
+        let fault = match error.downcast_ref() {
+            Some(UpstreamError::ClientAborted | UpstreamError::ClientStalled) => {
+                tracing::debug!(request.id = request_id.as_str(), %error, "request broke off while it was answered");
+                return;
+            }
+            Some(UpstreamError::TimedOut) => Fault::AnswerStalled,
+            _ => Fault::AnswerBroken,
+        };
+        self.telemetry.fault(fault);
+        tracing::warn!(
+            fault = fault.name(),
+            request.id = request_id.as_str(),
+            upstream.request_id = upstream_request_id,
+            %error,
+            "answer broke off"
+        );
+    }
+
     /// Ties the account to the answer: it closes with the body's last byte.
     pub(super) fn close_with(mut self, response: HttpResponse) -> HttpResponse {
-        self.status = status_of(&response);
+        self.status = Some(status_of(&response));
         match response.body().size() {
             BodySize::None | BodySize::Sized(0) => response,
             BodySize::Sized(_) | BodySize::Stream => {
@@ -134,9 +159,15 @@ fn status_of(response: &HttpResponse) -> UpstreamStatus {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        if self.status.is_none() {
+            // actix has answered what came behind the head, and let go of whoever read it.
+            let is_malformed = self.exchange.as_ref().is_some_and(Exchange::is_malformed);
+            (self.status, self.outcome) =
+                if is_malformed { (Some(UpstreamStatus::BAD_REQUEST), Outcome::Failed) } else { (None, Outcome::Left) };
+        }
         let bytes_upstream = if self.relayed { self.bytes_sent } else { self.bytes_upstream };
         let is_picture = !matches!(self.route, Route::Passthrough | Route::Change | Route::Websocket);
-        let shown = self.relayed && is_picture && self.status == UpstreamStatus::OK;
+        let shown = self.relayed && is_picture && self.status == Some(UpstreamStatus::OK);
         let bytes_original = if shown { self.bytes_sent } else { self.bytes_original };
         let duration = self.started.elapsed();
         let Self { route, outcome, status, bytes_sent, .. } = *self;
@@ -172,7 +203,7 @@ struct CountedBody {
 }
 
 impl MessageBody for CountedBody {
-    type Error = Box<dyn std::error::Error>;
+    type Error = Box<dyn Error>;
 
     fn size(&self) -> BodySize {
         self.body.size()
@@ -180,8 +211,10 @@ impl MessageBody for CountedBody {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let next = std::task::ready!(self.body.as_pin_mut().poll_next(context));
-        if let Some(Ok(chunk)) = &next {
-            self.ledger.bytes_sent += chunk.len() as u64;
+        match &next {
+            Some(Ok(chunk)) => self.ledger.bytes_sent += chunk.len() as u64,
+            Some(Err(error)) => self.ledger.broke_off(&**error),
+            None => {}
         }
         Poll::Ready(next)
     }
@@ -244,7 +277,7 @@ struct Holding {
 }
 
 impl MessageBody for Holding {
-    type Error = Box<dyn std::error::Error>;
+    type Error = Box<dyn Error>;
 
     fn size(&self) -> BodySize {
         self.body.size()

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long a client should wait before it asks an overloaded proxy again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// The methods that are answered by us or handed on, as far as a list can say that (RFC 9110 section 10.2.1).
+pub(super) const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// Everything that ends a request with an answer of our own.
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
@@ -25,6 +28,12 @@ pub enum WebError {
     /// A target that is no path of this site.
     #[error("the request target is not a path")]
     Target,
+    /// A target that names another host than `Host`.
+    #[error("the request target names another host than Host")]
+    Authority,
+    /// A `TRACE` that goes no further.
+    #[error("TRACE is not answered here: it would show the credentials of the request")]
+    Trace,
     /// `CONNECT`.
     #[error("CONNECT is for forward proxies")]
     Method,
@@ -62,6 +71,8 @@ impl WebError {
             Self::Query(error) => (StatusCode::BAD_REQUEST, error.id(), Reason::Query),
             Self::Path => (StatusCode::BAD_REQUEST, "avatar_proxy.path.ambiguous", Reason::Path),
             Self::Target => (StatusCode::BAD_REQUEST, "avatar_proxy.path.target", Reason::Path),
+            Self::Authority => (StatusCode::BAD_REQUEST, "avatar_proxy.path.authority", Reason::Path),
+            Self::Trace => (StatusCode::METHOD_NOT_ALLOWED, "avatar_proxy.method.trace", Reason::Method),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "avatar_proxy.method.connect", Reason::Method),
             Self::Connection(ConnectionNamesCredential) => {
                 (StatusCode::BAD_REQUEST, "avatar_proxy.header.connection", Reason::Header)
@@ -135,6 +146,9 @@ impl WebError {
         };
         if let Some(wait) = wait {
             answer.insert_header((header::RETRY_AFTER, delay_seconds(wait)));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            answer.insert_header((header::ALLOW, ALLOWED));
         }
         let unread = matches!(self, Self::Upstream(UpstreamError::ClientAborted | UpstreamError::ClientStalled));
         if unread || matches!(self, Self::Method | Self::Handshake | Self::Loop(_)) {

@@ -78,6 +78,9 @@ impl Stream for Intake {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.coming.borrow_mut().poll(context);
         if let Some(ticket) = &self.ticket {
+            if matches!(next, Poll::Ready(Some(Err(PayloadError::EncodingCorrupted)))) {
+                ticket.pulse().body_is_malformed();
+            }
             ticket.body_is(match next {
                 Poll::Pending => Body::Awaited,
                 Poll::Ready(Some(Ok(_))) => Body::Passed,

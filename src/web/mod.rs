@@ -10,6 +10,7 @@ pub mod error;
 mod influence;
 mod intake;
 mod learning;
+mod max_forwards;
 mod passthrough;
 mod picture;
 mod refusal;
@@ -207,6 +208,8 @@ pub async fn handle(front: Rc<Front>, mut request: Request) -> HttpResponse {
     let logs = front.settings.log_requests;
     let mut ledger = Ledger::open(&front.telemetry, logs, method, origin.client, class(&route), exchange);
     if let Route::Picture(kind, Who::Id(object)) = route
+        // Its host is yet to be held against `Host`.
+        && request.uri().scheme().is_none()
         && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).await
     {
         return ledger.close_at_once(response);
@@ -266,6 +269,9 @@ async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Re
         Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
         Route::Picture(..) | Route::Passthrough => {
             inbound.ledger.route = RouteClass::Passthrough;
+            if let Some(response) = max_forwards::count_down(inbound)? {
+                return Ok(response);
+            }
             if matches!(inbound.body, ClientBody::WebSocket) {
                 return websocket::serve(front, inbound).await;
             }
@@ -334,9 +340,15 @@ fn prepare(front: &Front, fields: &mut Fields, origin: Origin) -> Result<(), Web
     Ok(())
 }
 
-/// Path and query as they came. The authority of an absolute-form target is not looked at: only the configured upstream
-/// is ever dialled, and `Host` says whose site is meant (RFC 9112 section 3.2.2).
+/// Path and query as they came. Only the configured upstream is ever dialled; the authority of an absolute-form target says
+/// whose site is meant, and so does `Host`: where they differ, somebody would believe the other (RFC 9112 section 3.2.2).
 fn target_of(request: &Request) -> Result<PathAndQuery, WebError> {
+    if let (Some(authority), Some(host)) = (request.uri().authority(), request.headers().get(actix_header::HOST))
+        && request.uri().scheme().is_some()
+        && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+    {
+        return Err(WebError::Authority);
+    }
     let raw = match request.uri().path_and_query() {
         Some(raw) => raw.as_str(),
         // The authority form is CONNECT's, which is refused for what it is.
@@ -371,7 +383,8 @@ fn body_of(method: &Method, version: Version, fields: &Fields, intake: Intake) -
 }
 
 /// Whether a peer is on this machine or in its own network: there an outer proxy stands.
-const fn is_near(peer: IpAddr) -> bool {
+#[must_use]
+pub const fn is_near(peer: IpAddr) -> bool {
     match peer {
         IpAddr::V4(peer) => peer.is_loopback() || peer.is_private() || peer.is_link_local(),
         IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local() || peer.is_unicast_link_local(),

@@ -7,11 +7,12 @@ use super::wire;
 use super::{ClientBody, Front, Inbound, WebError, actix_fields};
 use crate::caller::Caller;
 use crate::identity::PictureId;
+use crate::listen::PART_OF_AN_ANSWER;
 use crate::telemetry::{Outcome, UpstreamKind};
 use crate::upstream::{Aborted, Fields, Reply, RequestBody, UpstreamError};
 use actix_http::HttpMessage;
 use actix_web::HttpResponse;
-use actix_web::http::header as actix_header;
+use actix_web::http::{Version, header as actix_header};
 use futures_util::StreamExt;
 use http::header;
 use http::uri::PathAndQuery;
@@ -69,6 +70,8 @@ pub(super) struct Outbound {
     fields: Fields,
     body: ClientBody,
     caller: Option<Caller>,
+    /// How much of the answer's body is to be had at a time, in bytes, if that is limited.
+    part_at_most: Option<usize>,
 }
 
 impl Outbound {
@@ -79,7 +82,8 @@ impl Outbound {
             fields.set(header::HOST.as_str(), host);
         }
         let body = std::mem::replace(&mut inbound.body, ClientBody::None);
-        Self { method: inbound.method.clone(), target: inbound.target.clone(), fields, body, caller }
+        let part_at_most = (inbound.request.version() == Version::HTTP_2).then_some(PART_OF_AN_ANSWER);
+        Self { method: inbound.method.clone(), target: inbound.target.clone(), fields, body, caller, part_at_most }
     }
 
     /// Forwards the request and heeds what its answer says about the caller.
@@ -101,7 +105,7 @@ impl Outbound {
             ClientBody::None | ClientBody::WebSocket => RequestBody::empty(),
         };
         let asked = Instant::now();
-        let reply = front.upstream.forward(self.method, self.target, self.fields, body).await;
+        let reply = front.upstream.forward(self.method, self.target, self.fields, body, self.part_at_most).await;
         if matches!(reply, Err(UpstreamError::ClientAborted)) {
             // A body that makes no sense is the end of its connection, and actix lets go of whoever reads it when it is given
             // the time to: an answer would only come before another one.

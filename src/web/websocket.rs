@@ -14,7 +14,9 @@ use base64::Engine;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use sha1::{Digest, Sha1};
+use std::cell::Cell;
 use std::io;
+use std::mem::replace;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,13 +100,15 @@ impl Tunnel {
         let (from_upstream, to_upstream) = split(upstream);
         let (from_client, to_client) = split(client);
         let mut up = pin!(client_to_upstream(from_client, to_upstream, idle));
-        let (boundary, ledger) = (Boundary::default(), &mut ledger);
-        let down = Downstream { from_upstream, to_client, ears, stage, boundary, ledger };
+        let (boundary, ledger, told) = (Boundary::default(), &mut ledger, &Cell::new(0_u32));
+        let down = Downstream { from_upstream, to_client, ears, stage, boundary, ledger, told };
         let mut down = pin!(down.carry());
         tokio::select! {
-            // Nobody reads the client any more, who may be gone altogether.
+            // Nobody reads the client any more, who may be gone altogether: it is held for as long as upstream has something
+            // to say to it.
             said = &mut up => if said.is_ok() {
-                let _ = timeout(idle, down).await;
+                let mut before = told.get();
+                while timeout(idle, &mut down).await.is_err() && replace(&mut before, told.get()) != told.get() {}
             },
             said = &mut down => if said.is_ok() {
                 let _ = timeout(LAST_WORDS, up).await;
@@ -164,6 +168,8 @@ struct Downstream<'a> {
     boundary: Boundary,
     /// Open until both ways have ended.
     ledger: &'a mut Ledger,
+    /// Changes whenever the client was told something.
+    told: &'a Cell<u32>,
 }
 
 impl Downstream<'_> {
@@ -204,6 +210,7 @@ impl Downstream<'_> {
         self.to_client.write_all(bytes).await?;
         self.to_client.flush().await?;
         self.ledger.sent(bytes.len());
+        self.told.set(self.told.get().wrapping_add(1));
         Ok(())
     }
 }

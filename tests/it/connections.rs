@@ -5,7 +5,7 @@ use crate::client::{Answer, Connection, PATIENCE, Request};
 use crate::pictures::{photo, png};
 use crate::proxy::{Proxy, SHORT};
 use crate::upstream::{Kept, Upstream, answer, drain, keeping, kept_answer, picture_answer};
-use avatar_proxy::config::{Config, UpstreamUrl};
+use avatar_proxy::config::{Config, TlsName, UpstreamUrl};
 use avatar_proxy::upstream::Roots;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::net::SocketAddr;
@@ -110,6 +110,38 @@ async fn tls_trusts_the_file_and_names_the_host_of_the_url() {
     }
     // The client's Host goes through TLS as it goes without.
     assert!(upstream.seen().iter().all(|seen| seen.header("host") == Some("chat.example")), "{:?}", upstream.seen());
+}
+
+/// The address of upstream is dialled, and called by the name that is configured.
+#[actix_web::test]
+async fn tls_names_what_is_configured() {
+    let authority = Authority::new();
+    let picture = png(&photo(1));
+    let upstream = Upstream::replying(move |_, _| picture_answer("1", &picture)).await;
+    for (certified, named_in_config, is_trusted) in
+        [("chat.example", "chat.example", true), ("other.example", "chat.example", false)]
+    {
+        let (address, mut named) = behind_tls(upstream.address, authority.certify(certified)).await;
+        for host in ["127.0.0.1", "localhost"] {
+            let proxy = Proxy::with(address, |config| {
+                at(config, &format!("https://{host}:{}", address.port()));
+                config.upstream.ca_file = Some(Roots::read(&authority.file).expect("a root"));
+                config.upstream.tls_name = Some(TlsName::parse(named_in_config).expect("a name"));
+            });
+            for request in one_by_each_client() {
+                let answer = proxy.send(&request.header("Host", "talk.example")).await;
+                if is_trusted {
+                    assert_eq!(answer.status, 200, "{host}");
+                    assert_eq!(named.recv().await.expect("a handshake").as_deref(), Some("chat.example"));
+                } else {
+                    check_unreachable(&answer);
+                }
+            }
+        }
+    }
+    // Not a word of it in what is asked.
+    assert!(upstream.seen().iter().all(|seen| seen.header("host") == Some("talk.example")), "{:?}", upstream.seen());
+    assert_eq!(upstream.seen().len(), 4);
 }
 
 #[actix_web::test]

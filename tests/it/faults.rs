@@ -125,6 +125,46 @@ async fn f05_a_short_body_is_502_and_nothing_is_kept() {
     check_not_kept([head.as_bytes(), &picture, b"\r\n"].concat(), broken).await;
 }
 
+/// What is only seen by its client is known to whoever runs the proxy, too.
+#[actix_web::test]
+async fn f04_a_body_that_breaks_off_on_its_way_is_counted() {
+    let upstream = Upstream::scripted(|_, seen, mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+        if seen.target() == "/stalls" {
+            drain(&mut stream).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::impatient(upstream.address);
+    let counters = [
+        "avatar_proxy_faults_total{fault=\"answer_broken\"}",
+        "avatar_proxy_faults_total{fault=\"answer_stalled\"}",
+        "avatar_proxy_requests_total{route=\"passthrough\",outcome=\"failed\"}",
+        "avatar_proxy_requests_total{route=\"passthrough\",outcome=\"passed\"}",
+    ];
+    for (target, expected) in [("/breaks", [1, 0, 1, 0]), ("/stalls", [1, 1, 2, 0])] {
+        let got = proxy.send(&Request::get(target)).await;
+        assert_eq!((got.status, &got.body[..], got.complete), (200, &b"half"[..], false));
+        while proxy.metric("avatar_proxy_in_flight_requests").await > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(proxy.metrics(&counters).await, expected, "{target}");
+    }
+}
+
+/// Nobody asked for it, and what would come behind it is no HTTP.
+#[actix_web::test]
+async fn a_101_to_a_question_of_ours_is_no_answer() {
+    let upstream = Upstream::answering(
+        &b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"[..],
+    )
+    .await;
+    let proxy = Proxy::before(upstream.address);
+    for request in [Request::picture("size=32"), Request::get("/x")] {
+        check_error(&proxy.send(&request).await, 502, "avatar_proxy.upstream.broken");
+    }
+}
+
 #[actix_web::test]
 async fn f05_a_short_body_that_passes_through_never_looks_whole() {
     let upstream = Upstream::replying(|_, seen| match seen.target() {

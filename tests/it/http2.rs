@@ -419,6 +419,69 @@ async fn f30_a_stream_that_is_not_read_ends_alone() {
     assert_eq!(client.ask(&Request::get("/..")).await.status, 400, "the connection goes on");
 }
 
+/// It takes something all the time, and not enough to be waited for.
+#[actix_web::test]
+async fn f30_a_stream_that_is_read_byte_by_byte_ends_alone() {
+    let upstream = Upstream::answering(answer("200 OK", &[], &vec![1; 8 * MIB])).await;
+    let proxy = proxy_with(upstream.address, |config| config.server.write_idle_timeout = SHORT);
+    let mut settings = h2::client::Builder::new();
+    let client = Client::by(proxy.address, settings.initial_window_size(26)).await;
+    let (response, _) = client.begin(&Request::get("/large")).await;
+    let mut trickle = response.await.expect("an answer").into_body();
+    let ended = async {
+        loop {
+            match trickle.data().await.expect("it does not come whole") {
+                Ok(chunk) => {
+                    tokio::time::sleep(SHORT / 20).await;
+                    trickle.flow_control().release_capacity(chunk.len()).expect("it is there");
+                }
+                Err(error) => return error.reason(),
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, ended).await.expect("in time"), Some(Reason::CANCEL));
+    let small = Request::get("/..");
+    assert_eq!(client.begin(&small).await.0.await.expect("an answer").status().as_u16(), 400, "the connection goes on");
+}
+
+/// A hundred downloads, of each of which its client takes some and then no more.
+#[actix_web::test]
+async fn downloads_that_are_not_read_hold_no_more_than_a_mebibyte() {
+    const STREAMS: usize = 100;
+    const TAKEN: usize = 200 << 10;
+    let upstream = Upstream::scripted(|_, _, mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        let part = vec![7; 64 << 10];
+        while stream.write_all(&part).await.is_ok() {}
+    })
+    .await;
+    let proxy = proxy_before(upstream.address);
+    let mut settings = h2::client::Builder::new();
+    settings.initial_window_size(u32::try_from(TAKEN).expect("small"));
+    settings.initial_connection_window_size(u32::try_from(STREAMS * TAKEN).expect("small"));
+    let client = Client::by(proxy.address, &settings).await;
+    let downloads = join_all((0..STREAMS).map(async |_| {
+        let (response, _) = client.begin(&Request::get("/large")).await;
+        let (mut body, mut taken) = (response.await.expect("an answer").into_body(), 0);
+        while taken < TAKEN {
+            taken += body.data().await.expect("it goes on").expect("it goes on").len();
+        }
+        (body, taken)
+    }));
+    let downloads = timeout(PATIENCE, downloads).await.expect("in time");
+    assert!(downloads.iter().all(|(_, taken)| *taken == TAKEN));
+    client.ended.abort();
+    drop((client.send, downloads));
+    while proxy.metric("avatar_proxy_in_flight_requests").await > 0 {
+        tokio::task::yield_now().await;
+    }
+
+    let passed = proxy.metric("avatar_proxy_client_bytes_total{route=\"passthrough\"}").await;
+    let held = usize::try_from(passed).expect("small") - STREAMS * TAKEN;
+
+    assert!(held <= MIB, "{held} bytes");
+}
+
 #[actix_web::test]
 async fn f30_a_connection_that_is_not_read_ends() {
     let upstream = Upstream::answering(answer("200 OK", &[], &vec![1; 64 * MIB])).await;

@@ -1,7 +1,7 @@
 //! Clients that leave before they are answered, and those who never are: upstream's connection goes with the one, and a
 //! time-out ends the other. Every time-out that is not the one in question is longer than a test lasts.
 
-use crate::client::{PATIENCE, Request};
+use crate::client::{PATIENCE, Request, read_answer};
 use crate::pictures::{photo, png};
 use crate::proxy::{Proxy, SHORT};
 use crate::upstream::{Upstream, picture_answer, stalling_after, told};
@@ -54,6 +54,38 @@ async fn f23_who_leaves_before_the_head_takes_upstreams_connection_along() {
     while proxy.metric("avatar_proxy_in_flight_requests").await > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Nobody has answered it, neither well nor badly.
+#[actix_web::test]
+async fn f23_who_leaves_before_the_head_was_not_answered() {
+    let (upstream, mut ended) = stalling_after(b"").await;
+    let proxy = Proxy::with(upstream.address, never);
+    let counters = [
+        "avatar_proxy_requests_total{route=\"passthrough\",outcome=\"left\"}",
+        "avatar_proxy_requests_total{route=\"passthrough\",outcome=\"failed\"}",
+        "avatar_proxy_responses_total{route=\"passthrough\",status_class=\"4xx\"}",
+        "avatar_proxy_responses_total{route=\"passthrough\",status_class=\"5xx\"}",
+        "avatar_proxy_refusals_total{reason=\"malformed\"}",
+    ];
+    let leaves = sent(proxy.address, &Request::get("/x")).await;
+    // One that leaves before is no request.
+    upstream.has_seen(1).await;
+    drop(leaves);
+    told(&mut ended).await;
+    while proxy.metric(counters[0]).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(proxy.metrics(&counters).await, [1, 0, 0, 0, 0]);
+
+    // Who sends nonsense behind the head is told so.
+    let nonsense = Request::new("POST", "/x").header("Transfer-Encoding", "chunked").body("nonsense\r\n");
+    let mut stream = sent(proxy.address, &nonsense).await;
+    assert_eq!(read_answer(&mut stream, "POST").await.status, 400);
+    while proxy.metric("avatar_proxy_in_flight_requests").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(proxy.metrics(&counters).await, [1, 1, 1, 0, 1]);
 }
 
 #[actix_web::test]

@@ -1,9 +1,9 @@
 //! What is bounded: pictures that would cost more than they are worth, and a start that cannot be.
 
-use crate::client::{ALICE, Request};
+use crate::client::{ALICE, BOB, BOBS_TOKEN, Request};
 use crate::pictures::{RED, moving_gif, photo, png, solid};
-use crate::proxy::Proxy;
-use crate::upstream::{Upstream, picture_answer};
+use crate::proxy::{Proxy, SHORT};
+use crate::upstream::{Upstream, picture_answer, send_and_close};
 use avatar_proxy::config::{ByteSize, Config, Rate};
 use avatar_proxy::server::{Bound, StartError};
 use avatar_proxy::telemetry::Telemetry;
@@ -13,6 +13,9 @@ use std::borrow::Cow;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// A PNG of which the header claims 2.5 gigapixels.
 fn claiming_png() -> Vec<u8> {
@@ -53,6 +56,48 @@ fn screen_gif() -> Vec<u8> {
     let mut bytes = moving_gif(&[solid(RED), solid(RED)]);
     bytes[6..10].fill(0xff);
     bytes
+}
+
+/// A picture that is relayed comes from upstream for as long as its client takes it.
+#[actix_web::test]
+async fn a_picture_that_is_relayed_has_its_place_until_it_has_come() {
+    let release = Arc::new(Notify::new());
+    let released = release.clone();
+    let upstream = Upstream::scripted(move |n, _, mut stream| {
+        let released = released.clone();
+        async move {
+            let whole = picture_answer("1", &png(&photo(1)));
+            if n > 0 {
+                return send_and_close(&mut stream, &whole).await;
+            }
+            let (first, rest) = whole.split_at(whole.len() / 2);
+            let _ = stream.write_all(first).await;
+            released.notified().await;
+            send_and_close(&mut stream, rest).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        config.upstream.max_picture_requests = 1;
+        config.upstream.head_timeout = SHORT;
+        config.limits.source = ByteSize::new(1 << 10);
+    });
+    let mut first = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+    first
+        .write_all(&Request::picture("size=32").header("Connection", "close").bytes("chat.example"))
+        .await
+        .expect("taken");
+    // Its head has come: it is on its way.
+    assert_eq!(first.read_u8().await.expect("an answer"), b'H');
+    let second = Request::picture_of(BOB, "size=32").cookie(BOBS_TOKEN);
+
+    let refused = proxy.send(&second).await;
+
+    assert_eq!((refused.status, upstream.seen().len()), (503, 1), "{refused:?}");
+    release.notify_one();
+    let mut rest = Vec::new();
+    first.read_to_end(&mut rest).await.expect("an end");
+    assert_eq!(proxy.send(&second).await.status, 200);
 }
 
 #[actix_web::test]

@@ -20,6 +20,7 @@ mod budget;
 mod caching;
 mod coalescing;
 mod connections;
+mod cut_short;
 mod damage;
 mod day;
 mod differential;

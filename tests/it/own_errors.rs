@@ -90,6 +90,8 @@ async fn every_error_of_ours_has_its_shape_and_is_counted_by_its_reason() {
         (picture("size=abc"), 400, "avatar_proxy.query.value", "query"),
         (Request::get("/a/../b"), 400, "avatar_proxy.path.ambiguous", "path"),
         (Request::new("CONNECT", "chat.example:443"), 405, "avatar_proxy.method.connect", "method"),
+        (Request::new("TRACE", "/x").header("Max-Forwards", "0"), 405, "avatar_proxy.method.trace", "method"),
+        (Request::get("http://evil.example/x"), 400, "avatar_proxy.path.authority", "path"),
         (cookie, 400, "avatar_proxy.header.connection", "header"),
         (ws, 400, "avatar_proxy.header.upgrade", "header"),
         (Request::get("/silent"), 504, "avatar_proxy.upstream.timeout", "upstream_timeout"),
@@ -135,7 +137,11 @@ async fn every_error_of_ours_has_its_shape_and_is_counted_by_its_reason() {
     check(&proxy, &Request::get("/x"), 502, "avatar_proxy.upstream.unreachable", "upstream_unreachable").await;
     // What becomes no request has no answer of this shape.
     let never = refusals(&proxy).await.into_iter().filter(|(_, count)| *count == 0).map(|(reason, _)| reason);
-    assert_eq!(never.collect::<Vec<_>>(), ["long_head", "malformed", "slow_head"], "a reason without its request");
+    assert_eq!(
+        never.collect::<Vec<_>>(),
+        ["crowd", "long_head", "malformed", "slow_head"],
+        "a reason without its request"
+    );
 }
 
 /// A name that upstream gave a request is passed on; where it gave none, none is made up.

@@ -92,6 +92,76 @@ async fn f31_what_is_asked_of_the_server_itself_goes_through() {
     assert_eq!(upstream.seen().len(), 5);
 }
 
+/// Whose site is meant is said twice, and has to be said the same (RFC 9112 section 3.2.2).
+#[actix_web::test]
+async fn f35_a_target_with_another_host_is_refused() {
+    let upstream = Upstream::answering(answer("200 OK", &[], b"ok")).await;
+    let proxy = Proxy::before(upstream.address);
+    for (asked, status) in [
+        ("http://chat.example/x?y", 200),
+        ("https://CHAT.example/x?y", 200),
+        ("http://evil.example/x?y", 400),
+        ("http://chat.example:80/x?y", 400),
+        ("http://me@chat.example/x?y", 400),
+        ("http://chat.example@evil.example/x?y", 400),
+        ("http://evil.example", 400),
+    ] {
+        let earlier = upstream.seen().len();
+        assert_eq!(asks(&proxy, "GET", asked.as_bytes()).await, status, "{asked}");
+        let asked_upstream = &upstream.seen()[earlier..];
+        assert_eq!(asked_upstream.len(), usize::from(status == 200), "{asked}");
+        assert!(asked_upstream.iter().all(|seen| seen.target() == "/x?y"), "{asked_upstream:?}");
+    }
+    // HTTP/1.0 need not say it at all.
+    let mut wire = Wire::to(proxy.address).await;
+    wire.send(b"GET http://chat.example/x?y HTTP/1.0\r\n\r\n").await;
+    assert_eq!(wire.answer("GET").await.expect("an answer").second(), "200");
+}
+
+/// What is in memory is nobody's on another site.
+#[actix_web::test]
+async fn f35_a_picture_in_memory_is_not_shown_to_a_target_with_another_host() {
+    let upstream = Upstream::showing("1", png(&photo(1))).await;
+    let proxy = Proxy::granting(upstream.address);
+    let path = format!("/api/v4/users/{ALICE}/image?size=32");
+    for (asked, status) in [
+        (path.clone(), 200),
+        (path.clone(), 200),
+        (format!("http://chat.example{path}"), 200),
+        (format!("http://evil.example{path}"), 400),
+    ] {
+        assert_eq!(asks(&proxy, "GET", asked.as_bytes()).await, status, "{asked}");
+    }
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[actix_web::test]
+async fn f31_how_far_a_request_goes_is_counted_down() {
+    let upstream = Upstream::answering(answer("200 OK", &[], b"upstream says")).await;
+    let proxy = Proxy::before(upstream.address);
+    for (method, given, seen) in [
+        ("OPTIONS", "2", Some("1")),
+        ("TRACE", "1", Some("0")),
+        ("TRACE", "soon", Some("soon")),
+        ("GET", "0", Some("0")),
+        ("OPTIONS", "0", None),
+        ("TRACE", "0", None),
+    ] {
+        let earlier = upstream.seen().len();
+        let secret = Request::new(method, "/x").header("Max-Forwards", given).cookie(ALICES_TOKEN);
+        let got = proxy.send(&secret).await;
+        let asked = upstream.seen().get(earlier).map(|seen| seen.header("max-forwards").unwrap_or_default().to_owned());
+        assert_eq!(asked.as_deref(), seen, "{method} {given}");
+        if seen.is_some() {
+            assert_eq!((got.status, &got.body[..]), (200, &b"upstream says"[..]), "{method} {given}");
+            continue;
+        }
+        assert_eq!(got.status, if method == "TRACE" { 405 } else { 200 });
+        assert!(got.header("allow").is_some_and(|allowed| allowed.contains("GET, HEAD") && !allowed.contains("TRACE")));
+        assert!(!String::from_utf8_lossy(&got.body).contains(ALICES_TOKEN));
+    }
+}
+
 /// A lower-case method is another method, and no picture.
 #[actix_web::test]
 async fn methods_know_their_case() {

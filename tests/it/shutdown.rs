@@ -95,6 +95,19 @@ async fn f50_who_waits_for_nothing_holds_nothing_up() {
 }
 
 #[actix_web::test]
+async fn readiness_tells_what_stands_in_its_way() {
+    let unwell = Upstream::answering(answer("503 Service Unavailable", &[], b"")).await;
+    let broken = Upstream::answering(&b"nonsense\r\n\r\n"[..]).await;
+    for (upstream, reason) in
+        [(&unwell, "upstream answered 503 Service Unavailable"), (&broken, "upstream is unreachable")]
+    {
+        let proxy = Proxy::before(upstream.address);
+        let ready = Request::get("/readyz").send(proxy.admin).await;
+        assert_eq!((ready.status, ready.json()["reason"].as_str()), (503, Some(reason)));
+    }
+}
+
+#[actix_web::test]
 async fn f50_readiness_fails_while_the_rest_is_finished() {
     let (upstream, release) = showing_when_told().await;
     let mut proxy = Proxy::before(upstream.address);

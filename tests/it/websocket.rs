@@ -268,6 +268,25 @@ async fn f38_half_of_a_tunnel_may_end_first() {
     assert_eq!(told.recv().await.expect("upstream hears"), b"farewell");
 }
 
+/// For as long as there is something to hear, and not much longer.
+#[actix_web::test]
+async fn f38_who_has_said_its_last_hears_the_other_out() {
+    let upstream = agreeing(|mut stream| async move {
+        rest(&mut stream).await;
+        for word in 0..20 {
+            let _ = stream.write_u8(word).await;
+            tokio::time::sleep(SHORT / 5).await;
+        }
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = Proxy::with(upstream.address, |config| config.upstream.idle_timeout = SHORT);
+    let mut stream = tunnel(&proxy).await;
+    stream.shutdown().await.expect("a socket");
+
+    assert_eq!(rest(&mut stream).await, (0..20).collect::<Vec<_>>());
+}
+
 #[actix_web::test]
 async fn pings_are_for_the_other_side() {
     let (upstream, mut told) = echoing(switching(ACCEPT)).await;

@@ -59,7 +59,11 @@ impl Stream for Incoming {
     }
 }
 
-/// Sends an answer, of whose body the client must take something each `idle`. One that breaks off is reset, so that it
+/// Of how many bytes a client must take all within the time that it may take nothing: of what it takes one by one, there is
+/// no end.
+const TAKEN_AT_ONCE: usize = 8 << 10;
+
+/// Sends an answer, of whose body the client must take some kilobytes each `idle`, or all that there is. One that breaks off is reset, so that it
 /// never looks whole.
 pub(super) async fn send(
     mut respond: SendResponse<Bytes>,
@@ -93,7 +97,7 @@ pub(super) async fn send(
             }
             None => return Ended::Left,
         };
-        if !hand_over(&mut stream, chunk, is_last, idle).await {
+        if !hand_over_in_time(&mut stream, chunk, is_last, idle).await {
             stream.send_reset(Reason::CANCEL);
             return Ended::Left;
         }
@@ -105,12 +109,26 @@ pub(super) async fn send(
     }
 }
 
-/// Sends a part of a body as the client has room for it; `false` when it takes none any more.
-async fn hand_over(stream: &mut SendStream<Bytes>, mut chunk: Bytes, is_last: bool, idle: Duration) -> bool {
+/// Sends a part of a body; `false` when the client takes no more of it, or too little.
+async fn hand_over_in_time(stream: &mut SendStream<Bytes>, mut chunk: Bytes, is_last: bool, idle: Duration) -> bool {
+    loop {
+        let piece = chunk.split_to(chunk.len().min(TAKEN_AT_ONCE));
+        let is_rest = chunk.is_empty();
+        if !timeout(idle, hand_over(stream, piece, is_last && is_rest)).await.unwrap_or(false) {
+            return false;
+        }
+        if is_rest {
+            return true;
+        }
+    }
+}
+
+/// Sends a piece of a body as the client has room for it; `false` when it takes none any more.
+async fn hand_over(stream: &mut SendStream<Bytes>, mut chunk: Bytes, is_last: bool) -> bool {
     while !chunk.is_empty() {
         stream.reserve_capacity(chunk.len());
         let room = match stream.capacity() {
-            0 => timeout(idle, poll_fn(|context| poll_room(stream, context))).await.ok().flatten(),
+            0 => poll_fn(|context| poll_room(stream, context)).await,
             room => Some(room),
         };
         let Some(room) = room else { return false };

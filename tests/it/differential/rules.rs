@@ -92,8 +92,16 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "absolute form",
-        reason: "M3: only the configured upstream is ever dialled, so its authority is not looked at",
-        applies: |_, straight, _| {
+        reason: "M3: only the configured upstream is ever dialled, and its authority has to be that of Host",
+        applies: |_, straight, through| {
+            let target = straight.target();
+            let host =
+                straight.seen.first().and_then(|request| request.all("host").first().map(|host| (*host).to_owned()));
+            if let (false, Some((_, rest)), Some(host)) = (target.starts_with('/'), target.split_once("://"), host)
+                && !rest.split(['/', '?']).next().is_some_and(|authority| authority.eq_ignore_ascii_case(&host))
+            {
+                return refused(straight, through, "400", "avatar_proxy.path.authority");
+            }
             for request in &mut straight.seen {
                 let target = request.second().to_owned();
                 let Some((_, rest)) = target.split_once("://") else { continue };

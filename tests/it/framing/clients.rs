@@ -233,6 +233,7 @@ fn lines() -> Vec<Case> {
     let field = |field: &[u8]| get([field, b"\r\n\r\n"].concat());
     let many = (0..200).map(|n| format!("X-{n}: {n}\r\n")).collect::<Vec<_>>().concat();
     let long = format!("X: {}\r\n\r\n", "v".repeat(200_000));
+    let named = |length: usize| format!("{}: y", "n".repeat(length)).into_bytes();
     vec![
         ("HTTP/0.9", b"GET /x\r\n\r\n".to_vec(), &[400], &[], Closed),
         ("HTTP/0.9 that says so", line("GET /x HTTP/0.9"), &[400], &[], Closed),
@@ -282,6 +283,10 @@ fn lines() -> Vec<Case> {
         ("a line of blanks", field(b"X: a\r\n  "), &[400], &[], Closed),
         ("200 fields", get(many + "\r\n"), &[431], &[], Closed),
         ("a head of 200 kB", get(long), &[431], &[], Closed),
+        ("a name of 65,535 bytes", field(&named(65_535)), &[200], PLAIN, Kept),
+        ("a name of 65,536 bytes", field(&named(65_536)), &[431], &[], Closed),
+        ("a name of 100 kB behind others", field(&[&b"X: y\r\n"[..], &named(100_000)].concat()), &[431], &[], Closed),
+        ("a target of 65,535 bytes", line(&format!("GET /{} HTTP/1.1", "x".repeat(65_534))), &[400], &[], Closed),
         // RFC 9112 section 9.6.
         (
             "the last request, and one more",

@@ -53,6 +53,7 @@ impl Stage {
             max_picture_requests: 64,
             picture_connections_kept: 64,
             max_connections: 64,
+            tls_name: None,
             roots: None,
         };
         let telemetry = Arc::new(Telemetry::new());
