@@ -395,6 +395,12 @@ impl Exchange {
     pub fn is_malformed(&self) -> bool {
         self.0.malformed.get()
     }
+
+    /// The end of the connection is counted now; whether it has not been before.
+    #[must_use]
+    pub fn refuse(&self) -> bool {
+        self.0.refuse()
+    }
 }
 
 impl Drop for Exchange {

@@ -118,7 +118,7 @@ pub struct RequestLine<'a> {
     pub route: Route,
     /// The picture, where the route is one of a picture.
     pub picture: Option<&'a PictureId>,
-    /// The status sent; `None` when the client was gone before.
+    /// The status sent; `None` when nothing was.
     pub status: Option<StatusCode>,
     /// How it was answered.
     pub outcome: Outcome,

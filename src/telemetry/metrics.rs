@@ -30,7 +30,7 @@ pub struct Answered {
     pub route: Route,
     /// How it was answered.
     pub outcome: Outcome,
-    /// The status sent; `None` when the client was gone before.
+    /// The status sent; `None` when nothing was.
     pub status: Option<StatusCode>,
     /// Bytes of the body that were sent to the client.
     pub bytes_sent: u64,

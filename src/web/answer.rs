@@ -5,7 +5,7 @@ use super::intake::Unread;
 use super::request_id::RequestId;
 use crate::identity::PictureId;
 use crate::listen::Exchange;
-use crate::telemetry::{Answered, Fault, Outcome, ProofKind, RequestLine, Route, Telemetry, log_request};
+use crate::telemetry::{Answered, Fault, Outcome, ProofKind, Reason, RequestLine, Route, Telemetry, log_request};
 use crate::upstream::{AnswerBody, UpstreamError};
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
@@ -160,10 +160,12 @@ fn status_of(response: &HttpResponse) -> UpstreamStatus {
 impl Drop for Ledger {
     fn drop(&mut self) {
         if self.status.is_none() {
-            // actix has answered what came behind the head, and let go of whoever read it.
             let is_malformed = self.exchange.as_ref().is_some_and(Exchange::is_malformed);
-            (self.status, self.outcome) =
-                if is_malformed { (Some(UpstreamStatus::BAD_REQUEST), Outcome::Failed) } else { (None, Outcome::Left) };
+            self.outcome = if is_malformed { Outcome::Failed } else { Outcome::Left };
+            // actix ends the connection with what came behind the head, and lets go of whoever read it.
+            if is_malformed && self.exchange.as_ref().is_some_and(Exchange::refuse) {
+                self.telemetry.refused(Reason::Malformed);
+            }
         }
         let bytes_upstream = if self.relayed { self.bytes_sent } else { self.bytes_upstream };
         let is_picture = !matches!(self.route, Route::Passthrough | Route::Change | Route::Websocket);

@@ -1,7 +1,7 @@
 //! Clients that leave before they are answered, and those who never are: upstream's connection goes with the one, and a
 //! time-out ends the other. Every time-out that is not the one in question is longer than a test lasts.
 
-use crate::client::{PATIENCE, Request, read_answer};
+use crate::client::{PATIENCE, Request};
 use crate::pictures::{photo, png};
 use crate::proxy::{Proxy, SHORT};
 use crate::upstream::{Upstream, picture_answer, stalling_after, told};
@@ -78,14 +78,17 @@ async fn f23_who_leaves_before_the_head_was_not_answered() {
     }
     assert_eq!(proxy.metrics(&counters).await, [1, 0, 0, 0, 0]);
 
-    // Who sends nonsense behind the head is told so.
+    // Who sends nonsense behind the head did not leave: it was let go, without a word.
     let nonsense = Request::new("POST", "/x").header("Transfer-Encoding", "chunked").body("nonsense\r\n");
     let mut stream = sent(proxy.address, &nonsense).await;
-    assert_eq!(read_answer(&mut stream, "POST").await.status, 400);
+    let mut said = Vec::new();
+    // It may be a reset.
+    let _ = stream.read_to_end(&mut said).await;
+    assert_eq!(said, b"");
     while proxy.metric("avatar_proxy_in_flight_requests").await > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(proxy.metrics(&counters).await, [1, 1, 1, 0, 1]);
+    assert_eq!(proxy.metrics(&counters).await, [1, 1, 0, 0, 1]);
 }
 
 #[actix_web::test]
