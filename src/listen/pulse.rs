@@ -113,8 +113,6 @@ pub struct Pulse {
     rest: Cell<bool>,
     /// An answer says that there is no other.
     said_last: Cell<bool>,
-    /// What follows the head of the last request is not what it says it is.
-    malformed: Cell<bool>,
     /// Nothing but the end of the connection tells where the answer ends.
     ends_answer: Cell<bool>,
     /// The next request is here, and waits for the answer.
@@ -147,7 +145,6 @@ impl Pulse {
             framing: Cell::new(Framing::None),
             rest: Cell::new(false),
             said_last: Cell::new(false),
-            malformed: Cell::new(false),
             ends_answer: Cell::new(false),
             has_next: Cell::new(false),
             wakefulness: Cell::new(Wakefulness::Awake),
@@ -277,11 +274,6 @@ impl Pulse {
         self.said_last.get()
     }
 
-    /// What follows the head of the last request is not what it says it is: the connection ends with that.
-    pub fn body_is_malformed(&self) {
-        self.malformed.set(true);
-    }
-
     /// Nothing but the end of the connection will tell where the answer ends that is about to be written (RFC 9112 section 6.3).
     pub(super) fn ends_answer_with_connection(&self) {
         self.ends_answer.set(true);
@@ -388,12 +380,6 @@ impl Exchange {
         on.owes.set(true);
         on.moved();
         Self(on.clone())
-    }
-
-    /// Whether what followed the head was not what it said it was.
-    #[must_use]
-    pub fn is_malformed(&self) -> bool {
-        self.0.malformed.get()
     }
 
     /// The end of the connection is counted now; whether it has not been before.

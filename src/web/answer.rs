@@ -42,6 +42,8 @@ pub(super) struct Ledger {
     upstream_request_id: Option<String>,
     /// What was sent, if anything was.
     status: Option<UpstreamStatus>,
+    /// What follows the request's head, until it is answered.
+    body: Option<Unread>,
     bytes_sent: u64,
     started: Instant,
     logs: bool,
@@ -74,12 +76,23 @@ impl Ledger {
             relayed: false,
             upstream_request_id: None,
             status: None,
+            body: None,
             bytes_sent: 0,
             started: Instant::now(),
             logs,
             telemetry: telemetry.clone(),
             exchange,
         }
+    }
+
+    /// This follows the request's head.
+    pub(super) fn is_followed_by(&mut self, body: Unread) {
+        self.body = Some(body);
+    }
+
+    fn answered(&mut self, status: UpstreamStatus) {
+        self.status = Some(status);
+        self.body = None;
     }
 
     /// Takes down what upstream called the request.
@@ -101,7 +114,7 @@ impl Ledger {
 
     /// Closes the account of an answer that is whole already: to watch it leave would cost more than to make it.
     pub(super) fn close_at_once(mut self, response: HttpResponse) -> HttpResponse {
-        self.status = Some(status_of(&response));
+        self.answered(status_of(&response));
         if let (BodySize::Sized(len), true) = (response.body().size(), self.method != Method::HEAD) {
             self.bytes_sent = len;
         }
@@ -110,7 +123,7 @@ impl Ledger {
 
     /// The answer is a 101: the account stays open as long as what comes of that.
     pub(super) fn switched(&mut self) {
-        self.status = Some(UpstreamStatus::SWITCHING_PROTOCOLS);
+        self.answered(UpstreamStatus::SWITCHING_PROTOCOLS);
     }
 
     /// So many bytes more have gone to the client, behind the head of the answer.
@@ -143,7 +156,7 @@ impl Ledger {
 
     /// Ties the account to the answer: it closes with the body's last byte.
     pub(super) fn close_with(mut self, response: HttpResponse) -> HttpResponse {
-        self.status = Some(status_of(&response));
+        self.answered(status_of(&response));
         match response.body().size() {
             BodySize::None | BodySize::Sized(0) => response,
             BodySize::Sized(_) | BodySize::Stream => {
@@ -160,7 +173,7 @@ fn status_of(response: &HttpResponse) -> UpstreamStatus {
 impl Drop for Ledger {
     fn drop(&mut self) {
         if self.status.is_none() {
-            let is_malformed = self.exchange.as_ref().is_some_and(Exchange::is_malformed);
+            let is_malformed = self.body.take().is_some_and(|body| body.is_malformed());
             self.outcome = if is_malformed { Outcome::Failed } else { Outcome::Left };
             // actix ends the connection with what came behind the head, and lets go of whoever read it.
             if is_malformed && self.exchange.as_ref().is_some_and(Exchange::refuse) {

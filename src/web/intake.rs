@@ -23,6 +23,8 @@ struct Coming {
     /// How much of it is to come, where that is known.
     remaining: Option<u64>,
     is_over: bool,
+    /// It is not what the head says it is.
+    is_malformed: bool,
 }
 
 impl Coming {
@@ -36,6 +38,7 @@ impl Coming {
             (Some(Ok(_)), None) => {}
             (Some(Err(_)) | None, _) => self.is_over = true,
         }
+        self.is_malformed |= matches!(next, Some(Err(PayloadError::EncodingCorrupted)));
         Poll::Ready(next)
     }
 }
@@ -49,13 +52,20 @@ impl Unread {
     pub(super) fn is_over(&self) -> bool {
         self.0.borrow().is_over
     }
+
+    /// Whether it is not what the head says it is, as far as it has come. To be asked when nobody takes any of it.
+    pub(super) fn is_malformed(&self) -> bool {
+        let mut coming = self.0.borrow_mut();
+        while matches!(coming.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Some(Ok(_)))) {}
+        coming.is_malformed
+    }
 }
 
 impl Intake {
     /// What follows the head of `request`.
     pub(super) fn of(request: &mut Request) -> Self {
         let ticket = request.conn_data::<Rc<Pulse>>().cloned().map(Ticket::of);
-        let coming = Coming { payload: request.take_payload(), remaining: None, is_over: false };
+        let coming = Coming { payload: request.take_payload(), remaining: None, is_over: false, is_malformed: false };
         Self { coming: Rc::new(RefCell::new(coming)), ticket }
     }
 
@@ -78,9 +88,6 @@ impl Stream for Intake {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.coming.borrow_mut().poll(context);
         if let Some(ticket) = &self.ticket {
-            if matches!(next, Poll::Ready(Some(Err(PayloadError::EncodingCorrupted)))) {
-                ticket.pulse().body_is_malformed();
-            }
             ticket.body_is(match next {
                 Poll::Pending => Body::Awaited,
                 Poll::Ready(Some(Ok(_))) => Body::Passed,

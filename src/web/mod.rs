@@ -219,7 +219,13 @@ pub async fn handle(front: Rc<Front>, mut request: Request) -> HttpResponse {
 }
 
 /// Answers what is not in memory.
-async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: Route, origin: Origin) -> HttpResponse {
+async fn answer(
+    front: Rc<Front>,
+    mut request: Request,
+    mut ledger: Ledger,
+    route: Route,
+    origin: Origin,
+) -> HttpResponse {
     let intake = Intake::of(&mut request);
     let (fields, body, target) = match read(&front, &request, intake, &ledger.method, origin) {
         Ok(read) => read,
@@ -230,7 +236,10 @@ async fn answer(front: Rc<Front>, mut request: Request, ledger: Ledger, route: R
     let client = (origin.trusted || !is_near(origin.peer)).then_some(origin.client);
     let method = ledger.method.clone();
     let unread = match &body {
-        ClientBody::Some(_, intake) => Some(intake.unread()),
+        ClientBody::Some(_, intake) => {
+            ledger.is_followed_by(intake.unread());
+            Some(intake.unread())
+        }
         ClientBody::None | ClientBody::WebSocket => None,
     };
     let mut inbound =
