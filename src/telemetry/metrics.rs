@@ -361,6 +361,26 @@ mod tests {
         CacheLevels { pixels: CacheLevel { weight: u64::MAX, entries: 2 }, ..CacheLevels::default() }
     }
 
+    /// Every family and every value of a label, but for the numbers of buckets and statuses, stands there between backticks.
+    #[test]
+    fn all_of_it_is_explained_in_the_documents() {
+        let documents = include_str!("../../docs/metrics.md");
+        let text = busy().encode(&levels());
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let is_told = |word: &str| documents.contains(&format!("`{word}`"));
+        for sample in samples {
+            let (name, rest) = sample.split_once(['{', ' ']).expect("a sample");
+            let name = name.trim_start_matches("avatar_proxy_");
+            let name = ["_bucket", "_sum", "_count"].iter().fold(name, |name, end| name.trim_end_matches(end));
+            assert!(is_told(name), "{name}");
+            let labels = rest.split_once('}').map_or("", |(labels, _)| labels);
+            for value in labels.split('"').skip(1).step_by(2) {
+                let is_number = value.starts_with(|first: char| first.is_ascii_digit() || first == '+');
+                assert!(is_number || is_told(value), "{value} of {name}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_counted_is_told() {
         let telemetry = busy();
