@@ -232,10 +232,11 @@ mod tests {
             let blended = over(front, back);
             prop_assert!(blended[3] >= front[3].max(back[3]));
             for n in 0..3 {
-                let (least, most) = if front[3] == 0 {
-                    (back[n], back[n])
-                } else if back[3] == 0 {
+                // Where neither is to be seen, the colour does not matter, and is that of the front.
+                let (least, most) = if back[3] == 0 {
                     (front[n], front[n])
+                } else if front[3] == 0 {
+                    (back[n], back[n])
                 } else {
                     (front[n].min(back[n]), front[n].max(back[n]))
                 };
