@@ -74,6 +74,7 @@ impl Stage {
             improve,
             limits: Limits::default(),
             max_source: 1 << 20,
+            sources_in_hand: 8 << 20,
         };
         let mut avatars = Avatars::new(settings, telemetry.clone());
         avatars.codecs = codecs;
