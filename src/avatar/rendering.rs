@@ -57,7 +57,11 @@ impl Avatars {
         source: Arc<SourceImage>,
     ) -> Result<(Variant, Lookup), RenderError> {
         let rendered = async {
-            if key.recipe.offer == Offer::Moving { self.animate(key.recipe, &source).await } else { self.still(key.recipe, &source).await }
+            if key.recipe.offer == Offer::Moving {
+                self.animate(key.recipe, &source).await
+            } else {
+                self.still(key.recipe, &source).await
+            }
         };
         // On the heap, like every step that a hit does not take: its state is many times that of a hit.
         self.variants.get_or_render(key, Box::pin(rendered)).await

@@ -65,7 +65,8 @@ impl Code {
         let mut counts = [0_u16; 16];
         lengths.iter().for_each(|&length| counts[usize::from(length)] += 1);
         counts[0] = 0;
-        let used = |length: u8| (0_u16..).zip(lengths).filter(move |(_, each)| **each == length).map(|(symbol, _)| symbol);
+        let used =
+            |length: u8| (0_u16..).zip(lengths).filter(move |(_, each)| **each == length).map(|(symbol, _)| symbol);
         let symbols: Vec<u16> = (1..16).filter(|&length| counts[usize::from(length)] > 0).flat_map(used).collect();
         if let [only] = symbols[..] {
             return Ok(Self::One(only));
@@ -257,7 +258,11 @@ impl Bits<'_> {
         let mut left = symbols;
         if self.take(1)? == 1 {
             let bits = 2 + 2 * self.take(3)?;
-            left = self.short(bits)?.checked_add(2).filter(|left| *left <= symbols).ok_or_else(|| broken("too many symbols"))?;
+            left = self
+                .short(bits)?
+                .checked_add(2)
+                .filter(|left| *left <= symbols)
+                .ok_or_else(|| broken("too many symbols"))?;
         }
         let (whole, mut lengths, mut last) = (usize::from(symbols), Vec::with_capacity(usize::from(symbols)), 8);
         while lengths.len() < whole && left > 0 {
