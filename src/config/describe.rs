@@ -58,7 +58,8 @@ impl MemoryBound {
     pub const BYTES_A_PIXEL: u64 = 40;
     /// Sources that are not in the cache, each of the longest that is read: on their way in (one of unknown length counts
     /// threefold until all of it is there), waiting for a permit, being rendered, or on their way out to clients who take their
-    /// time. What they take is counted byte by byte; what finds no room goes through as a stream, which memory never holds.
+    /// time. What they take is counted byte by byte; what finds no room goes through as a stream, which memory
+    /// never holds.
     pub const SOURCES_IN_HAND: u64 = 12;
     /// An idle client connection (14.6 kB measured with 9,000 of them, each of which had asked for something before).
     pub const CONNECTION: ByteSize = ByteSize::new(15_000);

