@@ -466,6 +466,7 @@ fn avatar_settings(config: &Config) -> avatar::Settings {
         }),
         limits: render_limits(config),
         max_source: limits.source.bytes(),
+        sources_in_hand: config::MemoryBound::of(config).sources_in_hand().bytes(),
     }
 }
 

@@ -102,6 +102,14 @@ pub struct SourceInfo {
     pub animated: bool,
 }
 
+impl SourceInfo {
+    /// The bytes that its pixels take, decoded: three for each, four with an alpha channel.
+    #[must_use]
+    pub fn pixel_bytes(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height) * if self.has_alpha { 4 } else { 3 }
+    }
+}
+
 /// Upstream's bytes for a picture, proved to decode.
 #[derive(Debug)]
 pub struct SourceImage {

@@ -376,25 +376,33 @@ impl Avatars {
     }
 
     /// Takes upstream's answer apart. A picture that does not decode is asked for once more: a real server sends empty
-    /// and cut-off bodies while a picture changes, because the old file is emptied before the new one is in it.
+    /// and cut-off bodies while a picture changes, because the old file is emptied before the new one is in it. One that stays
+    /// so is asked for twice but once.
     async fn examine(&self, errand: Errand<'_>, inquiry: &Inquiry, answer: Answer) -> Result<Admission, AvatarError> {
+        let wish = &errand.request.wish;
         let first = match self.examine_once(inquiry, answer).await? {
-            Examined::Picture(granted) => return Ok(self.keep(inquiry, &errand.request.wish, granted).await),
-            Examined::Relay(relayed) => return Ok(self.relay(&errand.request.wish, relayed).await),
-            Examined::Broken(answer) => answer,
+            Examined::Picture(granted) => return Ok(self.keep(inquiry, wish, granted).await),
+            Examined::Relay(relayed) => return Ok(self.relay(wish, relayed).await),
+            Examined::Broken(broken) => broken,
         };
+        if first.stays {
+            return Ok(self.relay(wish, Relayed { answer: first.answer, keep: Keep::Broken }).await);
+        }
         self.telemetry.fault(Fault::Retried);
         let again = match self.ask(errand, None).await {
             Ok(answer) => self.examine_once(inquiry, answer).await.map_err(AvatarError::from),
             Err(error) => Err(error),
         };
         Ok(match again {
-            Ok(Examined::Picture(granted)) => self.keep(inquiry, &errand.request.wish, granted).await,
-            Ok(Examined::Relay(relayed)) => self.relay(&errand.request.wish, relayed).await,
-            Ok(Examined::Broken(answer)) => {
-                self.relay(&errand.request.wish, Relayed { answer, keep: Keep::Broken }).await
+            Ok(Examined::Picture(granted)) => self.keep(inquiry, wish, granted).await,
+            Ok(Examined::Relay(relayed)) => self.relay(wish, relayed).await,
+            Ok(Examined::Broken(second)) => {
+                if second.hash == first.hash {
+                    self.sources.stays_broken(first.hash).await;
+                }
+                self.relay(wish, Relayed { answer: second.answer, keep: Keep::Broken }).await
             }
-            Err(_) => self.relay(&errand.request.wish, Relayed { answer: first, keep: Keep::Broken }).await,
+            Err(_) => self.relay(wish, Relayed { answer: first.answer, keep: Keep::Broken }).await,
         })
     }
 

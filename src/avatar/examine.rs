@@ -9,7 +9,7 @@ use crate::render::DecodeError;
 use crate::source::{ContentHash, SourceImage, Validator};
 use crate::telemetry::Fault;
 use crate::upstream::headers::{picture_lifetime, picture_vary, validator};
-use crate::upstream::{Answer, AnswerBody, UpstreamError};
+use crate::upstream::{Answer, AnswerBody, Extent, UpstreamError};
 use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,10 +18,19 @@ use std::sync::atomic::AtomicBool;
 pub(super) enum Examined {
     /// A picture that decodes, and what this caller was told about it.
     Picture(Box<Granted>),
-    /// A picture cut off, damaged or empty: worth asking for once more.
-    Broken(Answer),
+    /// A picture cut off, damaged or empty.
+    Broken(Broken),
     /// A refusal, a redirect, another kind of content, a picture that we leave alone.
     Relay(Relayed),
+}
+
+/// A picture that does not decode.
+pub(super) struct Broken {
+    pub(super) answer: Answer,
+    /// The name of its bytes.
+    pub(super) hash: ContentHash,
+    /// Whether it is known to be all that upstream has. Any other is worth asking for once more.
+    pub(super) stays: bool,
 }
 
 impl Avatars {
@@ -30,10 +39,12 @@ impl Avatars {
         if !is_plain_picture(answer.status, &answer.headers) {
             return Ok(relay(answer));
         }
-        let answer = answer.read_up_to(self.settings.max_source).await?;
+        let (answer, extent) = answer.read_into(&self.room, self.settings.max_source).await?;
         let AnswerBody::Complete(bytes) = &answer.body else {
-            self.telemetry.fault(Fault::OverLimit);
-            return Ok(relay(answer));
+            let has_room = extent != Extent::NoRoom;
+            self.telemetry.fault(if has_room { Fault::OverLimit } else { Fault::NoRoom });
+            let keep = if has_room { Keep::AsUpstreamSays } else { Keep::StopGap };
+            return Ok(Examined::Relay(Relayed { answer, keep }));
         };
         let bytes = bytes.clone();
         let hash = ContentHash::of(&bytes);
@@ -41,14 +52,15 @@ impl Avatars {
             return Ok(Examined::Picture(Box::new(granted(inquiry, answer.headers, known))));
         }
         match self.sources.rejection(&hash).await {
-            Some(Rejection::Broken) => return Ok(Examined::Broken(answer)),
+            Some(Rejection::Broken) => return Ok(Examined::Broken(Broken { answer, hash, stays: false })),
+            Some(Rejection::StaysBroken) => return Ok(Examined::Broken(Broken { answer, hash, stays: true })),
             Some(Rejection::LeftAlone | Rejection::Quarantined) => return Ok(relay(answer)),
             None => {}
         }
-        // Not seen before: it has to decode, and its pixels stay for the render that follows.
-        match self.pixels(hash, &bytes).await {
-            Ok(pixels) => {
-                let image = Arc::new(SourceImage { hash, bytes, info: pixels.info });
+        // Not seen before: it has to decode, and its pixels stay for the render that follows, if the cache holds as many.
+        match self.pixels(hash, &bytes).await.map(|pixels| pixels.info) {
+            Ok(info) => {
+                let image = Arc::new(SourceImage { hash, bytes, info });
                 self.sources.keep_body(image.clone()).await;
                 Ok(Examined::Picture(Box::new(granted(inquiry, answer.headers, image))))
             }
@@ -61,7 +73,7 @@ impl Avatars {
             RenderError::Decode(DecodeError::Broken(_)) => (Fault::BrokenPicture, Rejection::Broken),
             RenderError::Decode(DecodeError::Unsupported) => (Fault::UnsupportedPicture, Rejection::LeftAlone),
             RenderError::Decode(DecodeError::OverLimit(_)) => (Fault::OverLimit, Rejection::LeftAlone),
-            RenderError::Pool(_) | RenderError::Encode(_) => {
+            RenderError::Pool(_) | RenderError::Encode(_) | RenderError::Decode(DecodeError::NoThread) => {
                 // No verdict on the bytes: a busy moment is none, and a panic has quarantined them already.
                 self.count_render_fault(error);
                 let busy = *error != RenderError::Pool(PoolError::Panicked);
@@ -71,7 +83,11 @@ impl Avatars {
         };
         self.telemetry.fault(fault);
         self.sources.reject(hash, verdict).await;
-        if verdict == Rejection::Broken { Examined::Broken(answer) } else { relay(answer) }
+        if verdict == Rejection::Broken {
+            Examined::Broken(Broken { answer, hash, stays: false })
+        } else {
+            relay(answer)
+        }
     }
 }
 

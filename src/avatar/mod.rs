@@ -26,7 +26,7 @@ use crate::render::{Limits, Pixels};
 use crate::source::{ContentHash, SourceFormat, SourceImage};
 use crate::telemetry::{CacheName, Fault, Telemetry};
 use crate::upstream::headers::picture_vary;
-use crate::upstream::{Answer, PictureRequest, Upstream, UpstreamError};
+use crate::upstream::{Answer, PictureRequest, Room, Upstream, UpstreamError};
 use crate::variant::negotiation::OfferKind;
 use crate::variant::transform::Transform;
 use crate::variant::{Encoded, Format, Plan, Recipe, Variant, VariantKey};
@@ -61,6 +61,9 @@ pub struct Settings {
     pub limits: Limits,
     /// The longest source in bytes that is read into memory.
     pub max_source: u64,
+    /// How many bytes of sources there may be in memory beside those that are kept: on their way in, in the queue, and on
+    /// their way out.
+    pub sources_in_hand: u64,
 }
 
 /// What is asked for and by whom, with nothing left to parse.
@@ -151,7 +154,7 @@ pub enum Keep {
     AsUpstreamSays,
     /// Not: a picture that does not decode, and still did not when asked for once more.
     Broken,
-    /// Not: a picture that there was no capacity to look at.
+    /// Not: a picture that there was no capacity, or no room, to look at.
     StopGap,
 }
 
@@ -188,6 +191,8 @@ pub struct Avatars {
     variants: Variants,
     pixels: PixelCache<Pixels>,
     pool: RenderPool,
+    /// For sources, wherever they are.
+    room: Room,
     improver: Option<Improver>,
     settings: Settings,
 }
@@ -220,6 +225,7 @@ impl Avatars {
             variants: Variants::new(&settings.cache, evictions(&telemetry, CacheName::Variants)),
             pixels: PixelCache::new(&settings.cache, Pixels::memory, evictions(&telemetry, CacheName::Pixels)),
             pool: RenderPool::new(settings.render),
+            room: Room::new(settings.cache.for_bodies().saturating_add(settings.sources_in_hand)),
             improver: settings.improve.map(Improver::new),
             settings,
             telemetry,
@@ -337,6 +343,10 @@ impl Avatars {
                     }
                     Ok((variant, Lookup::Hit))
                 } else if self.sources.rejection(&source).await.is_some() {
+                    // Not touched again, whoever asks, and not everybody shows it as it is.
+                    if !shows(wish.offer, info.format) {
+                        return Err(AvatarError::Overloaded);
+                    }
                     Ok((Variant::SourceIsBest, Lookup::Hit))
                 } else {
                     let Some(body) = self.body_of(&granted).await else { return Ok(None) };

@@ -1,10 +1,11 @@
-//! The one gate from async to CPU: as many permits as cores, a bounded queue before them, a fence around the work.
+//! The one gate from async to CPU: as many permits as cores, a bounded queue before them, a fence around the work. A
+//! permit is a thread at work; a wide JPEG has up to three more for as long as it is decoded (see `render::decode`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How much work may run and wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,33 @@ pub struct RenderPool {
     settings: Settings,
 }
 
+/// A permit, for one piece of work after the other.
+pub struct Turn {
+    permit: Arc<OwnedSemaphorePermit>,
+    /// How long it was waited for.
+    pub waited: Duration,
+}
+
+impl Turn {
+    /// Runs `work` on a blocking thread.
+    ///
+    /// # Errors
+    /// It panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PoolError> {
+        let permit = self.permit.clone();
+        let fenced = move || {
+            // The permit ends with the work and not with whoever waits for it: a client that leaves frees no core.
+            let _permit = permit;
+            step_back(Background::Render);
+            catch_unwind(AssertUnwindSafe(work))
+        };
+        match tokio::task::spawn_blocking(fenced).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(_)) | Err(_) => Err(PoolError::Panicked),
+        }
+    }
+}
+
 /// Takes a place in the queue, and gives it back however the wait ends.
 struct Place<'a>(&'a AtomicUsize);
 
@@ -64,22 +92,22 @@ impl RenderPool {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<(T, Duration), PoolError> {
+        let turn = self.turn().await?;
+        Ok((turn.run(work).await?, turn.waited))
+    }
+
+    /// Waits for a permit. What is made under it may be held as long as the turn is: so it is bounded by the permits, and
+    /// nothing of it waits in the queue.
+    ///
+    /// # Errors
+    /// The queue is full, or the wait was too long.
+    pub async fn turn(&self) -> Result<Turn, PoolError> {
         let asked = Instant::now();
         let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => self.wait_for_permit().await?,
         };
-        let waited = asked.elapsed();
-        let fenced = move || {
-            // The permit ends with the work and not with whoever waits for it: a client that leaves frees no core.
-            let _permit = permit;
-            step_back(Background::Render);
-            catch_unwind(AssertUnwindSafe(work))
-        };
-        match tokio::task::spawn_blocking(fenced).await {
-            Ok(Ok(done)) => Ok((done, waited)),
-            Ok(Err(_)) | Err(_) => Err(PoolError::Panicked),
-        }
+        Ok(Turn { permit: Arc::new(permit), waited: asked.elapsed() })
     }
 
     /// Whether there is no permit to spare, or somebody waits for one.
@@ -87,7 +115,7 @@ impl RenderPool {
         self.permits.available_permits() == 0 || self.waiting.load(Ordering::Acquire) > 0
     }
 
-    async fn wait_for_permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, PoolError> {
+    async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit, PoolError> {
         let place = Place(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.settings.queue {
             return Err(PoolError::QueueFull);

@@ -1,7 +1,7 @@
 //! Pixels and variants on demand: decoded and rendered in the pool, once for all who wait.
 
 use super::Avatars;
-use super::render_pool::PoolError;
+use super::render_pool::{PoolError, Turn};
 use crate::cache::{Lookup, Rejection};
 use crate::render::{self, DecodeError, EncodeError, Limits, MotionError, Pixels, Targets};
 use crate::source::{ContentHash, SourceImage};
@@ -9,7 +9,7 @@ use crate::telemetry::{Fault, Stage};
 use crate::variant::{Offer, Recipe, Variant, VariantKey};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// [`render::improve`].
 type Improve = fn(&Pixels, &Recipe, &Targets, usize, &dyn Fn() -> bool) -> Result<Option<Variant>, EncodeError>;
@@ -56,40 +56,60 @@ impl Avatars {
         key: VariantKey,
         source: Arc<SourceImage>,
     ) -> Result<(Variant, Lookup), RenderError> {
-        let (render, recipe, source_len) = (self.codecs.render, key.recipe, source.bytes.len());
         let rendered = async {
-            if recipe.offer == Offer::Moving {
-                return self.animate(recipe, &source).await;
+            if key.recipe.offer == Offer::Moving {
+                self.animate(key.recipe, &source).await
+            } else {
+                self.still(key.recipe, &source).await
             }
-            let pixels = self.pixels(source.hash, &source.bytes).await?;
-            let timed = move || {
-                let started = Instant::now();
-                (render(&pixels, &recipe, source_len), started.elapsed())
-            };
-            let ((variant, took), waited) = self.fenced(source.hash, timed).await?;
-            let variant = variant?;
-            self.telemetry.render_stage(Stage::Queue, waited);
-            self.telemetry.render_stage(Stage::ResizeEncode, took);
-            if let Variant::Encoded(encoded) = &variant {
-                self.telemetry.rendered(encoded.format);
-            }
-            Ok(variant)
         };
         // On the heap, like every step that a hit does not take: its state is many times that of a hit.
         self.variants.get_or_render(key, Box::pin(rendered)).await
     }
 
+    /// The picture, or its first frame. Whoever waits for a permit holds no pixels: they are found, or decoded anew, under
+    /// the permit that renders them, so that there are never more of them than permits beside those in the cache.
+    async fn still(&self, recipe: Recipe, source: &SourceImage) -> Result<Variant, RenderError> {
+        if self.pixels.holds(source.info.pixel_bytes()) {
+            // Once for all sizes of it that are asked for together.
+            drop(self.pixels(source.hash, &source.bytes).await?);
+        }
+        let turn = self.pool.turn().await?;
+        self.telemetry.render_stage(Stage::Queue, turn.waited);
+        let pixels = match self.pixels.get(&source.hash).await {
+            Some(pixels) => pixels,
+            None => Arc::new(self.decode(&turn, source.hash, source.bytes.clone()).await?),
+        };
+        let (render, source_len) = (self.codecs.render, source.bytes.len());
+        let timed = move || {
+            let started = Instant::now();
+            (render(&pixels, &recipe, source_len), started.elapsed())
+        };
+        let (variant, took) = self.fenced(&turn, source.hash, timed).await?;
+        let variant = variant?;
+        self.telemetry.render_stage(Stage::ResizeEncode, took);
+        if let Variant::Encoded(encoded) = &variant {
+            self.telemetry.rendered(encoded.format);
+        }
+        Ok(variant)
+    }
+
     /// All frames of a moving picture. One that is too much, or damaged behind its first frame, goes out as it came, now and
-    /// ever after: to look at it for each request is what its limits are to keep from us. So does one that would come out
-    /// too large to be kept.
+    /// ever after and at every size: to look at it for each request is what its limits are to keep from us. So does one that
+    /// would come out too large to be kept, at this size.
     async fn animate(&self, recipe: Recipe, source: &Arc<SourceImage>) -> Result<Variant, RenderError> {
+        let turn = self.pool.turn().await?;
+        self.telemetry.render_stage(Stage::Queue, turn.waited);
+        // Asked now and not before the wait: others may have found out meanwhile.
+        if self.sources.is_too_much_to_move(&source.hash).await {
+            return Ok(Variant::SourceIsBest);
+        }
         let (animate, limits, bytes) = (self.codecs.animate, self.settings.limits, source.bytes.clone());
         let timed = move || {
             let started = Instant::now();
             (animate(&bytes, &recipe, &limits), started.elapsed())
         };
-        let ((variant, took), waited) = self.fenced(source.hash, timed).await?;
-        self.telemetry.render_stage(Stage::Queue, waited);
+        let (variant, took) = self.fenced(&turn, source.hash, timed).await?;
         self.telemetry.render_stage(Stage::Animate, took);
         Ok(match variant {
             Ok(Variant::Encoded(encoded)) if encoded.bytes.len() as u64 <= self.settings.cache.max_entry => {
@@ -100,6 +120,9 @@ impl Avatars {
             Err(error) => {
                 let too_much = matches!(error, MotionError::Decode(DecodeError::OverLimit(_)));
                 self.telemetry.fault(if too_much { Fault::OverLimit } else { Fault::BrokenPicture });
+                if matches!(error, MotionError::Decode(_)) {
+                    self.sources.is_not_to_move(source.hash).await;
+                }
                 Variant::SourceIsBest
             }
         })
@@ -107,30 +130,36 @@ impl Avatars {
 
     /// The pixels of the body of that name, decoded once for all who ask at the same time.
     pub(super) async fn pixels(&self, hash: ContentHash, bytes: &Bytes) -> Result<Arc<Pixels>, RenderError> {
-        let decode = async { Ok(Arc::new(self.decode(hash, bytes.clone()).await?)) };
+        // Until the cache has them, or has let them go.
+        let mut turn = None;
+        let decode = async {
+            let turn = turn.insert(self.pool.turn().await?);
+            self.telemetry.render_stage(Stage::Queue, turn.waited);
+            Ok(Arc::new(self.decode(turn, hash, bytes.clone()).await?))
+        };
         self.pixels.get_or_decode(hash, decode).await
     }
 
-    async fn decode(&self, hash: ContentHash, bytes: Bytes) -> Result<Pixels, RenderError> {
+    async fn decode(&self, turn: &Turn, hash: ContentHash, bytes: Bytes) -> Result<Pixels, RenderError> {
         let (decode, limits) = (self.codecs.decode, self.settings.limits);
         let timed = move || {
             let started = Instant::now();
             (decode(&bytes, &limits), started.elapsed())
         };
-        let ((pixels, took), waited) = self.fenced(hash, timed).await?;
-        self.telemetry.render_stage(Stage::Queue, waited);
+        let (pixels, took) = self.fenced(turn, hash, timed).await?;
         self.telemetry.render_stage(Stage::Decode, took);
         Ok(pixels?)
     }
 
     /// Runs pixel work in the pool; a source that makes a codec panic is not touched again.
-    pub(super) async fn fenced<T: Send + 'static>(
+    async fn fenced<T: Send + 'static>(
         &self,
+        turn: &Turn,
         hash: ContentHash,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<(T, Duration), RenderError> {
-        let done = self.pool.run(work).await;
-        if done.as_ref().is_err_and(|error| *error == PoolError::Panicked) {
+    ) -> Result<T, RenderError> {
+        let done = turn.run(work).await;
+        if done.is_err() {
             self.sources.reject(hash, Rejection::Quarantined).await;
         }
         Ok(done?)
@@ -141,6 +170,7 @@ impl Avatars {
             RenderError::Pool(PoolError::QueueFull) => Fault::QueueFull,
             RenderError::Pool(PoolError::QueueTimeout) => Fault::QueueTimeout,
             RenderError::Pool(PoolError::Panicked) => Fault::DecoderPanic,
+            RenderError::Decode(DecodeError::NoThread) => Fault::QueueFull,
             RenderError::Decode(_) | RenderError::Encode(_) => Fault::BrokenPicture,
         });
     }

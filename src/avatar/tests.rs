@@ -65,23 +65,35 @@ impl Stage {
     }
 
     fn improving(codecs: Codecs, queue: usize, improve: Option<ImproveSettings>) -> Self {
-        let upstream = Upstream::new(&Gateway::new(mattermost()).expect("plain http")).expect("clients");
-        let telemetry = Arc::new(Telemetry::new());
-        let settings = Settings {
+        Self::at(codecs, Settings { improve, ..Self::settings(queue) })
+    }
+
+    fn settings(queue: usize) -> Settings {
+        Settings {
             cache: crate::cache::Settings { sources: 1 << 20, variants: 1 << 20, pixels: 1 << 20, max_entry: 1 << 20 },
             grants: None,
             allowances: allowance::Settings { caller: None, address: None },
             render: render_pool::Settings { permits: 1, queue, queue_timeout: Duration::from_millis(50) },
-            improve,
+            improve: None,
             limits: Limits::default(),
             max_source: 1 << 20,
-        };
+            sources_in_hand: 8 << 20,
+        }
+    }
+
+    fn at(codecs: Codecs, settings: Settings) -> Self {
+        let upstream = Upstream::new(&Gateway::new(mattermost()).expect("plain http")).expect("clients");
+        let telemetry = Arc::new(Telemetry::new());
         let mut avatars = Avatars::new(settings, telemetry.clone());
         avatars.codecs = codecs;
         Self { upstream, avatars: Arc::new(avatars), telemetry }
     }
 
     async fn ask(&self, query: &str) -> Served {
+        self.ask_with(query, OfferKind::Webp).await.expect("an answer")
+    }
+
+    async fn ask_with(&self, query: &str, offer: OfferKind) -> Result<Served, AvatarError> {
         let object = ObjectId::parse(b"ge45wmpse3g8umtziei4q749th").expect("an id");
         let request = AvatarRequest {
             wish: Wish {
@@ -91,7 +103,7 @@ impl Stage {
                 max_age: None,
                 stamp: None,
                 transform: Transform::parse(query, &Sizes::default()).expect("understood").transform,
-                offer: OfferKind::Webp,
+                offer,
             },
             payer: self.avatars.payer(b"", None),
             upstream: PictureRequest {
@@ -100,7 +112,7 @@ impl Stage {
                 headers: HeaderMap::new(),
             },
         };
-        self.avatars.serve(&self.upstream, &request).await.expect("an answer")
+        self.avatars.serve(&self.upstream, &request).await
     }
 
     fn faults(&self, fault: &str) -> bool {
@@ -186,6 +198,82 @@ async fn f42_an_animation_that_panics_costs_the_picture_its_transform_and_is_not
     assert!(stage.faults("decoder_panic"));
     assert_eq!(original(&stage.ask("animated=1&size=32").await), (PICTURE, Keep::AsUpstreamSays));
     assert_eq!(ANIMATIONS.load(Ordering::Relaxed), 1);
+}
+
+#[actix_web::test]
+async fn f42_a_source_that_panicked_is_not_sent_to_who_cannot_show_it() {
+    let decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError> = |bytes, limits| {
+        let mut pixels = render::decode(bytes, limits)?;
+        pixels.info.format = SourceFormat::Webp;
+        Ok(pixels)
+    };
+    let stage = Stage::with(Codecs { decode, render: |_, _, _| panic!("a codec bug"), ..Codecs::OURS }, 8);
+    assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::StopGap));
+    // Quarantined by now.
+    assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::AsUpstreamSays));
+    for _ in 0..2 {
+        let refused = stage.ask_with("size=32", OfferKind::Basic).await.err();
+        assert!(matches!(refused, Some(AvatarError::Overloaded)), "{refused:?}");
+    }
+}
+
+#[actix_web::test]
+async fn that_there_was_no_thread_to_decode_with_is_not_held_against_a_picture() {
+    static DECODES: AtomicUsize = AtomicUsize::new(0);
+    let decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError> = |bytes, limits| {
+        if DECODES.fetch_add(1, Ordering::Relaxed) == 0 {
+            Err(DecodeError::NoThread)
+        } else {
+            render::decode(bytes, limits)
+        }
+    };
+    let stage = Stage::with(Codecs { decode, ..Codecs::OURS }, 8);
+    assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::StopGap));
+    assert!(!stage.faults("retried") && !stage.faults("broken_picture"));
+    assert!(is_variant(&stage.ask("size=32").await));
+}
+
+/// Who waits for a permit has no pixels: they would be bounded by nothing but the queue.
+#[actix_web::test]
+async fn f41_pixels_are_decoded_under_the_permit_that_renders_them() {
+    static IN_HAND: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    static EXAMINED: AtomicBool = AtomicBool::new(false);
+    let decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError> = |bytes, limits| {
+        if EXAMINED.swap(true, Ordering::AcqRel) {
+            MOST.fetch_max(1 + IN_HAND.fetch_add(1, Ordering::AcqRel), Ordering::AcqRel);
+        }
+        render::decode(bytes, limits)
+    };
+    let render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError> = |_, _, _| {
+        IN_HAND.fetch_sub(1, Ordering::AcqRel);
+        Ok(better())
+    };
+    let mut settings = Stage::settings(64);
+    settings.render.queue_timeout = Duration::from_secs(60);
+    // Pixels that no cache shares.
+    settings.cache.pixels = 1;
+    let stage = Stage::at(Codecs { decode, render, ..Codecs::OURS }, settings);
+    let sizes = ["size=16", "size=20", "size=24", "size=32", "size=40", "size=48", "size=64", "size=72"];
+    let answers = futures_util::future::join_all(sizes.map(|size| stage.ask(size))).await;
+    assert!(answers.iter().all(is_variant));
+    assert_eq!((MOST.load(Ordering::Acquire), IN_HAND.load(Ordering::Acquire)), (1, 0));
+}
+
+#[actix_web::test]
+async fn f41_a_source_that_finds_no_room_is_relayed_for_this_once() {
+    let mut settings = Stage::settings(8);
+    (settings.cache.sources, settings.sources_in_hand) = (4, PICTURE.len() as u64 - 4);
+    let stage = Stage::at(Codecs::OURS, settings);
+    let Served::Relayed(relayed) = stage.ask("size=32").await else { panic!("there is no room for it") };
+    assert_eq!(relayed.keep, Keep::StopGap);
+    assert!(matches!(relayed.answer.body, crate::upstream::AnswerBody::Partial(..)));
+    assert!(stage.faults("no_room"));
+
+    settings.sources_in_hand += 1;
+    let stage = Stage::at(Codecs::OURS, settings);
+    assert!(is_variant(&stage.ask("size=32").await));
+    assert!(is_variant(&stage.ask("size=64").await), "the room was given back");
 }
 
 /// Renders wait while this is true; whether one does.

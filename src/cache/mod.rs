@@ -30,6 +30,14 @@ pub struct Settings {
     pub max_entry: u64,
 }
 
+impl Settings {
+    /// The share of `sources` that source images may take: the map from picture to hash has the rest.
+    #[must_use]
+    pub const fn for_bodies(&self) -> u64 {
+        self.sources - self.sources / sources::RECORDS_SHARE
+    }
+}
+
 /// What moka keeps beside key and value for each entry, measured on a 64-bit target: the bucket, the shared key, the
 /// entry's record and its nodes in the access order and frequency structures.
 const ENTRY_OVERHEAD: u64 = 256;

@@ -29,6 +29,17 @@ impl<P: Send + Sync + 'static> PixelCache<P> {
         Self { cache, size, capacity: settings.pixels }
     }
 
+    /// Whether it would keep pixels of so many bytes.
+    #[must_use]
+    pub fn holds(&self, bytes: u64) -> bool {
+        bytes <= self.capacity
+    }
+
+    /// The pixels of that source, if they are here.
+    pub async fn get(&self, source: &ContentHash) -> Option<Arc<P>> {
+        self.cache.get(source).await
+    }
+
     /// The pixels of that source; `decode` runs once for all who ask at the same time.
     ///
     /// # Errors
@@ -40,7 +51,7 @@ impl<P: Send + Sync + 'static> PixelCache<P> {
     ) -> Result<Arc<P>, E> {
         let pixels = self.cache.try_get_with(source, decode).await.map_err(|error| E::clone(&error))?;
         // moka would let go of it too, but only in its own time.
-        if (self.size)(&pixels) as u64 > self.capacity {
+        if !self.holds((self.size)(&pixels) as u64) {
             self.cache.invalidate(&source).await;
         }
         Ok(pixels)

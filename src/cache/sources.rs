@@ -22,7 +22,7 @@ const GENERATION_SLOTS: usize = 4096;
 const REJECTIONS: u64 = 4096;
 
 /// The share of the sources' budget that the map from picture to hash may take: one part in four.
-const RECORDS_SHARE: u64 = 4;
+pub(super) const RECORDS_SHARE: u64 = 4;
 
 /// A picture as of one generation. Entries carry the generation they were begun under and are found only while it is the
 /// current one, so a fetch that was already on its way when a picture was forgotten cannot put the old one back, and
@@ -181,6 +181,8 @@ impl Version {
 pub enum Rejection {
     /// Cut off or damaged.
     Broken,
+    /// The same, and upstream sent it again when it was asked once more: that is what it has.
+    StaysBroken,
     /// A kind of picture that is left alone, or one over a limit.
     LeftAlone,
     /// A codec panicked over it.
@@ -202,6 +204,8 @@ pub struct Sources {
     at_hand: AtHand,
     bodies: Cache<ContentHash, Arc<SourceImage>>,
     rejections: Cache<ContentHash, Rejection>,
+    /// Moving pictures whose frames are too much, or damaged behind the first.
+    stills: Cache<ContentHash, ()>,
     started: Instant,
     generations: Box<[Generation]>,
     all: Generation,
@@ -228,11 +232,12 @@ impl Sources {
                 .build_with_hasher(Fast::default()),
             at_hand: AtHand::new(),
             bodies: Cache::builder()
-                .max_capacity(settings.sources - for_records)
+                .max_capacity(settings.for_bodies())
                 .weigher(|_, image: &Arc<SourceImage>| weight(size_of::<SourceImage>() + image.bytes.len()))
                 .eviction_listener(listener(evicted))
                 .build(),
             rejections: Cache::new(REJECTIONS),
+            stills: Cache::new(REJECTIONS),
             started: Instant::now(),
             generations: (0..GENERATION_SLOTS).map(|_| Generation::default()).collect(),
             all: Generation::default(),
@@ -318,6 +323,24 @@ impl Sources {
     /// Remembers that the body of that name is not to be decoded.
     pub async fn reject(&self, hash: ContentHash, why: Rejection) {
         self.rejections.insert(hash, why).await;
+    }
+
+    /// Remembers that upstream has nothing better than the body of that name. Of an empty one nothing is remembered: it says
+    /// nothing of whose it is, and every picture is empty for a moment while it changes.
+    pub async fn stays_broken(&self, hash: ContentHash) {
+        if hash != ContentHash::of(b"") {
+            self.reject(hash, Rejection::StaysBroken).await;
+        }
+    }
+
+    /// Whether the frames of the body of that name are not to be rendered, whatever their size.
+    pub async fn is_too_much_to_move(&self, hash: &ContentHash) -> bool {
+        self.stills.get(hash).await.is_some()
+    }
+
+    /// Remembers that the frames of the body of that name are not to be rendered.
+    pub async fn is_not_to_move(&self, hash: ContentHash) {
+        self.stills.insert(hash, ()).await;
     }
 
     /// Forgets what is known of `picture`. The pixels stay under their hash: a new picture has a new one.

@@ -38,8 +38,7 @@ pub struct MemoryBound {
     decoder_memory: ByteSize,
     frame_pixels: u64,
     pixels: u64,
-    bodies: usize,
-    body: ByteSize,
+    source: ByteSize,
 }
 
 impl MemoryBound {
@@ -48,7 +47,8 @@ impl MemoryBound {
     pub const BASE: ByteSize = ByteSize::mebibytes(43);
     /// Copies of the lists and events that are overheard while they pass.
     pub const OVERHEARD: ByteSize = ByteSize::mebibytes(80);
-    /// A render holds the decoder's memory, the decoded picture and the encoder's copy of it.
+    /// A render holds the decoder's memory, the decoded picture and the encoder's copy of it. Pixels are held under a permit
+    /// only, or in the cache: what waits for one has none.
     pub const COPIES_A_RENDER: u64 = 3;
     /// Bytes of encoded frames for each of their pixels: noise at the highest quality, and the copies that are made when
     /// the file is put together. At the usual quality it is a third of that, and a real picture takes a hundredth.
@@ -56,6 +56,11 @@ impl MemoryBound {
     /// What a still picture takes for each of its pixels, from its decoder's memory to the file: noise with an alpha channel
     /// in WebP, of which libwebp holds all that it knows of the channel. An opaque one takes a fifth of that.
     pub const BYTES_A_PIXEL: u64 = 40;
+    /// Sources that are not in the cache, each of the longest that is read: on their way in (one of unknown length counts
+    /// threefold until all of it is there), waiting for a permit, being rendered, or on their way out to clients who take their
+    /// time. What they take is counted byte by byte; what finds no room goes through as a stream, which memory
+    /// never holds.
+    pub const SOURCES_IN_HAND: u64 = 12;
     /// An idle client connection (14.6 kB measured with 9,000 of them, each of which had asked for something before).
     pub const CONNECTION: ByteSize = ByteSize::new(15_000);
 
@@ -70,9 +75,14 @@ impl MemoryBound {
             decoder_memory: config.limits.decoder_memory,
             frame_pixels: config.limits.frame_pixels,
             pixels: config.limits.pixels,
-            bodies: config.upstream.max_picture_requests,
-            body: config.limits.source,
+            source: config.limits.source,
         }
+    }
+
+    /// What all sources together may take that are not in the cache.
+    #[must_use]
+    pub fn sources_in_hand(&self) -> ByteSize {
+        ByteSize::new(Self::SOURCES_IN_HAND.saturating_mul(self.source.bytes()))
     }
 
     /// The sum, without the connections.
@@ -87,9 +97,8 @@ impl MemoryBound {
         let renders = count(self.permits)
             .saturating_mul(moving.max(still))
             .saturating_add(count(self.improvers).saturating_mul(pixels));
-        let bodies = count(self.bodies).saturating_mul(self.body.bytes());
         ByteSize::new(
-            [caches, Self::OVERHEARD.bytes(), renders, bodies]
+            [caches, Self::OVERHEARD.bytes(), renders, self.sources_in_hand().bytes()]
                 .into_iter()
                 .fold(Self::BASE.bytes(), u64::saturating_add),
         )
@@ -102,7 +111,7 @@ impl fmt::Display for MemoryBound {
         write!(
             f,
             "memory at most: base {} + caches ({sources} + {variants} + {pixels} + {grants}) + overheard {} + {} render \
-             permits x the larger of ({} x {} + {} x {} frame pixels) and {} x {} pixels + {} improver x {} x {} + {} picture requests x {} = {}, and {} a connection",
+             permits x the larger of ({} x {} + {} x {} frame pixels) and {} x {} pixels + {} improver x {} x {} + {} sources in hand x {} = {}, and {} a connection",
             Self::BASE,
             Self::OVERHEARD,
             self.permits,
@@ -115,8 +124,8 @@ impl fmt::Display for MemoryBound {
             self.improvers,
             Self::COPIES_A_RENDER,
             self.decoder_memory,
-            self.bodies,
-            self.body,
+            Self::SOURCES_IN_HAND,
+            self.source,
             self.total(),
             Self::CONNECTION,
         )
@@ -134,14 +143,31 @@ mod tests {
         config.limits.frame_pixels = 2 << 20;
         config.limits.pixels = 1 << 20;
         let bound = MemoryBound::of(&config);
-        assert_eq!(bound.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * (3 * 32 + 5 * 2) + 3 * 32 + 64 * 10));
+        assert_eq!(bound.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * (3 * 32 + 5 * 2) + 3 * 32 + 12 * 10));
         config.limits.pixels = 8 << 20;
         let larger = MemoryBound::of(&config);
-        assert_eq!(larger.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * (40 * 8) + 3 * 32 + 64 * 10));
+        assert_eq!(larger.total(), ByteSize::mebibytes(43 + 132 + 32 + 80 + 2 * (40 * 8) + 3 * 32 + 12 * 10));
         assert_eq!(
             bound.to_string(),
             "memory at most: base 43MiB + caches (64MiB + 64MiB + 4MiB + 32MiB) + overheard 80MiB + 2 render permits x the larger of \
-             (3 x 32MiB + 5 x 2097152 frame pixels) and 40 x 1048576 pixels + 1 improver x 3 x 32MiB + 64 picture requests x 10MiB = 1235MiB, and 15kB a connection"
+             (3 x 32MiB + 5 x 2097152 frame pixels) and 40 x 1048576 pixels + 1 improver x 3 x 32MiB + 12 sources in hand x 10MiB = 715MiB, and 15kB a connection"
         );
+    }
+
+    /// A line of the unit.
+    fn unit(key: &str) -> u64 {
+        let unit = include_str!("../../deploy/avatar-proxy.service");
+        let value = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).expect(key);
+        value.trim_end_matches('M').parse().expect("a number")
+    }
+
+    #[test]
+    fn the_unit_has_room_for_four_cores_and_all_the_connections_that_it_allows() {
+        let mut config = Config::default();
+        config.render.permits = 4;
+        let connections = unit("LimitNOFILE") / 2 * MemoryBound::CONNECTION.bytes();
+        let needed = MemoryBound::of(&config).total().bytes() + connections;
+        let given = unit("MemoryMax") << 20;
+        assert!(needed <= given && given - needed < 256 << 20, "{needed} {given}");
     }
 }

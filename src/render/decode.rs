@@ -8,6 +8,7 @@
 pub(super) mod colour;
 pub(super) mod gif;
 mod jpeg;
+mod lossless;
 pub(super) mod png;
 pub(super) mod webp;
 

@@ -128,6 +128,9 @@ pub enum DecodeError {
     /// A picture of a kind that we know, cut off or damaged; or nothing that looks like a picture, or nothing at all.
     #[error("does not decode: {0}")]
     Broken(String),
+    /// The system gave no thread to decode it with, which says nothing of the picture.
+    #[error("no thread to decode with")]
+    NoThread,
 }
 
 /// Why pixels did not become a file.

@@ -270,6 +270,8 @@ words! {
         OverLimit = "over_limit",
         /// A codec panicked.
         DecoderPanic = "decoder_panic",
+        /// Other sources took all the room in memory.
+        NoRoom = "no_room",
         /// The render queue was full.
         QueueFull = "queue_full",
         /// A render waited too long.

@@ -27,7 +27,7 @@ pub use body::{Aborted, BodyStream, Chunks, RequestBody, with_idle_timeout};
 pub use error::UpstreamError;
 pub use fields::Fields;
 pub use head::AnswerHead;
-pub use picture::{Answer, AnswerBody, PictureRequest};
+pub use picture::{Answer, AnswerBody, Extent, PictureRequest, Room};
 pub use roots::{Roots, RootsError};
 pub use tunnel::Tunnel;
 

@@ -261,7 +261,7 @@ pub(super) fn streamed(
         };
     }
     response.map_body(|_, _| match body {
-        AnswerBody::Complete(bytes) => BoxBody::new(bytes),
+        AnswerBody::Complete(bytes) => whole(bytes),
         AnswerBody::Partial(prefix, rest) => {
             let chunks = if prefix.is_empty() { rest } else { Box::pin(stream::iter([Ok(prefix)]).chain(rest)) };
             match declared() {
@@ -301,6 +301,23 @@ impl MessageBody for Holding {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         self.body.as_pin_mut().poll_next(context)
     }
+}
+
+/// How long a body is at least that is handed over in pieces, and how long these are, in bytes.
+const PIECE: usize = 64 << 10;
+
+/// A body that is in memory. A connection copies what it is given: of a long body it is given no more at once than goes out
+/// soon, or each client who takes its time would have a copy that no budget knows of.
+pub(super) fn whole(mut bytes: Bytes) -> BoxBody {
+    if bytes.len() <= PIECE {
+        return BoxBody::new(bytes);
+    }
+    let len = bytes.len() as u64;
+    let pieces = std::iter::from_fn(move || {
+        let length = bytes.len().min(PIECE);
+        (length > 0).then(|| Ok::<_, Infallible>(bytes.split_to(length)))
+    });
+    BoxBody::new(SizedStream::new(len, stream::iter(pieces)))
 }
 
 /// A body of `len` bytes that is announced and not sent.

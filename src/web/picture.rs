@@ -1,6 +1,6 @@
 //! GET and HEAD of a picture: request in, response or 304 out (RFC 9110 sections 12.5, 13.1.2 and 15.4.5).
 
-use super::answer::{Ledger, no_body, streamed};
+use super::answer::{Ledger, no_body, streamed, whole};
 use super::ask::{Ask, Wanted};
 use super::route::Who;
 use super::wire;
@@ -17,7 +17,6 @@ use crate::variant::query::forwarded_query;
 use crate::variant::validators::{names_etag, names_validator};
 use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
-use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self as actix_header, HeaderValue as ActixValue};
 use bytes::Bytes;
@@ -183,7 +182,7 @@ impl PictureAnswer<'_, '_> {
         fields.insert(actix_header::CONTENT_TYPE, ActixValue::from_static(media_type));
         let len = bytes.len() as u64;
         let only_head = self.only_head;
-        response.map_body(|_, _| if only_head { no_body(len) } else { BoxBody::new(bytes) })
+        response.map_body(|_, _| if only_head { no_body(len) } else { whole(bytes) })
     }
 
     fn content(&self) -> (Bytes, &'static str) {

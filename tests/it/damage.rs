@@ -59,6 +59,26 @@ async fn f13_a_picture_that_stays_torn_is_relayed_and_kept_by_nobody() {
     }
 }
 
+/// A file that is damaged for good costs one request for each look at it, and not two for ever.
+#[actix_web::test]
+async fn f13_what_upstream_has_nothing_better_for_is_asked_for_once() {
+    for (fault, asked) in [(Fault::Empty, [2, 4, 6]), (Fault::CutOff(4096), [2, 3, 4]), (Fault::Garbage, [2, 3, 4])] {
+        let town = town();
+        let proxy = Proxy::before(town.address());
+        town.show("nova", png(&photo(1)));
+        town.fail(fault.clone(), Repeat::UntilCleared);
+
+        for asked in asked {
+            let answer = proxy.send(&of_nova(&town)).await;
+            assert_eq!((answer.status, answer.header("cache-control")), (200, Some("private, no-cache")), "{fault:?}");
+            // Emptiness is no file's own: the next one may be so for a moment only.
+            assert_eq!(town.count().pictures, asked, "{fault:?}");
+        }
+        town.clear_faults();
+        assert!(is_nova(&proxy.send(&of_nova(&town)).await, 1), "{fault:?}");
+    }
+}
+
 #[actix_web::test]
 async fn f13_a_picture_torn_while_it_changes_does_not_replace_the_one_that_is_kept() {
     for fault in torn() {

@@ -25,6 +25,7 @@ mod damage;
 mod day;
 mod differential;
 mod faults;
+mod floods;
 mod forwarding;
 mod framing;
 mod grants;

@@ -109,6 +109,13 @@ impl Process {
         Duration::from_millis(10 * ticks)
     }
 
+    /// The most memory that it has had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc(5)");
+        1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;

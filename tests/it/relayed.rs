@@ -28,7 +28,9 @@ async fn f07_a_broken_picture_is_asked_for_twice_and_relayed_as_it_is() {
         check_broken(&proxy.send(&Request::picture("size=64")).await, body);
 
         assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"broken_picture\"}").await, 1, "one decode a hash");
-        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"retried\"}").await, 2);
+        // Upstream has nothing better, unless it is emptiness, which says nothing of the next answer.
+        let retried = if body.is_empty() { 2 } else { 1 };
+        assert_eq!(proxy.metric("avatar_proxy_faults_total{fault=\"retried\"}").await, retried);
         assert!(upstream.seen().iter().all(|seen| seen.header("if-none-match").is_none()), "nothing was kept");
     }
 }

@@ -10,6 +10,11 @@ use std::io::Cursor;
 pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, DecodeError> {
     let outline = outline(bytes)?;
     admit(outline.width, outline.height, 4, limits)?;
+    // A frame may be larger than its screen, and is decoded beside it.
+    let (width, height) = outline.first;
+    if width > 0 && height > 0 {
+        admit(width, height, 4, limits)?;
+    }
     Ok(Decoded {
         raster: pixels(&bytes[..outline.end], limits)?,
         animated: outline.frames > 1,
@@ -23,6 +28,8 @@ pub(in crate::render) struct Outline {
     pub(in crate::render) width: u32,
     pub(in crate::render) height: u32,
     pub(in crate::render) frames: u32,
+    /// How large the first of them is.
+    first: (u32, u32),
     /// How often an animation is played, 0 for without end.
     pub(in crate::render) plays: u16,
     /// Where the picture ends.
@@ -33,7 +40,7 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
     let mut walk = Walk { bytes, at: b"GIF89a".len() };
     let [w0, w1, h0, h1, packed, _background, _aspect] = walk.array()?;
     walk.take(colour_table(packed))?;
-    let (mut frames, mut plays) = (0, 1);
+    let (mut frames, mut plays, mut first) = (0, 1, (0, 0));
     loop {
         match walk.byte()? {
             0x21 => {
@@ -44,7 +51,10 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
                 sub_blocks(&mut walk)?;
             }
             0x2c => {
-                let [.., packed] = walk.array::<9>()?;
+                let [_, _, _, _, w0, w1, h0, h1, packed] = walk.array()?;
+                if frames == 0 {
+                    first = (u16::from_le_bytes([w0, w1]).into(), u16::from_le_bytes([h0, h1]).into());
+                }
                 walk.take(colour_table(packed))?;
                 let _code_size = walk.byte()?;
                 sub_blocks(&mut walk)?;
@@ -53,7 +63,7 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
             0x3b if frames > 0 => {
                 let (width, height) = (u16::from_le_bytes([w0, w1]), u16::from_le_bytes([h0, h1]));
                 let (width, height) = (width.into(), height.into());
-                return Ok(Outline { width, height, frames, plays, end: walk.at });
+                return Ok(Outline { width, height, frames, first, plays, end: walk.at });
             }
             0x3b => return Err(broken("an end without a picture")),
             _ => return Err(broken("an unknown block")),
@@ -93,6 +103,8 @@ fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
     let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(|error| refused(&error))?;
     decoder.set_limits(image_limits(limits)).map_err(|error| refused(&error))?;
     let (width, height) = decoder.dimensions();
+    // What it is about to make room for, in its own words.
+    admit(width, height, 4, limits)?;
     let size = usize::try_from(decoder.total_bytes()).map_err(|_| DecodeError::OverLimit("decoder memory"))?;
     let mut samples = vec![0; size];
     decoder.read_image(&mut samples).map_err(|error| refused(&error))?;

@@ -7,6 +7,7 @@ use crate::render::raster::Raster;
 use image::metadata::Orientation;
 use jpeg_decoder::{Decoder, Error, PixelFormat};
 use std::borrow::Cow;
+use std::io::ErrorKind;
 
 /// A scan may take a few bytes and be felt in every block of the picture. The finest script in use has about ten.
 const SCANS_AT_MOST: u32 = 64;
@@ -21,7 +22,7 @@ pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoded<'a>
         return Err(DecodeError::Unsupported);
     }
     Ok(Decoded {
-        raster: pixels(&bytes[..outline.end], limits)?,
+        raster: pixels(&bytes[..outline.end], frame, limits)?,
         animated: false,
         orientation: outline.orientation,
         profile: outline.profile,
@@ -106,9 +107,17 @@ fn next_marker(walk: &mut Walk<'_>) -> Result<u8, DecodeError> {
     }
 }
 
-fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
+/// Wider pictures are decoded with the help of a thread for each component, so that a permit of the pool may keep more than
+/// one core busy for that long.
+fn pixels(bytes: &[u8], frame: Frame, limits: &Limits) -> Result<Raster, DecodeError> {
     let mut decoder = Decoder::new(bytes);
     decoder.set_max_decoding_buffer_size(usize::try_from(limits.decoder_memory).unwrap_or(usize::MAX));
+    // Up to the start of frame, for which nothing is allocated yet: it has to be the one that was admitted.
+    decoder.read_info().map_err(|error| refused(&error))?;
+    let size = decoder.info().map(|info| (info.width.into(), info.height.into()));
+    if size != Some((frame.width, frame.height)) {
+        return Err(broken("another picture than its segments say"));
+    }
     let samples = decoder.decode().map_err(|error| refused(&error))?;
     let info = decoder.info().ok_or_else(|| broken("no frame"))?;
     let (width, height) = (info.width.into(), info.height.into());
@@ -122,6 +131,22 @@ fn pixels(bytes: &[u8], limits: &Limits) -> Result<Raster, DecodeError> {
 fn refused(error: &Error) -> DecodeError {
     match error {
         Error::Unsupported(_) => DecodeError::Unsupported,
+        // The file is in memory and can only end too soon: it was a thread that could not be had.
+        Error::Io(error) if error.kind() != ErrorKind::UnexpectedEof => DecodeError::NoThread,
         other => broken(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_there_is_no_thread_says_nothing_of_the_picture() {
+        let failed = |kind: ErrorKind| refused(&Error::Io(kind.into()));
+        for kind in [ErrorKind::WouldBlock, ErrorKind::OutOfMemory, ErrorKind::Other] {
+            assert_eq!(failed(kind), DecodeError::NoThread, "{kind}");
+        }
+        assert!(matches!(failed(ErrorKind::UnexpectedEof), DecodeError::Broken(_)));
     }
 }

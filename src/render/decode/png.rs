@@ -62,10 +62,15 @@ pub(in crate::render) fn outline(bytes: &[u8]) -> Result<Outline<'_>, DecodeErro
     };
     let (mut seen_data, mut controls, mut controls_before_data) = (false, 0, 0);
     loop {
+        let first = walk.at == SIGNATURE.len();
         let length = walk.length(u32::from_be_bytes)?;
         let kind = walk.array::<4>()?;
         let data = walk.take(length)?;
         let _checksum = walk.array::<4>()?;
+        // The decoder goes by the header that comes first, and meets a second one only behind what it has allocated for it.
+        if (kind == *b"IHDR") != first {
+            return Err(broken("not one header, and that the first chunk"));
+        }
         match (&kind, data) {
             (b"IHDR", &[w0, w1, w2, w3, h0, h1, h2, h3, ..]) => {
                 outline.width = u32::from_be_bytes([w0, w1, w2, w3]);
@@ -116,7 +121,10 @@ pub(in crate::render) fn reader<'a>(bytes: &'a [u8], limits: &Limits) -> Result<
     decoder.set_ignore_iccp_chunk(true);
     decoder.set_ignore_text_chunk(true);
     decoder.set_transformations(Transformations::normalize_to_color8());
-    decoder.read_info().map_err(|error| refused(&error))
+    let reader = decoder.read_info().map_err(|error| refused(&error))?;
+    // What it is about to make room for, in its own words.
+    admit(reader.info().width, reader.info().height, 4, limits)?;
+    Ok(reader)
 }
 
 /// What the reader gave for a frame.

@@ -487,6 +487,286 @@ fn a_still_webp_of_odd_chunks_is_whole_or_broken() {
     }
 }
 
+/// What `decode` says of a WebP of `chunks` is wrong with it.
+fn wrong(chunks: &[(&[u8; 4], Vec<u8>)]) -> String {
+    match decode(&riff(chunks), &Limits::default()) {
+        Err(DecodeError::Broken(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn f43_a_webp_in_which_two_readers_could_see_two_pictures_is_broken() {
+    let header = |flags: u8, edges: [u8; 2]| (b"VP8X", vec![flags, 0, 0, 0, edges[0], 0, 0, edges[1], 0, 0]);
+    let (lossy, lossless) = (lossy_webp()[20..].to_vec(), lossless_webp(&quarters(40, 24, 9))[20..].to_vec());
+    let large = |mut lossy: Vec<u8>| {
+        lossy[6..10].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+        lossy
+    };
+    let alpha = || (b"ALPH", vec![0; 1 + 40 * 24]);
+    let framed = |chunk: &[u8; 4], data: &[u8], edges: [u8; 2]| {
+        let chunks = riff(&[(chunk, data.to_vec())])[12..].to_vec();
+        (b"ANMF", [&[0; 6][..], &[edges[0], 0, 0, edges[1], 0, 0, 50, 0, 0, 2], &chunks].concat())
+    };
+    let anim = || (b"ANIM", vec![0; 6]);
+    let another_size = "a picture of another size than announced";
+    for (name, chunks, why) in [
+        ("a canvas larger than its picture", vec![header(0, [40, 23]), (b"VP8 ", lossy.clone())], another_size),
+        ("the same, lossless", vec![header(0x10, [39, 24]), (b"VP8L", lossless.clone())], another_size),
+        ("a canvas of 16 x 16", vec![header(0, [15, 15]), (b"VP8 ", large(lossy.clone()))], another_size),
+        (
+            "a frame larger than announced",
+            vec![header(2, [39, 23]), anim(), framed(b"VP8 ", &large(lossy.clone()), [39, 23])],
+            another_size,
+        ),
+        (
+            "a lossless frame smaller than announced",
+            vec![header(2, [99, 99]), anim(), framed(b"VP8L", &lossless, [40, 23])],
+            another_size,
+        ),
+        (
+            "a frame outside its canvas",
+            vec![header(2, [38, 23]), anim(), framed(b"VP8L", &lossless, [39, 23])],
+            "a frame outside its canvas",
+        ),
+        (
+            "the second frame is another",
+            vec![
+                header(2, [39, 23]),
+                anim(),
+                framed(b"VP8L", &lossless, [39, 23]),
+                framed(b"VP8 ", &large(lossy.clone()), [39, 23]),
+            ],
+            another_size,
+        ),
+        ("frames in a still picture", vec![header(0, [39, 23]), framed(b"VP8L", &lossless, [39, 23])], "no animation"),
+        (
+            "two headers",
+            vec![header(0, [39, 23]), header(0, [39, 23]), (b"VP8 ", lossy.clone())],
+            "a header that is short, or not the first chunk",
+        ),
+        (
+            "a header behind the picture",
+            vec![(b"VP8 ", lossy.clone()), header(0, [39, 23])],
+            "a header that is short, or not the first chunk",
+        ),
+        (
+            "two alpha channels",
+            vec![header(0x10, [39, 23]), alpha(), alpha(), (b"VP8 ", lossy.clone())],
+            "an alpha channel too many",
+        ),
+        (
+            "two pictures",
+            vec![header(0, [39, 23]), (b"VP8 ", lossy.clone()), (b"VP8L", lossless.clone())],
+            "a picture too many",
+        ),
+        ("two simple pictures", vec![(b"VP8 ", lossy.clone()), (b"VP8 ", lossy.clone())], "a picture too many"),
+        (
+            "frames within frames",
+            vec![
+                header(2, [39, 23]),
+                anim(),
+                (0..999).fold(framed(b"VP8L", &lossless, [39, 23]), |inner, _| framed(inner.0, &inner.1, [39, 23])),
+            ],
+            "a frame without a picture",
+        ),
+    ] {
+        assert_eq!(wrong(&chunks), why, "{name}");
+    }
+}
+
+#[test]
+fn a_chunk_of_a_webp_that_ends_behind_the_file_is_cut_off() {
+    let file = riff(&[(b"VP8X", vec![0, 0, 0, 0, 39, 0, 0, 23, 0, 0]), (b"VP8 ", lossy_webp()[20..].to_vec())]);
+    for (name, place) in [("the whole", 4), ("the header", 16), ("the picture", 34)] {
+        let mut longer = file.clone();
+        let length = u32::from_le_bytes([longer[place], longer[place + 1], longer[place + 2], longer[place + 3]]);
+        longer[place..place + 4].copy_from_slice(&(length + 100_000).to_le_bytes());
+        assert_eq!(decode(&longer, &Limits::default()).map(drop), Err(cut_off()), "{name}");
+    }
+    // A chunk of an odd length that nothing fills up, where another one follows: that begins a byte too late.
+    let mut odd = riff(&[
+        (b"VP8X", vec![0, 0, 0, 0, 39, 0, 0, 23, 0, 0]),
+        (b"ABCD", vec![1, 2, 3]),
+        (b"VP8 ", lossy_webp()[20..].to_vec()),
+    ]);
+    odd.remove(41);
+    let length = u32::try_from(odd.len() - 8).expect("small").to_le_bytes();
+    odd[4..8].copy_from_slice(&length);
+    assert!(matches!(decode(&odd, &Limits::default()), Err(DecodeError::Broken(_))));
+    // At the very end some writers leave it out, and nothing is missing.
+    let mut last = riff(&[
+        (b"VP8X", vec![0x10, 0, 0, 0, 39, 0, 0, 23, 0, 0]),
+        (b"VP8L", lossless_webp(&quarters(40, 24, 9))[20..].to_vec()),
+        (b"ABCD", vec![7]),
+    ]);
+    assert_eq!(last.pop(), Some(0));
+    let length = u32::try_from(last.len() - 8).expect("small").to_le_bytes();
+    last[4..8].copy_from_slice(&length);
+    assert_eq!(decoded(&last).raster.samples, quarters(40, 24, 9).into_raw());
+}
+
+/// Bits of a lossless WebP, the lowest of each byte first.
+#[derive(Default)]
+struct Bits(Vec<bool>);
+
+impl Bits {
+    fn put(&mut self, value: u32, count: u32) {
+        self.0.extend((0..count).map(|bit| value >> bit & 1 == 1));
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let byte = |bits: &[bool]| bits.iter().rev().fold(0, |byte, &bit| byte << 1 | u8::from(bit));
+        self.0.chunks(8).map(byte).collect()
+    }
+}
+
+/// The codes of a picture, with 65,536 groups announced of which `groups` are there. Each code takes a dozen bytes of the file
+/// and 4 KiB of the decoder.
+fn many_codes(groups: usize) -> Vec<u8> {
+    let mut bits = Bits::default();
+    // No transform, no colour cache; groups by blocks of 4 x 4, whose picture has no cache and one colour: the last group.
+    for (value, count) in [(0, 1), (0, 1), (1, 1), (0, 3), (0, 1)] {
+        bits.put(value, count);
+    }
+    for symbol in [255, 255, 0, 0, 0] {
+        for (value, count) in [(1, 1), (0, 1), (1, 1), (symbol, 8)] {
+            bits.put(value, count);
+        }
+    }
+    for _ in 0..5 * groups {
+        // A code of lengths, 14 of them told: 1 to 6 take three bits, 7 to 10 take four.
+        for (value, count) in [(0, 1), (10, 4)] {
+            bits.put(value, count);
+        }
+        for length in [0, 0, 0, 3, 3, 3, 3, 3, 0, 3, 4, 4, 4, 4] {
+            bits.put(length, 3);
+        }
+        // Eleven symbols: of one bit, of two, and so on, and two of ten.
+        for (value, count) in [(1, 1), (1, 3), (9, 4)] {
+            bits.put(value, count);
+        }
+        for length in (1..=10_u32).chain([10]) {
+            let (code, count) = if length < 7 { (length - 1, 3) } else { (12 + length - 7, 4) };
+            bits.put(code.reverse_bits() >> (32 - count), count);
+        }
+    }
+    bits.bytes()
+}
+
+#[test]
+fn f41_prefix_codes_are_counted_before_they_are_built() {
+    let codes = many_codes(2000);
+    assert!(codes.len() < 2000 * 5 * 12, "{}", codes.len());
+    let lossless = [&lossless_webp(&quarters(40, 24, 9))[20..25], &codes].concat();
+    let header = |flags: u8| (b"VP8X", vec![flags, 0, 0, 0, 39, 0, 0, 23, 0, 0]);
+    let alpha = (b"ALPH", [&[1][..], &codes].concat());
+    for (name, chunks) in [
+        ("a picture", vec![(b"VP8L", lossless.clone())]),
+        ("a picture in a canvas", vec![header(0x10), (b"VP8L", lossless)]),
+        ("an alpha channel", vec![header(0x10), alpha, (b"VP8 ", lossy_webp()[20..].to_vec())]),
+    ] {
+        let file = riff(&chunks);
+        assert_eq!(decode(&file, &Limits::default()), Err(DecodeError::OverLimit("decoder memory")), "{name}");
+        // With room for them it is what it is.
+        let more = Limits { decoder_memory: 1 << 30, ..Limits::default() };
+        assert!(matches!(decode(&file, &more), Err(DecodeError::Broken(_))), "{name}");
+    }
+    let each = 2000 * 5 * (4096 + 170 + 64);
+    assert_eq!(lossless::codes(&codes, (40, 24), each - 1), Err(DecodeError::OverLimit("decoder memory")));
+    assert_eq!(lossless::codes(&codes, (40, 24), u64::MAX), Err(cut_off()), "there should be more groups");
+}
+
+#[test]
+fn the_codes_of_honest_pictures_are_read_and_take_little() {
+    use crate::variant::{Format, Geometry, Offer, Recipe, Variant};
+    let recipe = Recipe {
+        geometry: Geometry::Keep,
+        offer: Offer::Only(Format::Webp),
+        quality: Some(100),
+        background: [255; 3],
+        source_may_serve: false,
+    };
+    let mut most = 0;
+    for file in [
+        &include_bytes!("../../../benches/pictures/photo-ski-chelsea.png")[..],
+        include_bytes!("../../../benches/pictures/illu-dice-thumbs.png"),
+        include_bytes!("../../../benches/pictures/illu-dice-lorelei.png"),
+        include_bytes!("../../../benches/pictures/letter-A.png"),
+    ] {
+        let pixels = decoded(file);
+        let Ok(Variant::Encoded(webp)) = crate::render::render(&pixels, &recipe, 0) else { panic!("it encodes") };
+        let place = webp.bytes.windows(4).position(|kind| kind == b"VP8L").expect("every pixel is kept") + 13;
+        let size = (pixels.info.width, pixels.info.height);
+        most = most.max(lossless::codes(&webp.bytes[place..], size, u64::MAX).expect("it is read"));
+        // The colours of what is not seen are not kept.
+        let again = decoded(&webp.bytes);
+        let same = pixels.raster.rgba().zip(again.raster.rgba()).all(|(a, b)| a == b || a[3] == 0 && b[3] == 0);
+        assert!(same && pixels.raster.rgba().count() == again.raster.rgba().count());
+    }
+    assert!((15_000..8_000_000).contains(&most), "{most}");
+}
+
+#[test]
+fn f43_a_png_has_one_header() {
+    let mut file = png_file(9);
+    let header = file[8..33].to_vec();
+    let end = file.len() - 12;
+    let with = |place: usize, chunk: &[u8]| [&file[..place], chunk, &file[place..]].concat();
+    let text = b"\0\0\0\x02tEXta\0\0\0\0\0";
+    for (name, odd) in [
+        ("two before the data", with(33, &header)),
+        ("another behind the data", with(end, &header)),
+        ("something before it", with(8, text)),
+        ("none", [&file[..8], &file[33..]].concat()),
+    ] {
+        assert_eq!(decode(&odd, &Limits::default()), Err(broken("not one header, and that the first chunk")), "{name}");
+    }
+    assert_eq!(decoded(&with(33, text)), decoded(&file));
+    // The first says what is allocated: were it believed, that would be the end of the process.
+    file.splice(end..end, header);
+    file[16..24].copy_from_slice(&[0, 1, 0x86, 0xa0, 0x7f, 0xff, 0xff, 0xff]);
+    let sum = crc(&file[12..29]);
+    file[29..33].copy_from_slice(&sum.to_be_bytes());
+    assert!(matches!(decode(&file, &Limits::default()), Err(DecodeError::Broken(_))));
+}
+
+/// The checksum of a chunk (W3C PNG, annex D).
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 })
+    })
+}
+
+#[test]
+fn f43_a_frame_of_a_gif_larger_than_its_screen_is_within_the_limits() {
+    for (width, height, over) in [(65_535, 65_535, Some("edge")), (4000, 4000, Some("pixels")), (4, 4, None)] {
+        let mut file = small_frame_gif();
+        let frame = file.iter().position(|&byte| byte == 0x2c).expect("a frame");
+        file[frame + 5..frame + 7].copy_from_slice(&u16::to_le_bytes(width));
+        file[frame + 7..frame + 9].copy_from_slice(&u16::to_le_bytes(height));
+        let found = decode(&file, &Limits::default());
+        match over {
+            Some(over) => assert_eq!(found, Err(DecodeError::OverLimit(over)), "{width}"),
+            None => assert!(!matches!(found, Err(DecodeError::OverLimit(_))), "{width}"),
+        }
+    }
+}
+
+#[test]
+fn f43_a_jpeg_of_two_frames_is_left_alone() {
+    let file = jpeg_file(1, false);
+    let place = |marker: u8| file.windows(2).position(|bytes| bytes == [0xff, marker]).expect("a segment");
+    let (frame, scan) = (place(0xc0), place(0xda));
+    let length = 2 + usize::from(u16::from_be_bytes([file[frame + 2], file[frame + 3]]));
+    let mut large = file[frame..frame + length].to_vec();
+    large[5..9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
+    let behind = [&file[..scan], &large, &file[scan..]].concat();
+    assert_eq!(decode(&behind, &Limits::default()), Err(DecodeError::Unsupported));
+    let before = [&file[..frame], &large, &file[frame..]].concat();
+    assert_eq!(decode(&before, &Limits::default()), Err(DecodeError::OverLimit("edge")));
+}
+
 #[test]
 fn bytes_behind_the_picture_are_ignored() {
     for (name, file) in files() {

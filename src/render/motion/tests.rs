@@ -88,7 +88,7 @@ fn distance(one: &RgbaImage, other: &RgbaImage) -> f64 {
 }
 
 fn outline(file: &[u8]) -> (u16, u32) {
-    let outline = crate::render::decode::webp::outline(file).expect("a WebP");
+    let outline = crate::render::decode::webp::outline(file, &Limits::default()).expect("a WebP");
     (outline.plays, outline.frames)
 }
 

@@ -4,18 +4,18 @@
 use super::Film;
 use super::canvas::{Blend, Disposal, Patch};
 use crate::render::decode::colour::Conversion;
-use crate::render::decode::webp::{Chunk, chunk, int24, outline, pixels};
+use crate::render::decode::webp::{Canvas, Chunk, chunk, frame, outline, pixels};
 use crate::render::decode::{Walk, broken};
 use crate::render::{DecodeError, Limits};
 
 pub(super) fn film<'a>(bytes: &'a [u8], limits: &'a Limits) -> Result<Film<'a>, DecodeError> {
-    let outline = outline(bytes)?;
+    let outline = outline(bytes, limits)?;
     let canvas = outline.canvas.ok_or_else(|| broken("no animation"))?;
     let mut walk = Walk { bytes: &bytes[..outline.end], at: 12 };
     let mut next = move || loop {
         let chunk = chunk(&mut walk)?.ok_or_else(|| broken("fewer frames than chunks"))?;
         if chunk.kind == b"ANMF" {
-            return patch(chunk.data, (canvas.width, canvas.height), limits);
+            return patch(chunk.data, &canvas, limits);
         }
     };
     Ok(Film {
@@ -29,27 +29,20 @@ pub(super) fn film<'a>(bytes: &'a [u8], limits: &'a Limits) -> Result<Film<'a>, 
     })
 }
 
-fn patch(frame: &[u8], canvas: (u32, u32), limits: &Limits) -> Result<Patch, DecodeError> {
-    let mut walk = Walk { bytes: frame, at: 0 };
-    let (left, top) = (2 * int24(walk.array()?), 2 * int24(walk.array()?));
-    let (width, height) = (int24(walk.array()?) + 1, int24(walk.array()?) + 1);
-    let delay = int24(walk.array()?);
-    let flags = walk.byte()?;
-    if left + width > canvas.0 || top + height > canvas.1 {
-        return Err(broken("a frame outside its canvas"));
-    }
-    let file = still(&frame[walk.at..], width, height)?;
-    let picture = pixels(&file, 0, limits)?;
-    if (picture.width, picture.height) != (width, height) {
+fn patch(data: &[u8], canvas: &Canvas, limits: &Limits) -> Result<Patch, DecodeError> {
+    let frame = frame(data, canvas)?;
+    let file = still(frame.chunks, frame.width, frame.height)?;
+    let picture = pixels(&file, &outline(&file, limits)?, limits)?;
+    if (picture.width, picture.height) != (frame.width, frame.height) {
         return Err(broken("a frame of another size than announced"));
     }
     Ok(Patch {
-        left,
-        top,
+        left: frame.left,
+        top: frame.top,
         picture: Some(picture),
-        blend: if flags & 0x02 == 0 { Blend::Over } else { Blend::Source },
-        disposal: if flags & 0x01 == 0 { Disposal::Keep } else { Disposal::Clear },
-        delay,
+        blend: if frame.flags & 0x02 == 0 { Blend::Over } else { Blend::Source },
+        disposal: if frame.flags & 0x01 == 0 { Disposal::Keep } else { Disposal::Clear },
+        delay: frame.delay,
     })
 }
 

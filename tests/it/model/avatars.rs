@@ -66,6 +66,7 @@ impl Stage {
             improve: None,
             limits: Limits::default(),
             max_source: 1 << 20,
+            sources_in_hand: 8 << 20,
         };
         Self {
             world,
