@@ -18,8 +18,8 @@ type Improve = fn(&Pixels, &Recipe, &Targets, usize, &dyn Fn() -> bool) -> Resul
 #[derive(Clone, Copy)]
 pub(super) struct Codecs {
     pub(super) decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError>,
-    pub(super) render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError>,
-    pub(super) animate: fn(&[u8], &Recipe, &Limits) -> Result<Variant, MotionError>,
+    pub(super) render: fn(&Pixels, &Recipe, &Targets, usize) -> Result<Variant, EncodeError>,
+    pub(super) animate: fn(&[u8], &Recipe, &Targets, &Limits) -> Result<Variant, MotionError>,
     pub(super) improve: Improve,
 }
 
@@ -57,6 +57,7 @@ impl Avatars {
         source: Arc<SourceImage>,
     ) -> Result<(Variant, Lookup), RenderError> {
         let (render, recipe, source_len) = (self.codecs.render, key.recipe, source.bytes.len());
+        let targets = self.settings.targets;
         let rendered = async {
             if recipe.offer == Offer::Moving {
                 return self.animate(recipe, &source).await;
@@ -64,7 +65,7 @@ impl Avatars {
             let pixels = self.pixels(source.hash, &source.bytes).await?;
             let timed = move || {
                 let started = Instant::now();
-                (render(&pixels, &recipe, source_len), started.elapsed())
+                (render(&pixels, &recipe, &targets, source_len), started.elapsed())
             };
             let ((variant, took), waited) = self.fenced(source.hash, timed).await?;
             let variant = variant?;
@@ -84,9 +85,10 @@ impl Avatars {
     /// too large to be kept.
     async fn animate(&self, recipe: Recipe, source: &Arc<SourceImage>) -> Result<Variant, RenderError> {
         let (animate, limits, bytes) = (self.codecs.animate, self.settings.limits, source.bytes.clone());
+        let targets = self.settings.targets;
         let timed = move || {
             let started = Instant::now();
-            (animate(&bytes, &recipe, &limits), started.elapsed())
+            (animate(&bytes, &recipe, &targets, &limits), started.elapsed())
         };
         let ((variant, took), waited) = self.fenced(source.hash, timed).await?;
         self.telemetry.render_stage(Stage::Queue, waited);

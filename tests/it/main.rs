@@ -23,6 +23,7 @@ mod connections;
 mod damage;
 mod day;
 mod differential;
+mod explaining;
 mod faults;
 mod forwarding;
 mod framing;
