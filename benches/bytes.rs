@@ -1,12 +1,13 @@
 //! What pictures weigh and how alike they look: a table of class and edge, the first answer beside the improvement, for
-//! clients that take WebP, AVIF too, and for those that name nothing. A plain program; see `benches/render.rs` for the pictures.
+//! clients that take WebP, AVIF too, and for those that name nothing; and what the first answer comes to where a quality is asked
+//! for. A plain program; see `benches/render.rs` for the pictures.
 //!
 //! `AVATAR_PROXY_FILES` names a folder for the files themselves (`ours/`), the pixels that they were made of (`pictures/`)
 //! and their scores (`scores.csv`): `benches/peers` says what other encoders make of the same pixels.
 
 mod corpus;
 
-use avatar_proxy::render::{Candidate, Fate, Limits, Pixels, Targets, candidates, decode, encode, resize};
+use avatar_proxy::render::{self, Candidate, Fate, Limits, Pixels, Targets, candidates, decode, encode, resize};
 use avatar_proxy::variant::{Format, Offer, Recipe, Variant};
 use corpus::{CLASSES, EDGES};
 use rustix::time::{ClockId, clock_gettime};
@@ -44,6 +45,47 @@ fn main() {
     if let Some(folder) = folder {
         std::fs::write(folder.join("scores.csv"), scores).expect("the folder is writable");
     }
+    aimed();
+}
+
+/// What first answers come to at each quality that is asked for.
+fn aimed() {
+    println!("\nFirst answers by the quality asked for (10 more is meant for letters): median score (median bytes)\n");
+    println!("| class | edge | offered | {} |", QUALITIES.map(|quality| quality.to_string()).join(" | "));
+    println!("|---|---|---|{}", "---|".repeat(QUALITIES.len()));
+    for class in CLASSES {
+        let pictures = corpus::files(class);
+        for edge in [32, 64, 128] {
+            for (offer, name) in [(Offer::Webp, "webp"), (Offer::Basic, "basic"), (Offer::Only(Format::Jpeg), "jpeg")] {
+                let cells = QUALITIES.map(|quality| {
+                    let recipe = Recipe { quality: Some(quality), ..corpus::recipe(edge, offer) };
+                    let (scores, lengths): (Vec<f64>, Vec<f64>) =
+                        pictures.values().map(|file| first_answer(file, &recipe)).unzip();
+                    format!("{:.1} ({:.0})", median(&scores), median(&lengths))
+                });
+                println!("| {class} | {edge} | {name} | {} |", cells.join(" | "));
+            }
+        }
+    }
+}
+
+const QUALITIES: [u8; 8] = [30, 50, 60, 70, 80, 85, 90, 95];
+
+/// Its score and its bytes; what is transparent is looked at on white.
+fn first_answer(file: &[u8], recipe: &Recipe) -> (f64, f64) {
+    let decoded = |file: &[u8]| decode(file, &Limits::default()).expect("it decodes");
+    let resized = resize(&decoded(file), recipe.geometry).expect("a size").into_owned();
+    let made = |recipe: &Recipe| {
+        let made = encode(&resized, recipe, &Targets::default(), 0).expect("encodes");
+        made.into_encoded().expect("no source offered").bytes.clone()
+    };
+    let ours = made(recipe);
+    // What is asked of it is to look like the flattened picture, where it is flattened.
+    let flat = Recipe { quality: Some(100), ..*recipe };
+    let original = if recipe.offer == Offer::Only(Format::Jpeg) { decoded(&made(&flat)) } else { resized.clone() };
+    #[expect(clippy::cast_precision_loss, reason = "files are far below 2^52 bytes")]
+    let length = ours.len() as f64;
+    (render::score(&original, &decoded(&ours)).expect("it is small"), length)
 }
 
 /// What became of one picture.
@@ -75,7 +117,7 @@ impl Measured {
             std::fs::write(folder.join(path), bytes).expect("the folder is writable");
         };
         let exact = Recipe { quality: Some(100), offer: Offer::Only(Format::Png), ..self.recipe };
-        let Variant::Encoded(pixels) = encode(&self.resized, &exact, 0).expect("encodes") else {
+        let Variant::Encoded(pixels) = encode(&self.resized, &exact, &Targets::default(), 0).expect("encodes") else {
             unreachable!("no source offered");
         };
         write(format!("pictures/{picture}-{edge}.png"), &pixels.bytes);

@@ -4,7 +4,7 @@
 
 mod reels;
 
-use avatar_proxy::render::{Limits, animate};
+use avatar_proxy::render::{Limits, Targets, animate};
 use avatar_proxy::variant::{Geometry, Offer, Recipe, Variant};
 use std::time::Instant;
 
@@ -44,8 +44,8 @@ fn rendered(gif: &[u8], geometry: Geometry) -> (Vec<u8>, f64) {
     let recipe =
         Recipe { geometry, offer: Offer::Moving, quality: None, background: [255; 3], source_may_serve: false };
     let started = Instant::now();
-    match animate(gif, &recipe, &Limits::default()).expect("it is within the limits") {
+    match animate(gif, &recipe, &Targets::default(), &Limits::default()).expect("it is within the limits") {
         Variant::Encoded(encoded) => (encoded.bytes.to_vec(), started.elapsed().as_secs_f64() * 1000.0),
-        Variant::SourceIsBest => unreachable!("the source may not serve"),
+        Variant::SourceForNow(_) | Variant::SourceIsBest => unreachable!("the source may not serve"),
     }
 }

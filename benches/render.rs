@@ -55,14 +55,14 @@ fn stages(criterion: &mut Criterion) {
             for (name, offer) in OFFERS {
                 let recipe = corpus::recipe(edge, offer);
                 criterion.bench_function(&format!("encode/{class}/{edge}/{name}"), |bencher| {
-                    round(bencher, &small, |pixels| encode(pixels, &recipe, 0).expect("encodes"));
+                    round(bencher, &small, |pixels| encode(pixels, &recipe, &targets, 0).expect("encodes"));
                 });
             }
             criterion.bench_function(&format!("score/{class}/{edge}"), |bencher| {
                 round(bencher, &small, |pixels| score(pixels, pixels).expect("it is small"));
             });
             criterion.bench_function(&format!("whole/{class}/{edge}"), |bencher| {
-                round(bencher, &files, |file| render(&decoded(file), &recipe, 0).expect("encodes"));
+                round(bencher, &files, |file| render(&decoded(file), &recipe, &targets, 0).expect("encodes"));
             });
             criterion.bench_function(&format!("libwebp_alone/{class}/{edge}"), |bencher| {
                 round(bencher, &plain, |pixels| libwebp_alone(pixels, edge));
@@ -100,7 +100,9 @@ fn reels(criterion: &mut Criterion) {
     for (name, geometry) in [("whole", Geometry::Keep), ("32", Geometry::Scale { width: 32, height: 32 })] {
         let recipe = Recipe { geometry, ..corpus::recipe(32, Offer::Moving) };
         group.bench_function(name, |bencher| {
-            round(bencher, &reels, |(_, gif)| animate(gif, &recipe, &Limits::default()).expect("within the limits"));
+            round(bencher, &reels, |(_, gif)| {
+                animate(gif, &recipe, &Targets::default(), &Limits::default()).expect("within the limits")
+            });
         });
     }
 }
@@ -122,7 +124,8 @@ fn resized(source: &Pixels, geometry: Geometry) -> Pixels {
 /// The samples of `pixels`, brought out of the library by way of a PNG of exact colours.
 fn rgba(pixels: &Pixels, edge: u32) -> Vec<u8> {
     let exact = Recipe { quality: Some(100), ..corpus::recipe(edge, Offer::Only(Format::Png)) };
-    let Variant::Encoded(file) = encode(pixels, &exact, 0).expect("encodes") else { unreachable!("no source offered") };
+    let made = encode(pixels, &exact, &Targets::default(), 0).expect("encodes");
+    let Variant::Encoded(file) = made else { unreachable!("no source offered") };
     image::load_from_memory(&file.bytes).expect("decodes").into_rgba8().into_raw()
 }
 

@@ -23,6 +23,8 @@ seed accept <<'EOF'
 Mozilla/5.0\nimage/avif,image/webp,image/apng,image/*,*/*;q=0.8
 Mattermost Mobile/2.43.0\nimage/*,*/*;q=0.8
 x\nimage/webp;q=0, image/png;q=0.5\nimage/jpeg
+x\nimage/avif
+x\nimage/avif;q=0.9, image/png, image/webp;q=0
 EOF
 seed if_none_match <<'EOF'
 "0123456789abcdef"

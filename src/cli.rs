@@ -1,7 +1,7 @@
 //! The command line: what may be typed, and what it means.
 
 use crate::config::Sources;
-use crate::explain::Question;
+use crate::explain::{Question, values};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -121,10 +121,12 @@ struct ToExplain {
         help = "What a client writes behind the ?, such as 'size=32&fit=contain'"
     )]
     query: String,
-    /// What the client says it can show
-    #[arg(long, default_value = "image/avif,image/webp,*/*;q=0.8")]
-    accept: String,
-    /// A field for the request to the URL, such as 'Authorization: Bearer ...'; may be repeated
+    /// What the client says it can show; empty for a client that does not say. Without this what --header says of it, else
+    /// image/avif,image/webp,*/*;q=0.8 as browsers have it, or nothing where --header names a User-Agent
+    #[arg(long)]
+    accept: Option<String>,
+    /// A field of the client's request, such as 'User-Agent: ...' or, for a URL, 'Authorization: Bearer ...'; may be
+    /// repeated
     #[arg(long = "header", value_name = "FIELD")]
     fields: Vec<String>,
     /// Writes a page of HTML that shows all of them side by side, on white and on dark
@@ -132,10 +134,17 @@ struct ToExplain {
     sheet: Option<PathBuf>,
 }
 
+/// What browsers accept, in short.
+const BROWSER: &str = "image/avif,image/webp,*/*;q=0.8";
+
 impl ToExplain {
     fn question(self) -> Question {
         let Self { picture, size, query, accept, fields, sheet } = self;
         let query = size.map_or(query, |size| format!("size={size}"));
+        let told = |name| values(&fields, name).next().map(str::to_owned);
+        // An app speaks for itself: the table of User-Agents is for those that name no image type.
+        let usual = || if told("user-agent").is_some() { String::new() } else { BROWSER.to_owned() };
+        let accept = accept.or_else(|| told("accept")).unwrap_or_else(usual);
         Question { picture, fields, query, accept, sheet }
     }
 }
@@ -170,6 +179,32 @@ mod tests {
 
     fn flags(config: Option<&str>, upstream: Option<&str>, listen: Option<&str>) -> Flags {
         Flags { config: config.map(Into::into), upstream: upstream.map(Into::into), listen: listen.map(Into::into) }
+    }
+
+    /// A line that asks to explain `a.png` with `flags`, and the question that it comes to.
+    fn explained(flags: &'static str, accept: &str, fields: &[&str]) -> (String, Result<Task, ErrorKind>) {
+        let question = Question {
+            picture: "a.png".to_owned(),
+            fields: fields.iter().map(|&field| field.to_owned()).collect(),
+            query: String::new(),
+            accept: accept.to_owned(),
+            sheet: None,
+        };
+        (format!("avatar-proxy explain a.png {flags}"), Ok(Task::Explain(Flags::default(), question)))
+    }
+
+    #[test]
+    fn what_the_client_accepts_is_what_is_said_of_it() {
+        for (line, task) in [
+            explained("", "image/avif,image/webp,*/*;q=0.8", &[]),
+            explained("--accept image/png", "image/png", &[]),
+            explained("--accept image/png --header Accept:*/*", "image/png", &["Accept:*/*"]),
+            explained("--header Accept:*/*", "*/*", &["Accept:*/*"]),
+            explained("--header user-agent:App/1", "", &["user-agent:App/1"]),
+            explained("--header user-agent:App/1 --accept */*", "*/*", &["user-agent:App/1"]),
+        ] {
+            assert_eq!(parse(&line), task, "{line}");
+        }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! eye.
 
 use crate::config::{Config, UpstreamUrl};
-use crate::render::{self, Candidate, Fate, Pixels};
-use crate::server::{render_limits, targets, upstream_settings};
+use crate::identity::{ObjectId, PictureKind};
+use crate::render::{self, Candidate, Fate, Pixels, Targets};
+use crate::server::{negotiated_by, render_limits, targets, upstream_settings};
 use crate::source::SourceInfo;
 use crate::upstream::{AnswerBody, Gateway, PictureRequest, Upstream};
-use crate::variant::negotiation::{self, negotiate};
+use crate::variant::hints::Hints;
+use crate::variant::negotiation::negotiate;
 use crate::variant::transform::{Sizes, Transform};
 use crate::variant::{Encoded, Format, Offer, Plan, Recipe, Variant};
 use base64::Engine;
@@ -23,11 +25,11 @@ use std::time::Instant;
 pub struct Question {
     /// A file, or an address that begins with `http://` or `https://`.
     pub picture: String,
-    /// Fields for the request to that address, each `Name: value`.
+    /// Fields of the client's request, each `Name: value`: they go to that address, and tell what the client is.
     pub fields: Vec<String>,
     /// What a client would write behind the `?`.
     pub query: String,
-    /// The client's `Accept`.
+    /// The client's `Accept`; empty where it has none.
     pub accept: String,
     /// Where the page goes, if there is to be one.
     pub sheet: Option<PathBuf>,
@@ -50,9 +52,9 @@ pub fn explain(question: &Question, config: &Config) -> Result<String, Box<dyn E
         if info.has_alpha { " with transparency" } else { "" },
         source.len()
     );
-    let transform = Transform::parse(&question.query, &Sizes::new(config.pictures.sizes.clone())?)?.transform;
-    let accept = [question.accept.as_bytes()];
-    let offer = negotiate(transform.format(), accept, None, &negotiated_by(config)).offer;
+    let transform = question.transform(config)?;
+    let agent = values(&question.fields, "user-agent").next().map(str::as_bytes);
+    let offer = negotiate(transform.format(), [question.accept.as_bytes()], agent, &negotiated_by(config)).offer;
     let Plan::Render(recipe) = transform.plan(offer, info) else {
         told.push_str("It is sent as it is.\n");
         return Ok(told);
@@ -64,7 +66,7 @@ pub fn explain(question: &Question, config: &Config) -> Result<String, Box<dyn E
     let mut tried = render::candidates(&resized, &recipe, &targets(config))?;
     tried.sort_by_key(|candidate| candidate.bytes.len());
     let (width, height, target) = (resized.info.width, resized.info.height, targets(config).asked(&resized, &recipe));
-    writeln!(told, "{width} x {height} for Accept: {}, to score {target}\n", question.accept)?;
+    writeln!(told, "{width} x {height} for {}, to score {target}\n", question.client())?;
     told.push_str(&table(&tried));
     let least = tried.iter().find(|candidate| is_sent_at_last(candidate)).map_or(0, |sent| sent.bytes.len());
     if recipe.source_may_serve && source.len() <= least {
@@ -89,11 +91,12 @@ fn moving(
 ) -> Result<String, Box<dyn Error>> {
     let started = Instant::now();
     // The source may not serve here, or nothing would be told of what is longer.
-    let rendered = render::animate(source, &Recipe { source_may_serve: false, ..*recipe }, &render_limits(config));
+    let told_anyway = Recipe { source_may_serve: false, ..*recipe };
+    let rendered = render::animate(source, &told_anyway, &targets(config), &render_limits(config));
     let took = started.elapsed().as_secs_f64() * 1000.0;
     let (ours, why) = match rendered {
         Ok(Variant::Encoded(encoded)) => (Some(encoded), String::new()),
-        Ok(Variant::SourceIsBest) => (None, String::new()),
+        Ok(Variant::SourceForNow(_) | Variant::SourceIsBest) => (None, String::new()),
         Err(error) => (None, format!(" ({error})")),
     };
     let is_sent = |ours: &Encoded| {
@@ -103,7 +106,7 @@ fn moving(
     let ours_is_sent = ours.as_deref().is_some_and(is_sent);
     let mark = |sent: bool| if sent { "   <- sent" } else { "" };
     let bold = |sent: bool| if sent { "<b>sent</b> " } else { "" };
-    writeln!(told, "All frames, for Accept: {}\n   bytes      ms  format  how", question.accept)?;
+    writeln!(told, "All frames, for {}\n   bytes      ms  format  how", question.client())?;
     let mut figures = String::new();
     if let Some(ours) = &ours {
         let (bytes, mark) = (ours.bytes.len(), mark(ours_is_sent));
@@ -120,8 +123,48 @@ fn moving(
     Ok(told)
 }
 
-fn negotiated_by(config: &Config) -> negotiation::Settings {
-    negotiation::Settings { formats: config.pictures.formats.clone(), user_agents: Vec::new() }
+impl Question {
+    /// What is asked, as the proxy reads it.
+    fn transform(&self, config: &Config) -> Result<Transform, Box<dyn Error>> {
+        let mut hints = Hints::default();
+        if config.pictures.client_hints {
+            for (name, value) in self.fields.iter().filter_map(|field| split(field)) {
+                hints.take(&name.to_ascii_lowercase(), value.as_bytes());
+            }
+        }
+        let sizes = Sizes::new(config.pictures.sizes.clone())?;
+        let transform = Transform::parse_hinted(&self.query, &sizes, &hints)?.transform;
+        Ok(if shows_emoji(&self.picture) { transform.of(PictureKind::Emoji) } else { transform })
+    }
+
+    /// The client, in words.
+    fn client(&self) -> String {
+        let agent = values(&self.fields, "user-agent").next().map(|agent| format!(" and User-Agent: {agent}"));
+        let accept = if self.accept.is_empty() { "no Accept".to_owned() } else { format!("Accept: {}", self.accept) };
+        accept + &agent.unwrap_or_default()
+    }
+}
+
+/// The values of the fields of that name in lower case, among many each `Name: value`.
+pub(crate) fn values<'a>(fields: &'a [String], name: &str) -> impl Iterator<Item = &'a str> {
+    fields
+        .iter()
+        .filter_map(|field| split(field))
+        .filter(move |(each, _)| each.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+}
+
+fn split(field: &str) -> Option<(&str, &str)> {
+    field.split_once(':').map(|(name, value)| (name.trim(), value.trim()))
+}
+
+/// Whether an address, or the place of a file, ends like the route of an emoji, which moves where nobody says otherwise.
+fn shows_emoji(picture: &str) -> bool {
+    let path = named(picture);
+    let mut segments = path.rsplit('/');
+    segments.next() == Some("image")
+        && segments.next().is_some_and(|id| ObjectId::parse(id.as_bytes()).is_some())
+        && segments.next() == Some("emoji")
 }
 
 fn source(question: &Question, config: &Config) -> Result<Bytes, Box<dyn Error>> {
@@ -155,8 +198,8 @@ async fn fetched(question: &Question, config: &Config, at_most: u64) -> Result<B
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
     for field in &question.fields {
-        let (name, value) = field.split_once(':').ok_or("a --header is written \"Name: value\"")?;
-        headers.append(HeaderName::from_bytes(name.trim().as_bytes())?, HeaderValue::from_str(value.trim())?);
+        let (name, value) = split(field).ok_or("a --header is written \"Name: value\"")?;
+        headers.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
     }
     let upstream = Upstream::new(&Gateway::new(upstream_settings(&config))?)?;
     let request = PictureRequest { path: uri.path().to_owned(), query: uri.query().map(str::to_owned), headers };
@@ -173,9 +216,9 @@ async fn fetched(question: &Question, config: &Config, at_most: u64) -> Result<B
 /// The pixels that all the others are compared with.
 fn exact(resized: &Pixels, recipe: &Recipe) -> Result<Bytes, Box<dyn Error>> {
     let recipe = Recipe { offer: Offer::Only(Format::Png), quality: Some(100), source_may_serve: false, ..*recipe };
-    match render::encode(resized, &recipe, 0)? {
+    match render::encode(resized, &recipe, &Targets::default(), 0)? {
         Variant::Encoded(encoded) => Ok(encoded.bytes.clone()),
-        Variant::SourceIsBest => Err("no encoding of its own".into()),
+        Variant::SourceForNow(_) | Variant::SourceIsBest => Err("no encoding of its own".into()),
     }
 }
 
@@ -313,6 +356,48 @@ mod tests {
         for file in [picture, page] {
             std::fs::remove_file(file).expect("it is ours");
         }
+    }
+
+    #[test]
+    fn an_emoji_moves_where_nobody_says_otherwise() {
+        let folder = std::env::temp_dir().join(format!("avatar-proxy-explain-{}", std::process::id()));
+        let emoji = folder.join("api/v4/emoji/ge45wmpse3g8umtziei4q749th/image");
+        std::fs::create_dir_all(emoji.parent().expect("a folder")).expect("a temporary folder");
+        std::fs::write(&emoji, reel(6)).expect("a temporary file");
+        let told =
+            |query: &str| explain(&question(&emoji.to_string_lossy(), query), &Config::default()).expect("a picture");
+        assert!(told("size=16").contains("every frame"));
+        assert!(!told("size=16&animated=0").contains("every frame"));
+        std::fs::remove_dir_all(folder).expect("it is ours");
+        for (picture, is_emoji) in [
+            ("https://chat.example/sub/api/v4/emoji/ge45wmpse3g8umtziei4q749th/image?_=1", true),
+            ("https://chat.example/api/v4/users/ge45wmpse3g8umtziei4q749th/image", false),
+            ("https://chat.example/api/v4/emoji/name/image", false),
+            ("https://chat.example/api/v4/emoji/ge45wmpse3g8umtziei4q749th/image/", false),
+            ("image", false),
+        ] {
+            assert_eq!(shows_emoji(picture), is_emoji, "{picture}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_known_by_what_its_request_says() {
+        let told = |accept: &str, fields: &[&str], config: &Config| {
+            let fields = fields.iter().map(|&field| field.to_owned()).collect();
+            let question = Question { accept: accept.to_owned(), fields, ..question(PHOTO, "size=32") };
+            explain(&question, config).expect("a picture")
+        };
+        let mobile = ["User-Agent: Mattermost Mobile/2.43.0", "Sec-CH-DPR: 2"];
+        let mut config = Config::default();
+        let webp = told("", &mobile, &config);
+        assert!(webp.contains("32 x 32 for no Accept and User-Agent: Mattermost Mobile/2.43.0"), "{webp}");
+        assert!(webp.contains("  webp    ") && !webp.contains("  jpeg    "), "{webp}");
+        assert!(!told("*/*", &[], &config).contains("  webp    "));
+        assert!(!told("image/png", &mobile, &config).contains("  webp    "));
+        config.pictures.client_hints = true;
+        assert!(told("", &mobile, &config).contains("64 x 64 for"));
+        config.pictures.user_agents = Vec::new();
+        assert!(!told("", &mobile, &config).contains("  webp    "));
     }
 
     #[test]

@@ -47,10 +47,9 @@ fn load(sources: &Sources) -> Result<Loaded, Box<dyn Error>> {
     Ok(loaded)
 }
 
-/// By the defaults where no file is named: whoever looks at a picture need not have a Mattermost.
+/// By the configuration that would serve; but whoever looks at a picture need not have a Mattermost, nor read its key.
 fn explain_by(flags: Flags, question: &Question) -> Result<String, Box<dyn Error>> {
-    let config = if flags.config.is_some() { load(&flags.sources())?.config } else { Config::default() };
-    explain(question, &config)
+    explain(question, &Config::load_without_upstream(&flags.sources())?.config)
 }
 
 fn serve(sources: Sources) -> Result<(), Box<dyn Error>> {

@@ -459,10 +459,10 @@ fn avatar_settings(config: &Config) -> avatar::Settings {
             queue: render.queue,
             queue_timeout: render.queue_timeout,
         },
+        targets: targets(config),
         improve: config.improve.enabled.then(|| avatar::ImproveSettings {
             after_hits: config.improve.after_hits,
             cpu_share: config.improve.cpu_share.value(),
-            targets: targets(config),
         }),
         limits: render_limits(config),
         max_source: limits.source.bytes(),
@@ -480,6 +480,12 @@ pub(crate) fn render_limits(config: &Config) -> render::Limits {
         frame_pixels: limits.frame_pixels,
         animation_time: limits.animation_time,
     }
+}
+
+pub(crate) fn negotiated_by(config: &Config) -> negotiation::Settings {
+    let rows = config.pictures.user_agents.iter();
+    let user_agents = rows.map(|row| (row.prefix.clone(), row.formats.clone())).collect();
+    negotiation::Settings { formats: config.pictures.formats.clone(), user_agents }
 }
 
 pub(crate) fn targets(config: &Config) -> render::Targets {
@@ -506,10 +512,7 @@ fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
         trusted_proxies: config.server.trusted_proxies.clone(),
         pictures: PictureKind::ALL.into_iter().filter(|kind| is_ours(*kind, pictures)).collect(),
         sizes: Sizes::new(pictures.sizes.clone())?,
-        negotiation: negotiation::Settings {
-            formats: pictures.formats.clone(),
-            user_agents: pictures.user_agents.iter().map(|row| (row.prefix.clone(), row.formats.clone())).collect(),
-        },
+        negotiation: negotiated_by(config),
         client_hints: pictures.client_hints,
         learn: config.grants.learn,
         listen: config.grants.listen,

@@ -145,8 +145,6 @@ fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
             r#"formats = ["jpeg"]"#,
             r#"["jpeg"] is not accepted; expected a list of formats to negotiate, of which there are "avif" and "webp""#,
         ),
-        ("pictures", r#"formats = ["avif"]"#, "avif is offered beside webp only"),
-        ("pictures", r#"user_agents = { X = ["avif"] }"#, "avif is offered beside webp only"),
         ("pictures", r#"formats = ["webp", "webp"]"#, "webp is named twice"),
         ("pictures", r#"user_agents = { "" = ["webp"] }"#, "expected a table of at most 32 prefixes"),
         ("pictures", r#"user_agents = { X = ["png"] }"#, "expected a table of at most 32 prefixes"),

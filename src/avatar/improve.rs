@@ -7,10 +7,11 @@
 
 use super::Avatars;
 use super::render_pool::{Background, RenderPool, step_back};
-use crate::render::{EncodeError, Targets};
-use crate::source::ContentHash;
+use crate::render::EncodeError;
+use crate::source::{ContentHash, SourceImage};
 use crate::telemetry::Improvement;
-use crate::variant::{Encoded, Recipe, Variant, VariantKey};
+use crate::variant::{Encoded, Popularity, Recipe, Variant, VariantKey};
+use bytes::Bytes;
 use foldhash::quality::RandomState;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
@@ -41,16 +42,45 @@ pub struct Settings {
     pub after_hits: u32,
     /// The share of one core that may be spent, above 0 and at most 1; at 1 it is spent however busy the others are.
     pub cpu_share: f64,
-    /// How alike it has to look.
-    pub targets: Targets,
 }
 
 /// What waits to be improved.
 pub(super) struct Improver {
     settings: Settings,
-    waiting: Mutex<HashMap<VariantKey, Weak<Encoded>, RandomState>>,
+    waiting: Mutex<Waiting>,
     news: Notify,
     ends: AtomicBool,
+}
+
+type Waiting = HashMap<VariantKey, First, RandomState>;
+
+/// A first answer, as long as somebody holds it.
+enum First {
+    Encoded(Weak<Encoded>),
+    Source(Weak<Popularity>),
+}
+
+impl First {
+    /// `None` for an answer that stays as it is.
+    fn of(variant: &Variant) -> Option<Self> {
+        match variant {
+            Variant::Encoded(encoded) => Some(Self::Encoded(Arc::downgrade(encoded))),
+            Variant::SourceForNow(popularity) => Some(Self::Source(Arc::downgrade(popularity))),
+            Variant::SourceIsBest => None,
+        }
+    }
+
+    fn held(&self) -> Option<Variant> {
+        match self {
+            Self::Encoded(encoded) => encoded.upgrade().map(Variant::Encoded),
+            Self::Source(popularity) => popularity.upgrade().map(Variant::SourceForNow),
+        }
+    }
+}
+
+/// How often a first answer was asked for again.
+fn times(first: &Variant) -> u32 {
+    first.popularity().map_or(0, Popularity::times)
 }
 
 impl Improver {
@@ -59,38 +89,45 @@ impl Improver {
     }
 
     /// A variant was asked for again.
-    pub(super) fn asked_again(&self, source: ContentHash, recipe: Recipe, encoded: &Arc<Encoded>) {
-        let Some(times) = encoded.popularity.once_more() else { return };
+    pub(super) fn asked_again(&self, source: ContentHash, recipe: Recipe, variant: &Variant) {
+        let Some(times) = variant.popularity().and_then(Popularity::once_more) else { return };
         let beyond = times.checked_sub(self.settings.after_hits);
         // Now and then once more: it may have found no room, or made way.
         if beyond.is_some_and(|beyond| beyond == 0 || beyond.is_power_of_two()) {
-            self.offer(VariantKey { source, recipe }, encoded);
+            self.offer(VariantKey { source, recipe }, variant);
         }
     }
 
-    fn offer(&self, key: VariantKey, encoded: &Arc<Encoded>) {
+    fn offer(&self, key: VariantKey, variant: &Variant) {
+        let Some(first) = First::of(variant) else { return };
         let mut waiting = self.lock();
+        // It may have been taken up since it was counted, by whoever had the lock before.
+        if variant.popularity().is_some_and(Popularity::is_settled) {
+            return;
+        }
         if waiting.len() >= WAITING_AT_MOST && !waiting.contains_key(&key) {
-            let times = |encoded: &Weak<Encoded>| encoded.upgrade().map_or(0, |encoded| encoded.popularity.times());
-            let least = waiting.iter().map(|(key, encoded)| (times(encoded), *key)).min_by_key(|(times, _)| *times);
+            let asked = |first: &First| first.held().as_ref().map_or(0, times);
+            let least = waiting.iter().map(|(key, first)| (asked(first), *key)).min_by_key(|(times, _)| *times);
             match least {
-                Some((times, least)) if times < encoded.popularity.times() => _ = waiting.remove(&least),
+                Some((least_times, least)) if least_times < times(variant) => _ = waiting.remove(&least),
                 _ => return,
             }
         }
-        waiting.insert(key, Arc::downgrade(encoded));
+        waiting.insert(key, first);
         drop(waiting);
         self.news.notify_one();
     }
 
-    /// What was asked for most, of what is still in memory.
-    pub(super) fn most_wanted(&self) -> Option<(VariantKey, Arc<Encoded>)> {
+    /// Takes up what was asked for most, of what is still in memory: from now on nobody offers it again, so that the work is
+    /// done once.
+    pub(super) fn most_wanted(&self) -> Option<(VariantKey, Variant)> {
         let mut waiting = self.lock();
-        waiting.retain(|_, encoded| encoded.strong_count() > 0);
-        let living = waiting.iter().filter_map(|(key, encoded)| Some((*key, encoded.upgrade()?)));
-        let wanted = living.max_by_key(|(_, encoded)| encoded.popularity.times())?;
-        waiting.remove(&wanted.0);
-        Some(wanted)
+        waiting.retain(|_, first| first.held().is_some());
+        let living = waiting.iter().filter_map(|(key, first)| Some((*key, first.held()?)));
+        let (key, wanted) = living.max_by_key(|(_, first)| times(first))?;
+        waiting.remove(&key);
+        wanted.popularity().inspect(|popularity| popularity.settle());
+        Some((key, wanted))
     }
 
     /// How many wait.
@@ -98,7 +135,7 @@ impl Improver {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<VariantKey, Weak<Encoded>, RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -234,7 +271,7 @@ impl Avatars {
             if !pace.go_on() {
                 return;
             }
-            if let Some(outcome) = self.improve_one(key, &first, &improver.settings.targets, &pace).await {
+            if let Some(outcome) = self.improve_one(key, &first, &pace).await {
                 self.telemetry.improved(outcome);
             }
             pace.go_on();
@@ -242,15 +279,13 @@ impl Avatars {
     }
 
     /// Looks for a smaller encoding in the place of `first`; `None` when it was broken off.
-    async fn improve_one(
-        &self,
-        key: VariantKey,
-        first: &Arc<Encoded>,
-        targets: &Targets,
-        pace: &Pace<'_>,
-    ) -> Option<Improvement> {
-        let Some(source) = self.sources.body(&key.source).await else { return Some(Improvement::SourceGone) };
-        let (codecs, limits) = (self.codecs, &self.settings.limits);
+    async fn improve_one(&self, key: VariantKey, first: &Variant, pace: &Pace<'_>) -> Option<Improvement> {
+        let Some(source) = self.sources.body(&key.source).await else {
+            // It may come back. Of all other ends there is no second try, as long as this is in memory.
+            first.popularity().inspect(|popularity| popularity.unsettle());
+            return Some(Improvement::SourceGone);
+        };
+        let (codecs, limits, targets) = (self.codecs, &self.settings.limits, &self.settings.targets);
         let found = catch_unwind(AssertUnwindSafe(|| {
             let pixels = (codecs.decode)(&source.bytes, limits).map_err(|error| EncodeError(error.to_string()))?;
             if !pace.go_on() {
@@ -258,30 +293,31 @@ impl Avatars {
             }
             (codecs.improve)(&pixels, &key.recipe, targets, source.bytes.len(), &|| pace.go_on())
         }));
-        // Whatever comes of it, it is not tried again as long as this is in memory.
-        first.popularity.settle();
         let better = match found {
             Ok(Ok(Some(better))) => better,
             Ok(Ok(None)) => return None,
             // A codec that panics over it here has let its first answer pass: that goes on as it is.
             Ok(Err(_)) | Err(_) => return Some(Improvement::Failed),
         };
-        let saved = match &better {
-            Variant::Encoded(encoded) => {
-                encoded.popularity.settle();
-                first.bytes.len().saturating_sub(encoded.bytes.len())
-            }
-            Variant::SourceIsBest => first.bytes.len().saturating_sub(source.bytes.len()),
-        };
-        let is_same = matches!(&better, Variant::Encoded(encoded) if encoded.bytes == first.bytes);
-        if is_same {
+        better.popularity().inspect(|popularity| popularity.settle());
+        let (before, after) = (sent(first, &source), sent(&better, &source));
+        if before == after {
             return Some(Improvement::Kept);
         }
+        let saved = before.len().saturating_sub(after.len());
         if !self.variants.replace(key, first, better).await {
             return Some(Improvement::VariantGone);
         }
         self.telemetry.improvement_saved(saved as u64);
         Some(Improvement::Replaced)
+    }
+}
+
+/// The bytes that go out for a variant.
+fn sent<'a>(variant: &'a Variant, source: &'a SourceImage) -> &'a Bytes {
+    match variant {
+        Variant::Encoded(encoded) => &encoded.bytes,
+        Variant::SourceForNow(_) | Variant::SourceIsBest => &source.bytes,
     }
 }
 

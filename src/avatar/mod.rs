@@ -22,7 +22,7 @@ use crate::cache::grants;
 use crate::cache::{Grants, Lookup, OnEviction, PixelCache, Record, Sources, Usage, Variants};
 use crate::caller::Caller;
 use crate::identity::PictureId;
-use crate::render::{Limits, Pixels};
+use crate::render::{Limits, Pixels, Targets};
 use crate::source::{ContentHash, SourceFormat, SourceImage};
 use crate::telemetry::{CacheName, Fault, Telemetry};
 use crate::upstream::headers::picture_vary;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub allowances: allowance::Settings,
     /// How much pixel work may run and wait.
     pub render: render_pool::Settings,
+    /// How alike to their sources pictures are to look where nobody asks for a quality.
+    pub targets: Targets,
     /// How variants are improved in idle time; `None`: not at all.
     pub improve: Option<ImproveSettings>,
     /// What a picture may cost before it is relayed as it came.
@@ -239,13 +241,9 @@ impl Avatars {
         let encoded = match wish.transform.plan(wish.offer, &granted.record.info) {
             Plan::Untouched => None,
             Plan::Render(recipe) => {
-                match self.variants.get_by(&granted.record.shortcuts, &VariantKey { source, recipe }).await? {
-                    Variant::Encoded(encoded) => {
-                        self.asked_again(source, recipe, &encoded);
-                        Some(encoded)
-                    }
-                    Variant::SourceIsBest => None,
-                }
+                let variant = self.variants.get_by(&granted.record.shortcuts, &VariantKey { source, recipe }).await?;
+                self.asked_again(source, recipe, &variant);
+                variant.into_encoded()
             }
         };
         Some(match encoded {
@@ -338,9 +336,7 @@ impl Avatars {
             Plan::Render(recipe) => {
                 let key = VariantKey { source, recipe };
                 if let Some(variant) = self.variants.get(&key).await {
-                    if let Variant::Encoded(encoded) = &variant {
-                        self.asked_again(source, recipe, encoded);
-                    }
+                    self.asked_again(source, recipe, &variant);
                     Ok((variant, Lookup::Hit))
                 } else if self.sources.rejection(&source).await.is_some() {
                     // Not touched again, whoever asks, and not everybody shows it as it is.
@@ -359,12 +355,12 @@ impl Avatars {
             }
         };
         let error = match rendered {
-            Ok((variant, lookup)) => match variant {
-                Variant::Encoded(encoded) => {
+            Ok((variant, lookup)) => {
+                if let Some(encoded) = variant.into_encoded() {
                     return Ok(Some(granted.shown_as(PictureBody::Encoded(encoded), Some(lookup))));
                 }
-                Variant::SourceIsBest => None,
-            },
+                None
+            }
             Err(error) => Some(error),
         };
         let Some(body) = self.body_of(&granted).await else { return Ok(None) };
@@ -412,9 +408,9 @@ impl Avatars {
         self.allowances.spend(payer, Instant::now())
     }
 
-    fn asked_again(&self, source: ContentHash, recipe: Recipe, encoded: &Arc<Encoded>) {
+    fn asked_again(&self, source: ContentHash, recipe: Recipe, variant: &Variant) {
         if let Some(improver) = &self.improver {
-            improver.asked_again(source, recipe, encoded);
+            improver.asked_again(source, recipe, variant);
         }
     }
 

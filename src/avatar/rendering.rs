@@ -18,8 +18,8 @@ type Improve = fn(&Pixels, &Recipe, &Targets, usize, &dyn Fn() -> bool) -> Resul
 #[derive(Clone, Copy)]
 pub(super) struct Codecs {
     pub(super) decode: fn(&[u8], &Limits) -> Result<Pixels, DecodeError>,
-    pub(super) render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError>,
-    pub(super) animate: fn(&[u8], &Recipe, &Limits) -> Result<Variant, MotionError>,
+    pub(super) render: fn(&Pixels, &Recipe, &Targets, usize) -> Result<Variant, EncodeError>,
+    pub(super) animate: fn(&[u8], &Recipe, &Targets, &Limits) -> Result<Variant, MotionError>,
     pub(super) improve: Improve,
 }
 
@@ -80,10 +80,10 @@ impl Avatars {
             Some(pixels) => pixels,
             None => Arc::new(self.decode(&turn, source.hash, source.bytes.clone()).await?),
         };
-        let (render, source_len) = (self.codecs.render, source.bytes.len());
+        let (render, targets, source_len) = (self.codecs.render, self.settings.targets, source.bytes.len());
         let timed = move || {
             let started = Instant::now();
-            (render(&pixels, &recipe, source_len), started.elapsed())
+            (render(&pixels, &recipe, &targets, source_len), started.elapsed())
         };
         let (variant, took) = self.fenced(&turn, source.hash, timed).await?;
         let variant = variant?;
@@ -105,9 +105,10 @@ impl Avatars {
             return Ok(Variant::SourceIsBest);
         }
         let (animate, limits, bytes) = (self.codecs.animate, self.settings.limits, source.bytes.clone());
+        let targets = self.settings.targets;
         let timed = move || {
             let started = Instant::now();
-            (animate(&bytes, &recipe, &limits), started.elapsed())
+            (animate(&bytes, &recipe, &targets, &limits), started.elapsed())
         };
         let (variant, took) = self.fenced(&turn, source.hash, timed).await?;
         self.telemetry.render_stage(Stage::Animate, took);

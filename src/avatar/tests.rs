@@ -74,6 +74,7 @@ impl Stage {
             grants: None,
             allowances: allowance::Settings { caller: None, address: None },
             render: render_pool::Settings { permits: 1, queue, queue_timeout: Duration::from_millis(50) },
+            targets: Targets::default(),
             improve: None,
             limits: Limits::default(),
             max_source: 1 << 20,
@@ -174,7 +175,7 @@ async fn f42_a_decoder_that_panics_costs_the_picture_its_transform_and_is_not_as
 
 #[actix_web::test]
 async fn f42_an_encoder_that_panics_costs_the_picture_its_transform() {
-    let stage = Stage::with(Codecs { render: |_, _, _| panic!("a codec bug"), ..Codecs::OURS }, 8);
+    let stage = Stage::with(Codecs { render: |_, _, _, _| panic!("a codec bug"), ..Codecs::OURS }, 8);
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::StopGap));
     assert!(stage.faults("decoder_panic"));
     // Quarantined: what is known of it stays, and is sent as it came.
@@ -189,7 +190,7 @@ async fn f42_an_animation_that_panics_costs_the_picture_its_transform_and_is_not
         pixels.info.animated = true;
         Ok(pixels)
     };
-    let animate: fn(&[u8], &Recipe, &Limits) -> Result<Variant, MotionError> = |_, _, _| {
+    let animate: fn(&[u8], &Recipe, &Targets, &Limits) -> Result<Variant, MotionError> = |_, _, _, _| {
         ANIMATIONS.fetch_add(1, Ordering::Relaxed);
         panic!("a codec bug")
     };
@@ -207,7 +208,7 @@ async fn f42_a_source_that_panicked_is_not_sent_to_who_cannot_show_it() {
         pixels.info.format = SourceFormat::Webp;
         Ok(pixels)
     };
-    let stage = Stage::with(Codecs { decode, render: |_, _, _| panic!("a codec bug"), ..Codecs::OURS }, 8);
+    let stage = Stage::with(Codecs { decode, render: |_, _, _, _| panic!("a codec bug"), ..Codecs::OURS }, 8);
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::StopGap));
     // Quarantined by now.
     assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::AsUpstreamSays));
@@ -245,7 +246,7 @@ async fn f41_pixels_are_decoded_under_the_permit_that_renders_them() {
         }
         render::decode(bytes, limits)
     };
-    let render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError> = |_, _, _| {
+    let render: fn(&Pixels, &Recipe, &Targets, usize) -> Result<Variant, EncodeError> = |_, _, _, _| {
         IN_HAND.fetch_sub(1, Ordering::AcqRel);
         Ok(better())
     };
@@ -283,12 +284,13 @@ static RENDERING: AtomicBool = AtomicBool::new(false);
 
 #[actix_web::test]
 async fn f44_with_all_permits_taken_the_original_is_sent_for_this_once() {
-    let render: fn(&Pixels, &Recipe, usize) -> Result<Variant, EncodeError> = |pixels, recipe, source_len| {
-        RENDERING.store(true, Ordering::Release);
-        let held = HELD.lock().expect("never poisoned");
-        drop(RELEASED.wait_while(held, |held| *held).expect("never poisoned"));
-        render::render(pixels, recipe, source_len)
-    };
+    let render: fn(&Pixels, &Recipe, &Targets, usize) -> Result<Variant, EncodeError> =
+        |pixels, recipe, targets, source_len| {
+            RENDERING.store(true, Ordering::Release);
+            let held = HELD.lock().expect("never poisoned");
+            drop(RELEASED.wait_while(held, |held| *held).expect("never poisoned"));
+            render::render(pixels, recipe, targets, source_len)
+        };
     let stage = Rc::new(Stage::with(Codecs { render, ..Codecs::OURS }, 8));
     let first = actix_web::rt::spawn({
         let stage = stage.clone();
@@ -305,8 +307,7 @@ async fn f44_with_all_permits_taken_the_original_is_sent_for_this_once() {
     assert!(is_variant(&stage.ask("size=64").await));
 }
 
-const WORTH_IT: ImproveSettings =
-    ImproveSettings { after_hits: 2, cpu_share: 1.0, targets: Targets { photo: 80.0, flat: 90.0 } };
+const WORTH_IT: ImproveSettings = ImproveSettings { after_hits: 2, cpu_share: 1.0 };
 
 /// What the improved variants of the tests below are.
 const BETTER: &[u8] = b"fewer bytes that look the same";
@@ -335,6 +336,114 @@ async fn what_is_asked_for_again_is_improved_once() {
     }
     assert_eq!(stage.avatars.waiting_for_improvement(), 0);
     assert!(stage.improvements("replaced"), "never twice");
+}
+
+/// Whether searches are held back, one lock for each of the tests below.
+type Gate = (Mutex<bool>, Condvar);
+
+const fn closed() -> Gate {
+    (Mutex::new(true), Condvar::new())
+}
+
+fn wait_at(gate: &Gate) {
+    let held = gate.0.lock().expect("never poisoned");
+    drop(gate.1.wait_while(held, |held| *held).expect("never poisoned"));
+}
+
+fn open(gate: &Gate) {
+    *gate.0.lock().expect("never poisoned") = false;
+    gate.1.notify_all();
+}
+
+/// Asks for a picture all the time while a better one is looked for, and after: it is looked for once.
+async fn check_once(improve: Codecs, searches: &AtomicUsize, gate: &Gate, outcome: &str) {
+    let stage = Stage::improving(improve, 8, Some(WORTH_IT));
+    for _ in 0..3 {
+        stage.ask("size=32").await;
+    }
+    let _improving = Improving::begin(stage.avatars.clone()).expect("a thread");
+    while searches.load(Ordering::Acquire) == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..70 {
+        stage.ask("size=32").await;
+        assert_eq!(stage.avatars.waiting_for_improvement(), 0, "{outcome}");
+    }
+    open(gate);
+    while !stage.improvements(outcome) {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..70 {
+        stage.ask("size=32").await;
+        assert_eq!(stage.avatars.waiting_for_improvement(), 0, "{outcome}");
+    }
+    assert_eq!(searches.load(Ordering::Acquire), 1, "{outcome}");
+    assert!(stage.improvements(outcome), "{outcome}");
+}
+
+#[actix_web::test]
+async fn what_is_asked_for_while_it_is_improved_is_improved_once_whatever_comes_of_it() {
+    {
+        static SEARCHES: AtomicUsize = AtomicUsize::new(0);
+        static GATE: Gate = closed();
+        let improve = |_: &Pixels, _: &Recipe, _: &Targets, _: usize, _: &dyn Fn() -> bool| {
+            SEARCHES.fetch_add(1, Ordering::Release);
+            wait_at(&GATE);
+            Ok(Some(better()))
+        };
+        check_once(Codecs { improve, ..Codecs::OURS }, &SEARCHES, &GATE, "replaced").await;
+    }
+    {
+        static SEARCHES: AtomicUsize = AtomicUsize::new(0);
+        static GATE: Gate = closed();
+        let improve = |pixels: &Pixels, recipe: &Recipe, targets: &Targets, source_len: usize, _: &dyn Fn() -> bool| {
+            SEARCHES.fetch_add(1, Ordering::Release);
+            wait_at(&GATE);
+            render::render(pixels, recipe, targets, source_len).map(Some)
+        };
+        check_once(Codecs { improve, ..Codecs::OURS }, &SEARCHES, &GATE, "kept").await;
+    }
+    {
+        static SEARCHES: AtomicUsize = AtomicUsize::new(0);
+        static GATE: Gate = closed();
+        let improve = |_: &Pixels, _: &Recipe, _: &Targets, _: usize, _: &dyn Fn() -> bool| {
+            SEARCHES.fetch_add(1, Ordering::Release);
+            wait_at(&GATE);
+            Err(EncodeError("no".to_owned()))
+        };
+        check_once(Codecs { improve, ..Codecs::OURS }, &SEARCHES, &GATE, "failed").await;
+    }
+}
+
+#[actix_web::test]
+async fn where_the_source_is_smaller_at_first_a_better_one_is_looked_for_all_the_same() {
+    let render = |_: &Pixels, _: &Recipe, _: &Targets, _: usize| Ok(Variant::SourceForNow(Arc::default()));
+    let improve = |_: &Pixels, _: &Recipe, _: &Targets, _: usize, _: &dyn Fn() -> bool| Ok(Some(better()));
+    let stage = Stage::improving(Codecs { render, improve, ..Codecs::OURS }, 8, Some(WORTH_IT));
+    for _ in 0..3 {
+        assert_eq!(original(&stage.ask("size=32").await), (PICTURE, Keep::AsUpstreamSays));
+    }
+    let _improving = Improving::begin(stage.avatars.clone()).expect("a thread");
+    while !is_variant(&stage.ask("size=32").await) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stage.bytes("size=32").await, BETTER);
+    while !stage.improvements("replaced") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[actix_web::test]
+async fn where_the_source_is_best_it_is_looked_at_once() {
+    static SEARCHES: AtomicUsize = AtomicUsize::new(0);
+    static GATE: Gate = closed();
+    let render = |_: &Pixels, _: &Recipe, _: &Targets, _: usize| Ok(Variant::SourceForNow(Arc::default()));
+    let improve = |_: &Pixels, _: &Recipe, _: &Targets, _: usize, _: &dyn Fn() -> bool| {
+        SEARCHES.fetch_add(1, Ordering::Release);
+        wait_at(&GATE);
+        Ok(Some(Variant::SourceIsBest))
+    };
+    check_once(Codecs { render, improve, ..Codecs::OURS }, &SEARCHES, &GATE, "kept").await;
 }
 
 #[actix_web::test]
@@ -433,17 +542,17 @@ async fn the_most_wanted_come_first_and_few_may_wait() {
     let source = ContentHash::of(b"a picture");
     let all: Vec<_> = (0..300_u16)
         .map(|n| {
-            let encoded = Arc::new(Encoded::new(&n.to_be_bytes(), Format::Webp));
+            let first = Variant::Encoded(Arc::new(Encoded::new(&n.to_be_bytes(), Format::Webp)));
             // The later ones are asked for more often.
             for _ in 0..2 + n {
-                improver.asked_again(source, recipe(n), &encoded);
+                improver.asked_again(source, recipe(n), &first);
             }
-            encoded
+            first
         })
         .collect();
     assert_eq!(improver.waiting(), 256);
-    let order: Vec<_> = std::iter::from_fn(|| improver.most_wanted()).map(|(_, encoded)| encoded).collect();
-    let times: Vec<_> = order.iter().map(|encoded| encoded.popularity.times()).collect();
+    let order: Vec<_> = std::iter::from_fn(|| improver.most_wanted()).map(|(_, first)| first).collect();
+    let times: Vec<_> = order.iter().filter_map(|first| Some(first.popularity()?.times())).collect();
     assert!(times.is_sorted_by(|before, after| before >= after), "{times:?}");
     assert_eq!((times[0], times.len()), (301, 256));
     improver.asked_again(source, recipe(0), &all[0]);

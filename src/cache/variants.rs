@@ -73,7 +73,7 @@ pub struct Variants {
 fn content_len(variant: &Variant) -> usize {
     match variant {
         Variant::Encoded(encoded) => encoded.bytes.len() + encoded.etag.len(),
-        Variant::SourceIsBest => 0,
+        Variant::SourceForNow(_) | Variant::SourceIsBest => 0,
     }
 }
 
@@ -128,16 +128,15 @@ impl Variants {
     }
 
     /// Puts `better` in the place of `first`, if that is still there and it is not too large to be kept; whether it did.
-    pub async fn replace(&self, key: VariantKey, first: &Arc<Encoded>, better: Variant) -> bool {
+    pub async fn replace(&self, key: VariantKey, first: &Variant, better: Variant) -> bool {
         let replaced = self.cache.entry(key).and_compute_with(|entry| {
-            let held = entry.map(moka::Entry::into_value);
-            let is_first = matches!(&held, Some(Variant::Encoded(held)) if Arc::ptr_eq(held, first));
+            let is_first = entry.is_some_and(|held| held.value().is(first));
             let fits = content_len(&better) as u64 <= self.max_entry;
             std::future::ready(if is_first && fits { Op::Put(better) } else { Op::Nop })
         });
         let is_replaced = matches!(replaced.await, CompResult::ReplacedWith(_));
-        if is_replaced {
-            first.popularity.pass_on();
+        if is_replaced && let Some(popularity) = first.popularity() {
+            popularity.pass_on();
         }
         is_replaced
     }
@@ -234,7 +233,7 @@ mod tests {
     async fn what_is_better_takes_the_place_of_the_first_unless_it_is_too_large() {
         let (variants, shortcuts) = (variants(1 << 20), Shortcuts::default());
         let _ = variants.get_or_render(key(1), async { Ok::<_, ()>(encoded(100)) }).await;
-        let Some(Variant::Encoded(first)) = variants.get_by(&shortcuts, &key(1)).await else { panic!("it is there") };
+        let first = variants.get_by(&shortcuts, &key(1)).await.expect("it is there");
         for _ in 0..2 {
             assert_eq!(variants.get_by(&shortcuts, &key(1)).await, Some(encoded(100)));
         }
@@ -243,6 +242,18 @@ mod tests {
         // Though somebody still holds the first.
         assert_eq!(variants.get_by(&shortcuts, &key(1)).await, Some(encoded(50)));
         assert!(!variants.replace(key(1), &first, encoded(40)).await, "it is the first no more");
+        assert_eq!(variants.get_by(&shortcuts, &key(1)).await, Some(encoded(50)));
+    }
+
+    #[actix_web::test]
+    async fn what_is_better_takes_the_place_of_the_source() {
+        let (variants, shortcuts) = (variants(1 << 20), Shortcuts::default());
+        let source = || Variant::SourceForNow(Arc::default());
+        let _ = variants.get_or_render(key(1), async { Ok::<_, ()>(source()) }).await;
+        let first = variants.get_by(&shortcuts, &key(1)).await.expect("it is there");
+        assert!(!variants.replace(key(1), &source(), encoded(50)).await, "another one");
+        assert!(!variants.replace(key(1), &Variant::SourceIsBest, encoded(50)).await, "that is final");
+        assert!(variants.replace(key(1), &first, encoded(50)).await);
         assert_eq!(variants.get_by(&shortcuts, &key(1)).await, Some(encoded(50)));
     }
 

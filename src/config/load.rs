@@ -71,17 +71,39 @@ impl Config {
     /// # Panics
     /// When [`Sources::flags`] names a flag that no key has: a mistake in the program.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        Self::load_for(sources, Mattermost::Required)
+    }
+
+    /// [`Config::load`] for what can be done without a Mattermost: `upstream.url` need not be named.
+    ///
+    /// # Errors
+    /// All others of [`Config::load`].
+    ///
+    /// # Panics
+    /// As [`Config::load`].
+    pub fn load_without_upstream(sources: &Sources) -> Result<Loaded, ConfigError> {
+        Self::load_for(sources, Mattermost::Spared)
+    }
+
+    fn load_for(sources: &Sources, mattermost: Mattermost) -> Result<Loaded, ConfigError> {
         let mut draft = Draft::new();
         draft.apply_file(&sources.file);
         draft.apply_environment(&sources.environment);
         draft.apply_flags(&sources.flags);
-        draft.check_as_a_whole();
+        draft.check_as_a_whole(mattermost);
         if draft.problems.is_empty() {
             Ok(Loaded { config: draft.config, origins: draft.origins })
         } else {
             Err(ConfigError::of(draft.problems))
         }
     }
+}
+
+/// Whether somebody has to say where Mattermost is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mattermost {
+    Required,
+    Spared,
 }
 
 impl Loaded {
@@ -219,14 +241,14 @@ impl Draft {
         }
     }
 
-    fn check_as_a_whole(&mut self) {
+    fn check_as_a_whole(&mut self, mattermost: Mattermost) {
         if self.file_is_unknown {
             return;
         }
         let row_of = |path: &str| position(path).expect("a check names keys of the table");
         let url = row_of("upstream.url");
         let named = self.origins[url] != Origin::Default;
-        if !named && !self.refused[url] {
+        if !named && !self.refused[url] && mattermost == Mattermost::Required {
             let key = &KEYS[url];
             let told = format!(
                 "nobody said where Mattermost is; expected {}, by --upstream, {} or url in [upstream] of {USUAL_FILE}",

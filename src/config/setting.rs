@@ -159,9 +159,6 @@ fn negotiable(names: &[String]) -> Result<Vec<Format>, Invalid> {
         }
         formats.push(format);
     }
-    if formats == [Format::Avif] {
-        return Err(Invalid::Because("avif is offered beside webp only: most pictures are smaller so".to_owned()));
-    }
     Ok(formats)
 }
 
@@ -287,7 +284,7 @@ mod tests {
             Ok(["X/", "Y"].map(|p| UserAgentFormats { prefix: p.to_owned(), formats: vec![Format::Webp] }).to_vec())
         );
         assert_eq!(read("webp, avif"), Ok(vec![Format::Webp, Format::Avif]));
-        assert!(matches!(read::<Vec<Format>>("avif"), Err(Invalid::Because(_))));
+        assert_eq!(read("avif"), Ok(vec![Format::Avif]));
         assert_eq!(read::<Vec<Format>>("jpeg"), Err(Invalid::Unexpected));
         assert_eq!(read::<Vec<UserAgentFormats>>("webp"), Err(Invalid::Unexpected));
         assert_eq!(read::<Vec<Format>>("webp,webp"), Err(Invalid::Because("webp is named twice".to_owned())));

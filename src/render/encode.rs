@@ -4,6 +4,7 @@
 //! encoding, which is several times smaller than a lossy one and keeps the edges clean. A photograph has almost as many
 //! colours as pixels and takes exactly one lossy encoding.
 
+pub(super) mod aim;
 pub(super) mod animation;
 pub(super) mod avif;
 pub(super) mod colours;
@@ -17,6 +18,7 @@ pub(super) mod webp;
 use super::raster::Raster;
 use super::{EncodeError, Limits};
 use crate::variant::{Format, Offer, Recipe};
+use aim::Aim;
 use colours::Content;
 use jpeg::Planes;
 use palette::Indexed;
@@ -34,20 +36,26 @@ const TINY_LETTER_PIXELS: usize = 32 * 32;
 /// What a lossy encoding of a drawing hardly undercuts, in bytes for each pixel along its edge: it is not tried then.
 const FEW_BYTES_AN_EDGE: usize = 16;
 
-/// Encodes `raster`, which shows `content`, in the format among those on offer that takes the fewest bytes.
-pub(super) fn encode(raster: &Raster, content: Content, recipe: &Recipe) -> Result<(Format, Vec<u8>), EncodeError> {
-    let quality = recipe.quality.map(|quality| quality.clamp(1, 100));
+/// Encodes `raster`, which shows `content`, in the format among those on offer that takes the fewest bytes, to look about as
+/// alike as is aimed at.
+pub(super) fn encode(
+    raster: &Raster,
+    content: Content,
+    recipe: &Recipe,
+    aim: Aim,
+) -> Result<(Format, Vec<u8>), EncodeError> {
     match recipe.offer {
         // PNG has nothing to add: its palette pictures are always the larger ones. AVIF takes longer than somebody who waits
         // would like; it is found when the variant is improved.
         Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
-            Ok((Format::Webp, webp(raster, content, quality)?))
+            Ok((Format::Webp, webp(raster, content, aim)?))
         }
-        Offer::Only(Format::Avif) => Ok((Format::Avif, avif(raster, quality)?.file)),
-        Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, quality)?)),
-        Offer::Only(Format::Jpeg) => Ok((Format::Jpeg, jpeg(&raster.flattened(recipe.background), content, quality)?)),
-        Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, quality)?)),
-        Offer::Basic => basic(raster, content, quality),
+        Offer::AvifBeside(plain) => encode(raster, content, &Recipe { offer: plain.offer(), ..*recipe }, aim),
+        Offer::Only(Format::Avif) => Ok((Format::Avif, avif(raster, aim)?.file)),
+        Offer::Only(Format::Png) => Ok((Format::Png, png(raster, content, aim)?)),
+        Offer::Only(Format::Jpeg) => Ok((Format::Jpeg, jpeg(&raster.flattened(recipe.background), content, aim)?)),
+        Offer::Basic if raster.has_alpha() => Ok((Format::Png, png(raster, content, aim)?)),
+        Offer::Basic => basic(raster, content, aim),
     }
 }
 
@@ -62,59 +70,59 @@ pub(super) fn first(
     raster: &Raster,
     content: Content,
     recipe: &Recipe,
+    aim: Aim,
 ) -> Result<(Format, Vec<u8>, Option<Raster>), EncodeError> {
     if recipe.offer == Offer::Only(Format::Avif) {
-        let avif::Encoding { file, shown } = avif(raster, recipe.quality)?;
+        let avif::Encoding { file, shown } = avif(raster, aim)?;
         return Ok((Format::Avif, file, Some(shown)));
     }
-    encode(raster, content, recipe).map(|(format, file)| (format, file, None))
+    encode(raster, content, recipe, aim).map(|(format, file)| (format, file, None))
 }
 
-fn avif(raster: &Raster, quality: Option<u8>) -> Result<avif::Encoding, EncodeError> {
-    let quality = quality.map_or(avif::USUAL_QUALITY, |quality| f32::from(quality.clamp(1, 100)));
-    avif::encode(raster, avif::quantizer(quality), avif::Effort::Quick)
+fn avif(raster: &Raster, aim: Aim) -> Result<avif::Encoding, EncodeError> {
+    avif::encode(raster, avif::usual_quantizer(aim), avif::Effort::Quick)
 }
 
-fn webp(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
-    if quality == Some(100) && raster.len() <= PALETTE_PIXELS {
+fn webp(raster: &Raster, content: Content, aim: Aim) -> Result<Vec<u8>, EncodeError> {
+    if aim.is_exact() && raster.len() <= PALETTE_PIXELS {
         return webp::lossless(raster);
     }
-    let indexed = if content == Content::Photo { None } else { indexed(raster, content, quality) };
+    let indexed = if content == Content::Photo { None } else { indexed(raster, content, aim) };
     let Some(indexed) = indexed else {
-        return webp::lossy(raster, &Lossy::usual(raster, content, quality));
+        return webp::lossy(raster, &Lossy::usual(raster, content, aim));
     };
     let lossless = webp::lossless(&indexed.raster())?;
     if content == Content::Letter || lossless.len() <= FEW_BYTES_AN_EDGE * raster.len().isqrt() {
         return Ok(lossless);
     }
     // So many bytes are no longer those of flat areas, so the colour planes need no care either.
-    let lossy = webp::lossy(raster, &Lossy::usual(raster, Content::Photo, quality))?;
+    let lossy = webp::lossy(raster, &Lossy::usual(raster, Content::Photo, aim))?;
     Ok(if lossy.len() < lossless.len() { lossy } else { lossless })
 }
 
-fn png(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
-    match indexed(raster, content, quality) {
+fn png(raster: &Raster, content: Content, aim: Aim) -> Result<Vec<u8>, EncodeError> {
+    match indexed(raster, content, aim) {
         Some(indexed) => png::indexed(&indexed, png::Packing::Quick),
         None => png::exact(raster),
     }
 }
 
-fn jpeg(raster: &Raster, content: Content, quality: Option<u8>) -> Result<Vec<u8>, EncodeError> {
+fn jpeg(raster: &Raster, content: Content, aim: Aim) -> Result<Vec<u8>, EncodeError> {
     let planes = if content == Content::Photo { Planes::Halved } else { Planes::Whole };
-    jpeg::encode(raster, planes, quality.unwrap_or_else(|| jpeg::usual_quality(raster.len())))
+    jpeg::encode(raster, planes, jpeg::usual_quality(raster.len(), planes, aim))
 }
 
-fn basic(raster: &Raster, content: Content, quality: Option<u8>) -> Result<(Format, Vec<u8>), EncodeError> {
+fn basic(raster: &Raster, content: Content, aim: Aim) -> Result<(Format, Vec<u8>), EncodeError> {
     let worth_trying = content != Content::Photo || raster.len() <= PALETTE_BEATS_JPEG_PIXELS;
-    let indexed = if worth_trying { indexed(raster, content, quality) } else { None };
+    let indexed = if worth_trying { indexed(raster, content, aim) } else { None };
     let Some(indexed) = indexed else {
-        return Ok((Format::Jpeg, jpeg(raster, content, quality)?));
+        return Ok((Format::Jpeg, jpeg(raster, content, aim)?));
     };
     let png = png::indexed(&indexed, png::Packing::Quick)?;
     if content == Content::Letter {
         return Ok((Format::Png, png));
     }
-    let jpeg = jpeg(raster, content, quality)?;
+    let jpeg = jpeg(raster, content, aim)?;
     Ok(if jpeg.len() < png.len() { (Format::Jpeg, jpeg) } else { (Format::Png, png) })
 }
 
@@ -127,14 +135,14 @@ pub(super) fn seen(format: Format, file: &[u8], raster: &Raster) -> Result<Raste
     decoded.map(|pixels| pixels.raster).map_err(|error| EncodeError(error.to_string()))
 }
 
-fn indexed(raster: &Raster, content: Content, quality: Option<u8>) -> Option<Indexed> {
-    (raster.len() <= PALETTE_PIXELS).then(|| palette::reduce(raster, tolerance(raster, content, quality))).flatten()
+fn indexed(raster: &Raster, content: Content, aim: Aim) -> Option<Indexed> {
+    (raster.len() <= PALETTE_PIXELS).then(|| palette::reduce(raster, tolerance(raster, content, aim))).flatten()
 }
 
 /// How far a palette may be off: the mean of squared distances in RGBA. Flat areas show everything; the detail of
-/// a drawing hides much, and more the smaller it is; likewise the noise of a photograph. An asked quality of 100 takes
-/// exact colours only.
-fn tolerance(raster: &Raster, content: Content, quality: Option<u8>) -> f64 {
+/// a drawing hides much, and more the smaller it is; likewise the noise of a photograph. Where every pixel is to be kept,
+/// only exact colours do.
+fn tolerance(raster: &Raster, content: Content, aim: Aim) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "an edge is far below 2^52 pixels")]
     let edge = raster.len().isqrt() as f64;
     let usual = match content {
@@ -143,14 +151,14 @@ fn tolerance(raster: &Raster, content: Content, quality: Option<u8>) -> f64 {
         Content::Drawing => (9600.0 / edge).min(170.0),
         Content::Photo => 64.0,
     };
-    usual * quality.map_or(1.0, |quality| (f64::from(100 - quality) / 20.0).powi(2))
+    aim.tolerance(usual, content)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::{Limits, Pixels, decode, render};
-    use crate::variant::{Encoded, Geometry, Variant};
+    use crate::render::{Limits, Pixels, Targets, decode, render};
+    use crate::variant::{Encoded, Geometry, Popularity, Variant};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -171,9 +179,9 @@ mod tests {
     }
 
     fn encoded(file: &[u8], recipe: &Recipe) -> Arc<Encoded> {
-        match render(&pixels(file), recipe, file.len()).expect("encodes") {
+        match render(&pixels(file), recipe, &Targets::default(), file.len()).expect("encodes") {
             Variant::Encoded(encoded) => encoded,
-            Variant::SourceIsBest => panic!("the source may not serve"),
+            Variant::SourceForNow(_) | Variant::SourceIsBest => panic!("the source may not serve"),
         }
     }
 
@@ -255,12 +263,43 @@ mod tests {
     }
 
     #[test]
+    fn the_configured_target_is_what_an_answer_without_a_quality_aims_at() {
+        for (name, file) in [("photo", PHOTO), ("drawing", DRAWING), ("letter", LETTER)] {
+            for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Jpeg), Offer::Only(Format::Avif)] {
+                let made = |quality, targets: Targets| {
+                    let recipe = Recipe { offer, quality, ..RECIPE };
+                    render(&pixels(file), &recipe, &targets, 0).expect("encodes").into_encoded().expect("no source")
+                };
+                let usual = Targets::default();
+                assert_eq!(made(Some(80), usual), made(None, usual), "{name} {offer:?}");
+                // Where a picture in colours is flattened it may count as one that is not flat, and the other way round.
+                for (asked, target) in [(50, 50.0), (70, 70.0), (85, 85.0)] {
+                    let targets = Targets { photo: target, flat: target + 10.0 };
+                    assert_eq!(made(None, targets), made(Some(asked), usual), "{name} {offer:?} {asked}");
+                    assert_eq!(made(Some(asked), targets), made(Some(asked), usual), "{name} {offer:?} {asked}");
+                }
+                let at = |target: f64| made(None, Targets { photo: target, flat: target + 10.0 }).bytes.len();
+                let lengths = [at(40.0), at(80.0), at(89.0)];
+                assert!(lengths.is_sorted() && lengths[0] < lengths[2], "{name} {offer:?}: {lengths:?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_source_serves_where_nothing_is_smaller() {
         let recipe = Recipe { source_may_serve: true, ..RECIPE };
         let ours = encoded(LETTER, &RECIPE).bytes.len();
-        let rendered = |source_len, recipe| render(&pixels(LETTER), recipe, source_len).expect("encodes");
-        assert_eq!(rendered(ours, &recipe), Variant::SourceIsBest);
-        assert_eq!(rendered(0, &recipe), Variant::SourceIsBest);
+        let rendered =
+            |source_len, recipe| render(&pixels(LETTER), recipe, &Targets::default(), source_len).expect("encodes");
+        // A search may find what is.
+        let source = |popularity: Popularity| Variant::SourceForNow(Arc::new(popularity));
+        assert_eq!(rendered(ours, &recipe), source(Popularity::default()));
+        assert_eq!(rendered(0, &recipe), source(Popularity::default()));
+        let large = Pixels { raster: Raster::opaque(300, 300, vec![7; 300 * 300 * 3]), ..pixels(LETTER) };
+        assert_eq!(
+            crate::render::encode(&large, &recipe, &Targets::default(), 1).expect("encodes"),
+            Variant::SourceIsBest
+        );
         assert!(matches!(rendered(ours + 1, &recipe), Variant::Encoded(_)));
         assert!(matches!(rendered(0, &RECIPE), Variant::Encoded(_)));
     }
@@ -302,8 +341,10 @@ mod tests {
             ][offer];
             let recipe = Recipe { geometry, offer, quality: quality.map(|steps| steps * 5), ..RECIPE };
             let resized = crate::render::resize::resize(&raster, geometry).expect("a size");
-            let (format, bytes) = encode(&resized, Content::of(&resized), &recipe).expect("encodes");
-            prop_assert_eq!(&encode(&resized, Content::of(&resized), &recipe).expect("encodes"), &(format, bytes.clone()));
+            let content = Content::of(&resized);
+            let aim = Targets::default().aim(content, recipe.quality);
+            let (format, bytes) = encode(&resized, content, &recipe, aim).expect("encodes");
+            prop_assert_eq!(&encode(&resized, content, &recipe, aim).expect("encodes"), &(format, bytes.clone()));
             let again = pixels(&bytes);
             prop_assert_eq!((again.info.width, again.info.height), (resized.width, resized.height));
             prop_assert!(resized.has_alpha() || !again.info.has_alpha);

@@ -10,6 +10,7 @@ mod search;
 
 use crate::source::SourceInfo;
 use crate::variant::{Encoded, Format, Geometry, Recipe, Variant};
+use encode::aim::Aim;
 use encode::colours::Content;
 use raster::Raster;
 use score::Judge;
@@ -64,12 +65,24 @@ impl Default for Targets {
     }
 }
 
+/// By how much more an asked quality stands for in flat pictures.
+const FLAT_MORE: f64 = 10.0;
+
 impl Targets {
     /// What is asked of `resized`, which is to become what `recipe` says: less of a photograph than of a letter.
     #[must_use]
     pub fn asked(&self, resized: &Pixels, recipe: &Recipe) -> f64 {
-        let flattened = encode::flattened(&resized.raster, recipe);
-        self.of(flattened.as_ref().map_or_else(|| resized.content(), Content::of), recipe.quality)
+        self.of(resized.shown_content(recipe), recipe.quality)
+    }
+
+    /// What a first answer to `content` aims at, which nobody measures.
+    fn aim(&self, content: Content, quality: Option<u8>) -> Aim {
+        Aim::at(match (content, quality.map(f64::from)) {
+            (_, Some(quality)) => quality,
+            (Content::Letter, None) if self.flat < 100.0 => self.flat - FLAT_MORE,
+            (Content::Letter, None) => self.flat,
+            (_, None) => self.photo,
+        })
     }
 
     /// What is asked of a picture: an asked quality is the target itself, and 10 more for flat pictures. 100 asks for
@@ -77,7 +90,7 @@ impl Targets {
     fn of(&self, content: Content, quality: Option<u8>) -> f64 {
         match (content, quality.map(f64::from)) {
             (Content::Letter, None) => self.flat,
-            (Content::Letter, Some(quality)) => (quality + 10.0).min(100.0),
+            (Content::Letter, Some(quality)) => (quality + FLAT_MORE).min(100.0),
             (_, None) => self.photo,
             (_, Some(quality)) => quality,
         }
@@ -166,6 +179,12 @@ impl Pixels {
         self.raster.samples.len()
     }
 
+    /// What they show as `recipe` has them: what is flattened may show something else.
+    fn shown_content(&self, recipe: &Recipe) -> Content {
+        let flattened = encode::flattened(&self.raster, recipe);
+        flattened.as_ref().map_or_else(|| self.content(), Content::of)
+    }
+
     fn content(&self) -> Content {
         self.content.unwrap_or_else(|| Content::of(&self.raster))
     }
@@ -179,13 +198,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, DecodeError> {
     decode::decode(bytes, limits)
 }
 
-/// Resizes and encodes `pixels` as `recipe` says; `source_len` is the length of the source in bytes, which an answer
+/// Resizes and encodes `pixels` as `recipe` says, to look about as alike as `targets` or an asked quality have it; `source_len` is the length of the source in bytes, which an answer
 /// must stay below when the source itself would do.
 ///
 /// # Errors
 /// When the geometry has no pixels or more than any format holds, or the encoder refuses.
-pub fn render(pixels: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
-    encode(resize(pixels, recipe.geometry)?.as_ref(), recipe, source_len)
+pub fn render(pixels: &Pixels, recipe: &Recipe, targets: &Targets, source_len: usize) -> Result<Variant, EncodeError> {
+    encode(resize(pixels, recipe.geometry)?.as_ref(), recipe, targets, source_len)
 }
 
 /// The first half of [`render`]: brings `pixels` to `geometry`.
@@ -204,19 +223,20 @@ pub fn resize(pixels: &Pixels, geometry: Geometry) -> Result<Cow<'_, Pixels>, En
 }
 
 /// The second half of [`render`]: encodes `resized` as it is, whatever geometry `recipe` names. One of which there will be
-/// no improvement, for it is too large to be judged, is settled.
+/// no improvement, for it is too large to be judged, is settled, and so is the source as an answer.
 ///
 /// # Errors
 /// When the encoder refuses.
-pub fn encode(resized: &Pixels, recipe: &Recipe, source_len: usize) -> Result<Variant, EncodeError> {
-    let (format, bytes) = encode::encode(&resized.raster, resized.content(), recipe)?;
+pub fn encode(resized: &Pixels, recipe: &Recipe, targets: &Targets, source_len: usize) -> Result<Variant, EncodeError> {
+    let aim = targets.aim(resized.shown_content(recipe), recipe.quality);
+    let (format, bytes) = encode::encode(&resized.raster, resized.content(), recipe, aim)?;
     let variant = variant(format, &bytes, recipe, source_len);
-    if let Variant::Encoded(encoded) = &variant
-        && !score::is_comparable(&resized.raster)
-    {
-        // There will be no improvement.
-        encoded.popularity.settle();
+    if score::is_comparable(&resized.raster) {
+        // What takes no time may have found nothing smaller than the source where the search will.
+        let may_be_better = variant == Variant::SourceIsBest;
+        return Ok(if may_be_better { Variant::SourceForNow(Arc::default()) } else { variant });
     }
+    variant.popularity().inspect(|popularity| popularity.settle());
     Ok(variant)
 }
 
@@ -283,8 +303,10 @@ fn variant(format: Format, file: &[u8], recipe: &Recipe, source_len: usize) -> V
 /// # Errors
 /// When a frame does not decode or encode, or the whole is over a limit: [`Limits::frames`], [`Limits::frame_pixels`]
 /// and [`Limits::animation_time`] count here beside those of a single picture.
-pub fn animate(source: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Variant, MotionError> {
-    let bytes = motion::animate(source, recipe, limits)?;
+pub fn animate(source: &[u8], recipe: &Recipe, targets: &Targets, limits: &Limits) -> Result<Variant, MotionError> {
+    // What moves counts as no flat picture: nobody looks at one frame.
+    let aim = targets.aim(Content::Drawing, recipe.quality);
+    let bytes = motion::animate(source, recipe, aim, limits)?;
     if recipe.source_may_serve && bytes.len() >= source.len() {
         return Ok(Variant::SourceIsBest);
     }

@@ -12,6 +12,7 @@ mod webp;
 
 use super::decode::colour::Conversion;
 use super::decode::{admit, broken, recognise};
+use super::encode::aim::Aim;
 use super::encode::animation::{Animation, Reel};
 use super::resize::resize;
 use super::{DecodeError, Limits, MotionError};
@@ -45,8 +46,8 @@ struct Film<'a> {
     patches: Box<dyn Iterator<Item = Result<Patch, DecodeError>> + 'a>,
 }
 
-/// Renders every frame of `bytes` into one file.
-pub(super) fn animate(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Vec<u8>, MotionError> {
+/// Renders every frame of `bytes` into one file, each to look about as alike as is aimed at.
+pub(super) fn animate(bytes: &[u8], recipe: &Recipe, aim: Aim, limits: &Limits) -> Result<Vec<u8>, MotionError> {
     let started = processor_time();
     let film = film(bytes, limits)?;
     film.admit(limits)?;
@@ -66,7 +67,7 @@ pub(super) fn animate(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<
             animation
         } else {
             let reel = Reel { width: frame.width, height: frame.height, frames: film.frames, plays: film.plays };
-            animation.insert(Animation::new(&reel, recipe.quality)?)
+            animation.insert(Animation::new(&reel, aim)?)
         };
         animation.add(frame.into_owned(), if patch.delay <= TOO_SHORT { SHOWN } else { patch.delay })?;
     }

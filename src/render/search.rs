@@ -8,6 +8,7 @@
 
 mod family;
 
+use super::encode::aim::Aim;
 use super::encode::colours::Content;
 use super::encode::jpeg::Planes;
 use super::encode::kmeans::Emphasis;
@@ -18,7 +19,7 @@ use super::encode::{self, avif::Effort};
 use super::raster::Raster;
 use super::score::Judge;
 use super::{EncodeError, Targets};
-use crate::variant::{Format, Offer, Recipe};
+use crate::variant::{Format, Offer, Plain, Recipe};
 use family::Family;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,9 @@ const AVIF_TRIES: usize = 4;
 /// What packing tightly may save of a PNG, as a part of its bytes, and how many of the shortest are worth it.
 const PACKING_SAVES: usize = 16;
 const PACKED_TRIES: usize = 3;
+
+/// By which factor a lossless WebP may undercut what is estimated of it.
+const LOSSLESS_SAVES: usize = 2;
 
 /// Tries in the first family of a kind, and in each that follows.
 const FIRST_TRIES: usize = 8;
@@ -129,11 +133,12 @@ pub(super) fn search(
     let flattened = encode::flattened(raster, recipe);
     let (raster, content) = flattened.as_ref().map_or((raster, content), |flat| (flat, Content::of(flat)));
     let tries = Tries { all: Vec::new(), best: 0, passes: false };
+    let aim = targets.aim(content, recipe.quality);
     let Some(judge) = Judge::of(raster) else {
-        return Ok(Some(tries.unjudged(raster, content, recipe)?));
+        return Ok(Some(tries.unjudged(raster, content, recipe, aim)?));
     };
     let (target, counted) = (targets.of(content, recipe.quality), Counted::of(raster));
-    let mut search = Search { raster, content, target, judge, counted, tries, go_on };
+    let mut search = Search { raster, content, target, aim, judge, counted, tries, go_on };
     match search.run(recipe) {
         Ok(()) => Ok(Some(search.tries)),
         Err(Stop::Cancelled) => Ok(None),
@@ -146,9 +151,9 @@ impl Tries {
         &self.all[self.best]
     }
 
-    fn unjudged(mut self, raster: &Raster, content: Content, recipe: &Recipe) -> Result<Self, EncodeError> {
+    fn unjudged(mut self, raster: &Raster, content: Content, recipe: &Recipe, aim: Aim) -> Result<Self, EncodeError> {
         let started = Instant::now();
-        let (format, file) = encode::encode(raster, content, recipe)?;
+        let (format, file) = encode::encode(raster, content, recipe, aim)?;
         self.all.push(Try { made: Made::First, format, file, score: None, took: started.elapsed() });
         Ok(self)
     }
@@ -158,6 +163,8 @@ struct Search<'a> {
     raster: &'a Raster,
     content: Content,
     target: f64,
+    /// What the first answer aims at.
+    aim: Aim,
     judge: Judge,
     counted: Counted,
     tries: Tries,
@@ -175,37 +182,65 @@ enum Verdict {
 impl Search<'_> {
     fn run(&mut self, recipe: &Recipe) -> Result<(), Stop> {
         let content = self.content;
-        self.attempt(Made::First, |raster, _| encode::first(raster, content, recipe))?;
+        let aim = self.aim;
+        self.attempt(Made::First, |raster, _| encode::first(raster, content, recipe, aim))?;
         match recipe.offer {
-            Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
-                self.best_of(Family::WebpPalette, Self::lossy)?;
-            }
+            Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => self.webp(),
             Offer::Avif => {
-                self.best_of(Family::WebpPalette, Self::lossy)?;
+                self.webp()?;
+                self.avif()
+            }
+            Offer::AvifBeside(plain) => {
+                self.plain(plain)?;
                 self.avif()?;
+                self.exact_png(plain)
             }
             // Nothing is without loss here either.
-            Offer::Only(Format::Avif) => return self.avif(),
-            Offer::Basic if !self.raster.has_alpha() => {
-                self.best_of(png_palette, Self::jpeg)?;
-                self.pack()?;
+            Offer::Only(Format::Avif) => self.avif(),
+            Offer::Basic => {
+                self.plain(Plain::Both)?;
+                self.exact_png(Plain::Both)
             }
-            Offer::Basic | Offer::Only(Format::Png) => {
-                self.palettes(png_palette)?;
-                self.pack()?;
+            Offer::Only(Format::Png) => {
+                self.plain(Plain::Png)?;
+                self.exact_png(Plain::Png)
             }
-            // Nothing is without loss in JPEG: the most alike will have to do.
-            Offer::Only(Format::Jpeg) => return self.jpeg(),
+            Offer::Only(Format::Jpeg) => self.plain(Plain::Jpeg),
         }
-        if self.tries.passes {
+    }
+
+    fn webp(&mut self) -> Result<(), Stop> {
+        self.best_of(Family::WebpPalette, Self::lossy)?;
+        self.lossless()
+    }
+
+    /// What every client shows, or this one.
+    fn plain(&mut self, plain: Plain) -> Result<(), Stop> {
+        match plain {
+            Plain::Both if !self.raster.has_alpha() => self.best_of(png_palette, Self::jpeg)?,
+            Plain::Both | Plain::Png => self.palettes(png_palette)?,
+            Plain::Jpeg => return self.jpeg(),
+        }
+        self.pack()
+    }
+
+    /// Every pixel in PNG, where nothing else looks enough alike. Nothing is without loss in JPEG: there the most alike will
+    /// have to do.
+    fn exact_png(&mut self, plain: Plain) -> Result<(), Stop> {
+        if !self.tries.passes && plain != Plain::Jpeg {
+            self.attempt(Made::Exact, |raster, _| Ok((Format::Png, png::exact(raster)?, None)))?;
+        }
+        Ok(())
+    }
+
+    /// Every pixel in WebP: where nothing else looks enough alike, and where that may be the shortest. Smooth slopes are so,
+    /// of more colours than a palette holds.
+    fn lossless(&mut self) -> Result<(), Stop> {
+        let most = LOSSLESS_SAVES * self.tries.best().file.len();
+        if self.tries.passes && webp::lossless_estimate(self.raster) > most {
             return Ok(());
         }
-        self.attempt(Made::Exact, |raster, _| match recipe.offer {
-            Offer::Avif | Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => {
-                Ok((Format::Webp, webp::lossless(raster)?, None))
-            }
-            _ => Ok((Format::Png, png::exact(raster)?, None)),
-        })?;
+        self.attempt(Made::Exact, |raster, _| Ok((Format::Webp, webp::lossless(raster)?, None)))?;
         Ok(())
     }
 

@@ -186,7 +186,7 @@ mod tests {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         let body = AnswerBody::Partial(Bytes::new(), Box::pin(stream::iter(pieces)));
-        let answer = Answer { status: StatusCode::OK, headers, body, slot: None };
+        let answer = Answer { status: StatusCode::OK, headers, body };
         answer.read_into(room, 1000).await.expect("nothing breaks off")
     }
 

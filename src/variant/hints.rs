@@ -3,6 +3,9 @@
 //!
 //! `Sec-CH-DPR` and `Sec-CH-Width` are of the responsive image client hints (WICG), `DPR` and `Width` their names before
 //! that, `Save-Data` is of its own (WICG). What cannot be read says nothing; the query wins over all of them.
+//!
+//! No picture asks for them: browsers heed the `Accept-CH` (RFC 8942 section 3.1) of the page that they opened, and that is
+//! passed through as it came.
 
 /// The fields that are looked at, as `Vary` names them (RFC 9110 section 12.5.5).
 pub const FIELDS: &str = "Sec-CH-DPR, DPR, Sec-CH-Width, Width, Save-Data";

@@ -51,6 +51,29 @@ impl Format {
     }
 }
 
+/// The formats that every client shows, as far as this one takes them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Plain {
+    /// PNG, and JPEG where nothing is transparent.
+    Both,
+    /// PNG alone.
+    Png,
+    /// JPEG alone.
+    Jpeg,
+}
+
+impl Plain {
+    /// What may be made of a picture for a client that takes nothing else.
+    #[must_use]
+    pub const fn offer(self) -> Offer {
+        match self {
+            Self::Both => Offer::Basic,
+            Self::Png => Offer::Only(Format::Png),
+            Self::Jpeg => Offer::Only(Format::Jpeg),
+        }
+    }
+}
+
 /// The formats among which the render may choose: everything that `Accept`, the User-Agent table and `format=` say,
 /// reduced to a few values before any key is made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -58,6 +81,9 @@ pub enum Offer {
     /// The client named AVIF and WebP, and the picture is of a kind and size that AVIF suits: AVIF, WebP, PNG or the
     /// source, whichever is smallest.
     Avif,
+    /// The client named AVIF and not WebP, and the picture is likewise: AVIF, what is shown by all, or the source, whichever
+    /// is smallest.
+    AvifBeside(Plain),
     /// The client named WebP: WebP, PNG or the source, whichever is smallest.
     Webp,
     /// The client named nothing that helps: PNG, JPEG (only without alpha) or the source, whichever is smallest.
@@ -135,8 +161,41 @@ pub struct VariantKey {
 pub enum Variant {
     /// A picture of our own.
     Encoded(Arc<Encoded>),
+    /// Nothing smaller was found at once: the source itself is the answer, until a better one is looked for.
+    SourceForNow(Arc<Popularity>),
     /// Nothing smaller was found: the source itself is the answer.
     SourceIsBest,
+}
+
+impl Variant {
+    /// The picture of our own, if it is one.
+    #[must_use]
+    pub fn into_encoded(self) -> Option<Arc<Encoded>> {
+        match self {
+            Self::Encoded(encoded) => Some(encoded),
+            Self::SourceForNow(_) | Self::SourceIsBest => None,
+        }
+    }
+
+    /// How often it was asked for again, where that is of interest.
+    #[must_use]
+    pub fn popularity(&self) -> Option<&Popularity> {
+        match self {
+            Self::Encoded(encoded) => Some(&encoded.popularity),
+            Self::SourceForNow(popularity) => Some(popularity),
+            Self::SourceIsBest => None,
+        }
+    }
+
+    /// Whether both are one and the same, and not only equal.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Encoded(one), Self::Encoded(other)) => Arc::ptr_eq(one, other),
+            (Self::SourceForNow(one), Self::SourceForNow(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
 }
 
 /// An encoded picture.
@@ -182,11 +241,20 @@ pub struct Popularity {
     is_replaced: AtomicBool,
 }
 
+/// It is no part of what a variant is.
+impl PartialEq for Popularity {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Popularity {}
+
 impl Popularity {
     /// It was asked for once more; how often by now, unless nobody wants to know. Two at once may count as one: a hit is to
     /// cost next to nothing, and the number is never shown.
     pub fn once_more(&self) -> Option<u32> {
-        if self.is_settled.load(Ordering::Relaxed) {
+        if self.is_settled() {
             return None;
         }
         let times = self.times().saturating_add(1);
@@ -211,8 +279,19 @@ impl Popularity {
         self.is_replaced.load(Ordering::Acquire)
     }
 
-    /// It stays as it is: counting ends.
+    /// It stays as it is, or somebody looks for a better one already: counting ends.
     pub fn settle(&self) {
         self.is_settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing came of it: counting goes on.
+    pub fn unsettle(&self) {
+        self.is_settled.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether counting has ended.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Relaxed)
     }
 }

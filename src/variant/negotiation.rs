@@ -1,8 +1,8 @@
 //! Negotiation: what the client named in `Accept`, by its User-Agent or in the query, reduced to a few values before
 //! any key is made.
 
-use super::Format;
 use super::transform::RequestedFormat;
+use super::{Format, Plain};
 
 /// The longest `Accept` that is looked at, in bytes over all its lines; a longer one names nothing.
 pub const LONGEST_ACCEPT: usize = 8192;
@@ -30,6 +30,8 @@ impl Default for Settings {
 pub enum OfferKind {
     /// Negotiated: the client named AVIF and WebP.
     Avif,
+    /// Negotiated: the client named AVIF and not WebP.
+    AvifBeside(Plain),
     /// Negotiated: the client named WebP.
     Webp,
     /// Negotiated: the client named nothing that helps.
@@ -70,22 +72,35 @@ pub fn negotiate<'a>(
         RequestedFormat::Avif if settings.formats.contains(&Format::Avif) => explicit(OfferKind::Only(Format::Avif)),
         RequestedFormat::Auto | RequestedFormat::Avif => {
             let named = Named::in_accept(accept);
-            let row = if named.an_image_type { None } else { user_agent.and_then(|agent| settings.row(agent)) };
+            let consults_table = !named.an_image_type && !settings.user_agents.is_empty();
+            let row = user_agent.filter(|_| consults_table).and_then(|agent| settings.row(agent));
             let takes = |mention: Mention, format| {
                 let shown = mention.is_welcome() || row.is_some_and(|formats| formats.contains(&format));
                 shown && settings.formats.contains(&format)
             };
             Negotiated {
-                // AVIF is offered beside WebP only: no client is known that shows the one and not the other, and most
-                // pictures are smaller as WebP.
                 offer: match (takes(named.webp, Format::Webp), takes(named.avif, Format::Avif)) {
                     (true, true) => OfferKind::Avif,
                     (true, false) => OfferKind::Webp,
-                    (false, _) => named.without_webp(),
+                    (false, true) => OfferKind::AvifBeside(named.plain()),
+                    (false, false) => OfferKind::beside_nothing(named.plain()),
                 },
                 vary_accept: true,
-                vary_user_agent: row.is_some(),
+                // Whoever has no row has been looked for in the table as well, so the field has influenced the answer (RFC 9110
+                // section 12.5.5): kept under `Accept` alone, it would be sent to a client that has a row. Browsers name
+                // image types, and their answers do not vary on it.
+                vary_user_agent: consults_table,
             }
+        }
+    }
+}
+
+impl OfferKind {
+    const fn beside_nothing(plain: Plain) -> Self {
+        match plain {
+            Plain::Both => Self::Basic,
+            Plain::Png => Self::Alone(Format::Png),
+            Plain::Jpeg => Self::Alone(Format::Jpeg),
         }
     }
 }
@@ -151,13 +166,13 @@ impl Named {
 
     /// What to make without WebP. Every client shows PNG and JPEG, so both may be made unless this one says otherwise: by
     /// refusing one, or by naming one and nothing that covers the other.
-    fn without_webp(&self) -> OfferKind {
+    fn plain(&self) -> Plain {
         let open = !self.an_image_type || self.wildcard.is_welcome();
         let takes = |mention: Mention| if open { !mention.refused } else { mention.is_welcome() };
         match (takes(self.png), takes(self.jpeg)) {
-            (true, false) => OfferKind::Alone(Format::Png),
-            (false, true) => OfferKind::Alone(Format::Jpeg),
-            (true, true) | (false, false) => OfferKind::Basic,
+            (true, false) => Plain::Png,
+            (false, true) => Plain::Jpeg,
+            (true, true) | (false, false) => Plain::Both,
         }
     }
 }
@@ -320,23 +335,28 @@ mod tests {
 
     #[test]
     fn without_webp_only_what_is_named_or_covered_is_made() {
-        const PNG: OfferKind = OfferKind::Alone(Format::Png);
-        const JPEG: OfferKind = OfferKind::Alone(Format::Jpeg);
-        for (accept, offer) in [
-            ("", OfferKind::Basic),
-            ("*/*", OfferKind::Basic),
-            ("image/*;q=0.8", OfferKind::Basic),
-            ("image/png,image/jpeg", OfferKind::Basic),
-            ("image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", OfferKind::Basic),
-            ("image/gif", OfferKind::Basic),
-            ("image/png", PNG),
-            ("image/png, */*;q=0", PNG),
-            ("image/jpeg, text/html", JPEG),
-            ("*/*, image/jpeg;q=0", PNG),
-            ("image/*, image/png;q=0.0", JPEG),
-            ("image/png;q=0, image/jpeg;q=0", OfferKind::Basic),
+        use Plain::{Both, Jpeg, Png};
+        for (accept, plain) in [
+            ("", Both),
+            ("*/*", Both),
+            ("image/*;q=0.8", Both),
+            ("image/png,image/jpeg", Both),
+            ("image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", Both),
+            ("image/gif", Both),
+            ("image/png", Png),
+            ("image/png, */*;q=0", Png),
+            ("image/jpeg, text/html", Jpeg),
+            ("*/*, image/jpeg;q=0", Png),
+            ("image/*, image/png;q=0.0", Jpeg),
+            ("image/png;q=0, image/jpeg;q=0", Both),
         ] {
-            assert_eq!(Named::in_accept([accept.as_bytes()]).without_webp(), offer, "{accept}");
+            assert_eq!(Named::in_accept([accept.as_bytes()]).plain(), plain, "{accept}");
+            let without = negotiate(RequestedFormat::Auto, [accept.as_bytes()], None, &Settings::default()).offer;
+            assert_eq!(without, OfferKind::beside_nothing(plain), "{accept}");
+            let avif = format!("{accept},image/avif");
+            let plain = if accept.contains("image/") || accept.contains('*') { plain } else { Both };
+            let beside = negotiate(RequestedFormat::Auto, [avif.as_bytes()], None, &Settings::default()).offer;
+            assert_eq!(beside, OfferKind::AvifBeside(plain), "{avif}");
         }
     }
 
@@ -355,7 +375,7 @@ mod tests {
 
     #[test]
     fn the_query_outranks_accept_and_accept_the_user_agent() {
-        use OfferKind::{Avif, Basic, Only, Original, Webp};
+        use OfferKind::{Avif, AvifBeside, Basic, Only, Original, Webp};
         use RequestedFormat::{Auto, Jpeg, Png};
         check(Auto, "image/webp", None, Webp, (true, false));
         check(Auto, "image/avif,image/webp", None, Avif, (true, false));
@@ -363,15 +383,18 @@ mod tests {
         check(Auto, "image/avif;q=0,image/webp", None, Webp, (true, false));
         check(Auto, "image/avif;q=0,image/avif,image/webp", None, Webp, (true, false));
         check(Auto, "image/avif-sequence,image/webp", None, Webp, (true, false));
-        check(Auto, "image/avif,image/webp;q=0", None, Basic, (true, false));
-        check(Auto, "image/avif", None, Basic, (true, false));
+        check(Auto, "image/avif,image/webp;q=0", None, AvifBeside(Plain::Both), (true, false));
+        check(Auto, "image/avif", None, AvifBeside(Plain::Both), (true, false));
+        check(Auto, "image/png,image/avif", None, AvifBeside(Plain::Png), (true, false));
+        check(Auto, "image/png,image/avif;q=0,*/*", None, Basic, (true, false));
         check(RequestedFormat::Avif, "image/avif;q=0,image/webp", Some(MOBILE), Only(Format::Avif), (false, false));
-        check(Auto, "*/*", Some(b"Mozilla/5.0"), Basic, (true, false));
+        check(Auto, "*/*", Some(b"Mozilla/5.0"), Basic, (true, true));
+        check(Auto, "", None, Basic, (true, true));
         check(Auto, "*/*", Some(MOBILE), Webp, (true, true));
         check(Auto, "", Some(MOBILE), Webp, (true, true));
         check(Auto, "image/png", Some(MOBILE), OfferKind::Alone(Format::Png), (true, false));
         check(Auto, "image/webp;q=0,*/*", Some(MOBILE), Basic, (true, false));
-        check(Auto, "*/*", Some(b"mattermost mobile/2"), Basic, (true, false));
+        check(Auto, "*/*", Some(b"mattermost mobile/2"), Basic, (true, true));
         check(Jpeg, "image/webp", Some(MOBILE), Only(Format::Jpeg), (false, false));
         check(Png, "", None, Only(Format::Png), (false, false));
         check(RequestedFormat::Webp, "image/webp;q=0", None, Only(Format::Webp), (false, false));
@@ -388,6 +411,16 @@ mod tests {
             let outcome = negotiate(requested, [&b"image/avif,image/webp"[..]], None, &no_avif);
             assert_eq!((outcome.offer, outcome.vary_accept), (OfferKind::Webp, true), "{requested:?}");
         }
+        let only_avif = Settings { formats: vec![Format::Avif], ..Settings::default() };
+        let outcome = negotiate(RequestedFormat::Auto, [&b"image/avif,image/webp,*/*"[..]], None, &only_avif);
+        assert_eq!(outcome.offer, OfferKind::AvifBeside(Plain::Both));
+        let no_table = Settings { user_agents: vec![], ..Settings::default() };
+        let outcome = negotiate(RequestedFormat::Auto, [&b"*/*"[..]], Some(MOBILE), &no_table);
+        assert_eq!((outcome.offer, outcome.vary_user_agent), (OfferKind::Basic, false));
+        let rows = vec![("Mattermost Mobile/".to_owned(), vec![Format::Avif])];
+        let avif_row = Settings { user_agents: rows, ..Settings::default() };
+        let outcome = negotiate(RequestedFormat::Auto, [&b"*/*"[..]], Some(MOBILE), &avif_row);
+        assert_eq!((outcome.offer, outcome.vary_user_agent), (OfferKind::AvifBeside(Plain::Both), true));
         let rows = vec![("Mattermost Mobile/".to_owned(), vec![Format::Avif, Format::Webp])];
         let both = Settings { user_agents: rows, ..Settings::default() };
         let outcome = negotiate(RequestedFormat::Auto, [&b"*/*"[..]], Some(MOBILE), &both);

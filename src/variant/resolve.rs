@@ -3,7 +3,7 @@
 
 use super::negotiation::OfferKind;
 use super::transform::{Edges, Fit, Transform, WHITE};
-use super::{Format, Geometry, Offer, Plan, Recipe};
+use super::{Format, Geometry, Offer, Plain, Plan, Recipe};
 use crate::source::{SourceFormat, SourceInfo};
 use std::cmp::Ordering;
 use std::ops::RangeInclusive;
@@ -38,8 +38,14 @@ impl Transform {
             OfferKind::Avif | OfferKind::Webp => true,
             OfferKind::Only(Format::Webp) => is_webp,
             OfferKind::Original if is_webp => true,
-            OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Original if !is_webp => return Plan::Untouched,
-            OfferKind::Basic | OfferKind::Alone(_) | OfferKind::Original | OfferKind::Only(_) => {
+            OfferKind::Basic | OfferKind::AvifBeside(_) | OfferKind::Alone(_) | OfferKind::Original if !is_webp => {
+                return Plan::Untouched;
+            }
+            OfferKind::Basic
+            | OfferKind::AvifBeside(_)
+            | OfferKind::Alone(_)
+            | OfferKind::Original
+            | OfferKind::Only(_) => {
                 return Plan::Render(self.recipe(geometry, kind, source));
             }
         };
@@ -54,8 +60,11 @@ impl Transform {
 
     fn recipe(&self, geometry: Geometry, kind: OfferKind, source: &SourceInfo) -> Recipe {
         let transparent = source.has_alpha || matches!(geometry, Geometry::Pad { .. });
+        let avif_suits = !transparent && AVIF_PAYS.contains(&pixels(geometry, source));
         let offer = match kind {
-            OfferKind::Avif if !transparent && AVIF_PAYS.contains(&pixels(geometry, source)) => Offer::Avif,
+            OfferKind::Avif if avif_suits => Offer::Avif,
+            OfferKind::AvifBeside(plain) if avif_suits => Offer::AvifBeside(plain),
+            OfferKind::AvifBeside(plain) => plain.offer(),
             OfferKind::Only(Format::Avif) if pixels(geometry, source) > *AVIF_PAYS.end() => Offer::Webp,
             OfferKind::Avif | OfferKind::Webp => Offer::Webp,
             OfferKind::Basic => Offer::Basic,
@@ -98,7 +107,9 @@ const fn own_format(format: SourceFormat) -> Format {
 fn shows_the_source(kind: OfferKind, source: &SourceInfo) -> bool {
     let known = match kind {
         OfferKind::Avif | OfferKind::Webp | OfferKind::Original => true,
-        OfferKind::Basic => source.format != SourceFormat::Webp,
+        OfferKind::Basic | OfferKind::AvifBeside(Plain::Both) => source.format != SourceFormat::Webp,
+        OfferKind::AvifBeside(Plain::Png) => source.format == SourceFormat::Png,
+        OfferKind::AvifBeside(Plain::Jpeg) => source.format == SourceFormat::Jpeg,
         OfferKind::Only(format) | OfferKind::Alone(format) => {
             source.format != SourceFormat::Gif && own_format(source.format) == format
         }
@@ -367,8 +378,10 @@ mod tests {
         for (query, source) in [("", MOVING), ("size=32", MOVING), ("q=50", png)] {
             check(query, OfferKind::Basic, source, None);
             check(query, jpeg, source, None);
+            check(query, OfferKind::AvifBeside(Plain::Both), source, None);
             check(query, OfferKind::Original, source, None);
         }
+        check("", OfferKind::AvifBeside(Plain::Both), webp, Some((Offer::AvifBeside(Plain::Both), Keep, false)));
         check("", OfferKind::Basic, webp, Some((Offer::Basic, Keep, false)));
         check("size=32", jpeg, webp, Some((Offer::Only(Format::Jpeg), small, false)));
         check("size=32", OfferKind::Original, webp, Some((Offer::Moving, small, true)));
@@ -418,6 +431,11 @@ mod tests {
             ("f=webp", OfferKind::Only(Format::Webp), STILL, false),
             ("f=avif", OfferKind::Only(Format::Avif), STILL, false),
             ("", OfferKind::Avif, webp, true),
+            ("", OfferKind::AvifBeside(Plain::Both), STILL, true),
+            ("", OfferKind::AvifBeside(Plain::Both), webp, false),
+            ("", OfferKind::AvifBeside(Plain::Png), STILL, true),
+            ("", OfferKind::AvifBeside(Plain::Jpeg), STILL, false),
+            ("", OfferKind::AvifBeside(Plain::Png), webp, false),
             ("f=png", OfferKind::Only(Format::Png), SourceInfo { format: SourceFormat::Gif, ..STILL }, false),
         ] {
             assert_eq!(recipe(query, offer, source).source_may_serve, may_serve, "{query} {offer:?} {source:?}");
@@ -426,6 +444,7 @@ mod tests {
 
     #[test]
     fn avif_is_for_opaque_pictures_of_some_size() {
+        const BESIDE: OfferKind = OfferKind::AvifBeside(Plain::Both);
         let source = SourceInfo { width: 300, height: 300, ..STILL };
         let alpha = SourceInfo { has_alpha: true, ..source };
         let wide = SourceInfo { width: 1000, height: 50, ..STILL };
@@ -441,6 +460,13 @@ mod tests {
             ("size=128", OfferKind::Avif, alpha, Offer::Webp),
             ("size=128&fit=contain", OfferKind::Avif, SourceInfo { height: 200, ..source }, Offer::Webp),
             ("size=128", OfferKind::Webp, source, Offer::Webp),
+            ("size=96", BESIDE, source, Offer::AvifBeside(Plain::Both)),
+            ("size=128", OfferKind::AvifBeside(Plain::Jpeg), source, Offer::AvifBeside(Plain::Jpeg)),
+            ("size=72", BESIDE, source, Offer::Basic),
+            ("", BESIDE, source, Offer::Basic),
+            ("size=128", BESIDE, alpha, Offer::Basic),
+            ("size=72", OfferKind::AvifBeside(Plain::Png), source, Offer::Only(Format::Png)),
+            ("size=72", OfferKind::AvifBeside(Plain::Jpeg), source, Offer::Only(Format::Jpeg)),
             // Who asked for it gets it, unless it would take seconds.
             ("size=16&format=avif", avif, source, Offer::Only(Format::Avif)),
             ("size=128&format=avif", avif, alpha, Offer::Only(Format::Avif)),
@@ -448,9 +474,15 @@ mod tests {
         ] {
             let key = recipe(query, kind, source);
             assert_eq!(key.offer, offer, "{query} {kind:?} {source:?}");
-            // Nothing is stored twice: what becomes WebP is what a client without AVIF gets.
-            if (kind, offer) == (OfferKind::Avif, Offer::Webp) {
-                assert_eq!(key, recipe(query, OfferKind::Webp, source), "{query}");
+            // Nothing is stored twice: what becomes WebP, PNG or JPEG is what a client without AVIF gets.
+            for (with, without, offered) in [
+                (OfferKind::Avif, OfferKind::Webp, Offer::Webp),
+                (BESIDE, OfferKind::Basic, Offer::Basic),
+                (OfferKind::AvifBeside(Plain::Png), OfferKind::Alone(Format::Png), Offer::Only(Format::Png)),
+            ] {
+                if (kind, offer) == (with, offered) {
+                    assert_eq!(key, recipe(query, without, source), "{query}");
+                }
             }
         }
     }

@@ -30,7 +30,7 @@ async fn the_format_is_negotiated_and_vary_says_so() {
     let browser = ("User-Agent", "Mozilla/5.0");
     for (query, accept, agent, media_type, vary) in [
         ("size=32", WEBP, browser, "image/webp", Some("Accept")),
-        ("size=32", "image/*", browser, "image/png", Some("Accept")),
+        ("size=32", "image/*", browser, "image/png", Some("Accept, User-Agent")),
         ("size=32", "image/webp;q=0, */*", browser, "image/png", Some("Accept")),
         ("size=32", "*/*", mobile, "image/webp", Some("Accept, User-Agent")),
         ("size=32", "image/png", mobile, "image/png", Some("Accept")),

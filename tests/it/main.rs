@@ -24,6 +24,7 @@ mod cut_short;
 mod damage;
 mod day;
 mod differential;
+mod explaining;
 mod faults;
 mod floods;
 mod forwarding;

@@ -33,8 +33,8 @@ const CLIENTS: [Client; 8] = [
         "Accept, User-Agent",
     ),
     ("Android app", None, "Mattermost Mobile/2.43.0+700 (Android; 16; Pixel)", true, "Accept, User-Agent"),
-    ("bot", Some("*/*"), "python-requests/2.32.4", false, "Accept"),
-    ("script", None, "curl/8.14.1", false, "Accept"),
+    ("bot", Some("*/*"), "python-requests/2.32.4", false, "Accept, User-Agent"),
+    ("script", None, "curl/8.14.1", false, "Accept, User-Agent"),
 ];
 
 /// The request of a client that was never changed for the proxy.

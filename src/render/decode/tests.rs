@@ -93,9 +93,11 @@ fn lossy_webp() -> Vec<u8> {
         background: [255; 3],
         source_may_serve: false,
     };
-    match super::super::render(&pixels, &recipe, 0).expect("encodes") {
+    match super::super::render(&pixels, &recipe, &crate::render::Targets::default(), 0).expect("encodes") {
         crate::variant::Variant::Encoded(encoded) => encoded.bytes.to_vec(),
-        crate::variant::Variant::SourceIsBest => unreachable!("the source may not serve"),
+        crate::variant::Variant::SourceForNow(_) | crate::variant::Variant::SourceIsBest => {
+            unreachable!("the source may not serve")
+        }
     }
 }
 
@@ -452,7 +454,9 @@ fn a_kind_that_is_left_alone_is_so_wherever_it_is_cut_off() {
         background: [255; 3],
         source_may_serve: false,
     };
-    let Ok(Variant::Encoded(avif)) = crate::render::render(&decoded(&png_file(255)), &recipe, 0) else {
+    let Ok(Variant::Encoded(avif)) =
+        crate::render::render(&decoded(&png_file(255)), &recipe, &crate::render::Targets::default(), 0)
+    else {
         panic!("it is not smaller than nothing");
     };
     for end in (64..avif.bytes.len()).step_by(64).chain([avif.bytes.len()]) {
@@ -695,7 +699,7 @@ fn the_codes_of_honest_pictures_are_read_and_take_little() {
         include_bytes!("../../../benches/pictures/letter-A.png"),
     ] {
         let pixels = decoded(file);
-        let Ok(Variant::Encoded(webp)) = crate::render::render(&pixels, &recipe, 0) else { panic!("it encodes") };
+        let Ok(Variant::Encoded(webp)) = crate::render::render(&pixels, &recipe, &crate::render::Targets::default(), 0) else { panic!("it encodes") };
         let place = webp.bytes.windows(4).position(|kind| kind == b"VP8L").expect("every pixel is kept") + 13;
         let size = (pixels.info.width, pixels.info.height);
         most = most.max(lossless::codes(&webp.bytes[place..], size, u64::MAX).expect("it is read"));

@@ -1,6 +1,7 @@
 //! Animated WebP, by libwebp: of every frame the part that changed, each lossy or lossless, whichever is smaller.
 #![expect(unsafe_code, reason = "libwebp is C; the type that owns its encoder and every call of it are here")]
 
+use super::aim::{self, Aim};
 use super::webp::Picture;
 use crate::render::EncodeError;
 use crate::render::raster::Raster;
@@ -20,7 +21,7 @@ const VERSION: c_int = WEBP_MUX_ABI_VERSION.cast_signed();
 const LONGEST: u32 = (1 << 24) - 1;
 
 /// libwebp's usual setting; each frame is seen for a moment only.
-const QUALITY: f32 = 75.0;
+const QUALITY: f64 = 75.0;
 
 /// The outlines of what is cut out bear this loss, and take a fifth of the bytes of such a picture less.
 const ALPHA_QUALITY: c_int = 50;
@@ -60,10 +61,12 @@ pub(in crate::render) struct Animation {
 }
 
 impl Animation {
-    /// Begins an animation of libwebp's `quality`, or the usual one.
-    pub(in crate::render) fn new(reel: &Reel, quality: Option<u8>) -> Result<Self, EncodeError> {
+    /// Begins an animation whose frames look about as alike as is aimed at.
+    pub(in crate::render) fn new(reel: &Reel, aim: Aim) -> Result<Self, EncodeError> {
         let mut config = WebPConfig::new().map_err(|()| refused("libwebp of another version"))?;
-        config.quality = quality.map_or(QUALITY, f32::from);
+        #[expect(clippy::cast_possible_truncation, reason = "a quality of 0 to 100, whose last digits do not matter")]
+        let quality = aim.quality(QUALITY, &aim::LOSSY) as f32;
+        config.quality = quality;
         config.alpha_quality = ALPHA_QUALITY;
         config.method = if reel.pixels() <= MANY_PIXELS { 4 } else { 2 };
         Ok(Self { encoder: Encoder::new(reel)?, config, shown: (0, 0), last: None })

@@ -1,6 +1,7 @@
 //! AVIF, by rav1e: far fewer bytes than WebP for a photograph that is not small, for many times the work. A picture takes
 //! 240 bytes of boxes, so none of the smallest is worth it.
 
+use super::aim::{self, Aim};
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
 use avif_serialize::Aviffy;
@@ -10,7 +11,7 @@ use rav1e::prelude::{
 };
 
 /// What brings photographs to 80 on the scale of SSIMULACRA2, in the median.
-pub(super) const USUAL_QUALITY: f32 = 80.0;
+const USUAL_QUALITY: f64 = 80.0;
 
 /// The coarsest of AV1's quantizers; 0 would be lossless.
 pub(in crate::render) const COARSEST: u8 = 255;
@@ -176,10 +177,15 @@ impl Effort {
     }
 }
 
+/// What suits a picture without a look at the outcome.
+pub(super) fn usual_quantizer(aim: Aim) -> u8 {
+    quantizer(aim.quality(USUAL_QUALITY, &aim::AVIF))
+}
+
 /// The quantizer for a quality of 1 to 100: AV1's scale runs the other way, and half of it are qualities that nobody wants.
-pub(super) fn quantizer(quality: f32) -> u8 {
+fn quantizer(quality: f64) -> u8 {
     let share = quality.clamp(1.0, 100.0) / 100.0;
-    let quantizer = (f32::from(COARSEST) * (1.0 - share * share * share)).round();
+    let quantizer = (f64::from(COARSEST) * (1.0 - share * share * share)).round();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number from 1 to 255")]
     let quantizer = quantizer.max(1.0) as u8;
     quantizer

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "libwebp is C; the two types that own its memory and the one call sequence are here")]
 
 use super::PALETTE_PIXELS;
+use super::aim::{self, Aim};
 use super::colours::Content;
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
@@ -14,8 +15,8 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
 /// What comes to 80 on the scale of SSIMULACRA2 on most photographs, and on the tiniest with the settings for small ones.
-const QUALITY: f32 = 78.0;
-const TINY_QUALITY: f32 = 75.0;
+const QUALITY: f64 = 78.0;
+const TINY_QUALITY: f64 = 75.0;
 
 /// Up to this many pixels the settings for small pictures pay.
 const SMALL_PIXELS: usize = 64 * 64;
@@ -50,7 +51,7 @@ pub(in crate::render) struct Lossy {
 impl Lossy {
     /// All effort for a picture as a whole, the smallest for tiny ones.
     pub(in crate::render) const PLAIN: Self = Self {
-        quality: QUALITY,
+        quality: 78.0,
         method: 6,
         segments: 1,
         sns_strength: 0,
@@ -61,21 +62,24 @@ impl Lossy {
     };
 
     /// What suits a picture without a look at the outcome, and takes little time.
-    pub(super) fn usual(raster: &Raster, content: Content, quality: Option<u8>) -> Self {
+    pub(super) fn usual(raster: &Raster, content: Content, aim: Aim) -> Self {
         let small = raster.len() <= SMALL_PIXELS;
         let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
         let usual = if raster.len() <= TINY_PIXELS { TINY_QUALITY } else { QUALITY };
         // Method 5 quantises with an eye to the bits spent, for a seventh more time; without padding the other settings
         // save enough on the tiniest. Method 6 would take twice as long, and with alpha a hundred times.
         let frugal = small && (raster.len() > TINY_PIXELS || padded);
+        // Halved colour planes blur the edges of flat areas.
+        // It takes memory for each pixel several times over.
+        let sharp_yuv = content != Content::Photo && raster.len() <= PALETTE_PIXELS;
+        #[expect(clippy::cast_possible_truncation, reason = "a quality of 0 to 100, whose last digits do not matter")]
+        let quality = aim.quality(usual, if sharp_yuv { &aim::SHARP } else { &aim::LOSSY }) as f32;
         Self {
-            quality: quality.map_or(usual, f32::from),
+            quality,
             method: if frugal { 5 } else { 4 },
             segments: if small { 1 } else { 4 },
             sns_strength: if small { 0 } else { 50 },
-            // Halved colour planes blur the edges of flat areas.
-            // It takes memory for each pixel several times over.
-            sharp_yuv: content != Content::Photo && raster.len() <= PALETTE_PIXELS,
+            sharp_yuv,
             ..Self::PLAIN
         }
     }
@@ -106,6 +110,37 @@ pub(in crate::render) fn lossless(raster: &Raster) -> Result<Vec<u8>, EncodeErro
         return Err(refused("an unknown lossless level"));
     }
     encode(raster, &config)
+}
+
+/// About how many bytes [`lossless`] takes where nothing repeats, in a hundredth of its time: what is left to be told of each
+/// sample when it is foretold from those beside it.
+pub(in crate::render) fn lossless_estimate(raster: &Raster) -> usize {
+    // libwebp too takes green off the others, and chooses among ways to foretell.
+    let told: Vec<[u8; 4]> = raster.rgba().map(|[r, g, b, a]| [r.wrapping_sub(g), g, b.wrapping_sub(g), a]).collect();
+    let width = raster.width as usize;
+    let ways: [fn(u8, u8, u8) -> u8; 3] =
+        [|left, above, corner| left.wrapping_add(above).wrapping_sub(corner), |left, _, _| left, |_, above, _| above];
+    let bits = ways.map(|foretold| {
+        let mut counts = [[0_u32; 256]; 4];
+        for (row, above) in told.chunks_exact(width).skip(1).zip(told.chunks_exact(width)) {
+            for x in 1..width {
+                for (channel, counts) in counts.iter_mut().enumerate() {
+                    let guess = foretold(row[x - 1][channel], above[x][channel], above[x - 1][channel]);
+                    counts[usize::from(row[x][channel].wrapping_sub(guess))] += 1;
+                }
+            }
+        }
+        counts.iter().map(|counts| entropy(counts)).sum::<f64>()
+    });
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below eight times the samples")]
+    let bytes = (bits.into_iter().fold(f64::INFINITY, f64::min) / 8.0) as usize;
+    bytes
+}
+
+/// The bits that it takes to tell which of so many kinds each of so many things is.
+fn entropy(counts: &[u32]) -> f64 {
+    let all: f64 = counts.iter().copied().map(f64::from).sum();
+    counts.iter().filter(|&&count| count > 0).map(|&count| f64::from(count) * (all / f64::from(count)).log2()).sum()
 }
 
 fn encode(raster: &Raster, config: &WebPConfig) -> Result<Vec<u8>, EncodeError> {

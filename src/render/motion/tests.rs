@@ -1,7 +1,7 @@
 //! Moving sources of each kind against what another reader sees of them, and whatever may be wrong with them.
 
 use super::*;
-use crate::render::{animate as rendered, decode};
+use crate::render::{Targets, decode};
 use crate::source::SourceInfo;
 use crate::variant::{Encoded, Geometry, Offer, Variant};
 use ::png::{BlendOp, DisposeOp};
@@ -26,10 +26,14 @@ const RED: [u8; 4] = [255, 0, 0, 255];
 const BLUE: [u8; 4] = [0, 0, 255, 255];
 const CLEAR: [u8; 4] = [0; 4];
 
+fn rendered(file: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Variant, MotionError> {
+    crate::render::animate(file, recipe, &Targets::default(), limits)
+}
+
 fn moving(file: &[u8], recipe: &Recipe) -> Arc<Encoded> {
     match rendered(file, recipe, &Limits::default()).expect("it moves") {
         Variant::Encoded(encoded) => encoded,
-        Variant::SourceIsBest => panic!("the source may not serve"),
+        Variant::SourceForNow(_) | Variant::SourceIsBest => panic!("the source may not serve"),
     }
 }
 
@@ -238,6 +242,25 @@ fn the_source_serves_where_it_is_smaller() {
 }
 
 #[test]
+fn a_quality_and_the_target_mean_the_same() {
+    let (mut all, usual) = ([0; 5], Targets::default());
+    for name in ["pan", "cut-out"] {
+        let made = |quality, targets: Targets| {
+            let recipe = Recipe { quality, ..SMALL };
+            let made = crate::render::animate(reel(name), &recipe, &targets, &Limits::default()).expect("it moves");
+            made.into_encoded().expect("no source").bytes.clone()
+        };
+        assert_eq!(made(Some(80), usual), made(None, usual), "{name}");
+        for (sum, (asked, target)) in all.iter_mut().zip([(40, 40.0), (60, 60.0), (80, 80.0), (90, 90.0), (95, 95.0)]) {
+            let ours = made(None, Targets { photo: target, ..usual });
+            assert_eq!(ours, made(Some(asked), Targets { photo: 1.0, flat: 1.0 }), "{name} {asked}");
+            *sum += ours.len();
+        }
+    }
+    assert!(all.is_sorted_by(|coarse, fine| coarse < fine), "{all:?}");
+}
+
+#[test]
 fn frames_are_brought_to_their_size() {
     for (name, file) in REELS.iter().chain(&*SOURCES) {
         for geometry in [
@@ -323,6 +346,80 @@ fn an_apng_is_composed_as_it_says() {
         false,
         &[[RED; 4], [RED, RED, CLEAR, CLEAR]],
     );
+}
+
+/// The rows of a picture of four bytes a pixel as PNG stores them, each after the number of its filter: in one pass or in
+/// the seven of Adam7.
+fn png_data(width: u32, height: u32, pixels: &[u8], interlaced: bool) -> Vec<u8> {
+    const PASSES: [[u32; 4]; 7] =
+        [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
+    let passes = if interlaced { &PASSES[..] } else { &[[0, 0, 1, 1]] };
+    let mut rows = Vec::new();
+    for &[left, top, across, down] in passes.iter().filter(|[left, ..]| *left < width) {
+        for y in (top..height).step_by(down as usize) {
+            rows.push(0);
+            for x in (left..width).step_by(across as usize) {
+                rows.extend_from_slice(&pixels[4 * (y * width + x) as usize..][..4]);
+            }
+        }
+    }
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut zlib, &rows).expect("into memory");
+    zlib.finish().expect("into memory")
+}
+
+/// An APNG of frames (left, top, width, height) on a canvas as large as the first, no two pixels beside each other alike; with
+/// a default picture that is none of them, or not.
+fn noisy_png(frames: &[[u32; 4]], own_default: bool, interlaced: bool) -> Vec<u8> {
+    let pixels = |n: u32, width: u32, height: u32| -> Vec<u8> {
+        let noise = |i: u32| (i + 977 * n).wrapping_mul(0x9e37_79b1).to_le_bytes();
+        (0..width * height).flat_map(|i| [noise(i)[2], noise(i)[3], noise(i)[1], 255 - (i % 3) as u8 * 60]).collect()
+    };
+    let data = |n, width, height| png_data(width, height, &pixels(n, width, height), interlaced);
+    let [_, _, width, height] = frames[0];
+    let count = u32::try_from(frames.len()).expect("few");
+    let head = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 6, 0, 0, u8::from(interlaced)]].concat();
+    let mut chunks = vec![(*b"IHDR", head), (*b"acTL", [count.to_be_bytes(), [0; 4]].concat())];
+    if own_default {
+        chunks.push((*b"IDAT", data(99, width, height)));
+    }
+    let mut sequence = 0_u32..;
+    let mut number = || sequence.next().expect("few").to_be_bytes();
+    for (n, &[left, top, width, height]) in (0..).zip(frames) {
+        let place = [width, height, left, top].map(u32::to_be_bytes).concat();
+        chunks.push((*b"fcTL", [&number()[..], &place, &[0, 1, 0, 20, 0, 1]].concat()));
+        let data = data(n, width, height);
+        let is_default = n == 0 && !own_default;
+        chunks.push(if is_default { (*b"IDAT", data) } else { (*b"fdAT", [&number()[..], &data].concat()) });
+    }
+    chunks.push((*b"IEND", Vec::new()));
+    png_of(&chunks)
+}
+
+#[test]
+fn an_interlaced_apng_is_seen_like_any_other() {
+    for (canvas_width, canvas_height) in [(19, 13), (8, 8), (5, 3), (2, 9), (1, 1)] {
+        let inside = |left: u32, top: u32, width: u32, height: u32| {
+            let (left, top) = (left.min(canvas_width - 1), top.min(canvas_height - 1));
+            [left, top, width.min(canvas_width - left), height.min(canvas_height - top)]
+        };
+        let frames = [
+            [0, 0, canvas_width, canvas_height],
+            inside(3, 2, 9, 7),
+            inside(1, 1, 1, 1),
+            inside(0, 5, 4, 3),
+            inside(2, 0, 3, 90),
+        ];
+        for own_default in [false, true] {
+            let [plain, woven] = [false, true].map(|interlaced| noisy_png(&frames, own_default, interlaced));
+            assert!(own_seen(&plain) == own_seen(&woven), "{canvas_width} x {canvas_height} {own_default}");
+            assert!(own_seen(&woven).0.len() > 1 || canvas_width == 1);
+            for end in (0..woven.len()).step_by(16) {
+                let cut = rendered(&woven[..end], &RECIPE, &Limits::default());
+                assert!(matches!(cut, Err(MotionError::Decode(_))), "{end} of {}: {cut:?}", woven.len());
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Searches of small pictures, end to end.
 
 use super::*;
-use crate::render::{Fate, Limits, Pixels, candidates, decode, improve, render, resize};
+use crate::render::{Fate, Limits, Pixels, animate, candidates, decode, improve, render, resize};
 use crate::variant::{Geometry, Variant};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::thread;
 
 const PHOTO: &[u8] = include_bytes!("../../../benches/pictures/photo-ski-astronaut.png");
@@ -70,6 +71,49 @@ fn a_letter_takes_little_more_in_png_than_in_webp() {
 }
 
 #[test]
+fn a_drawing_takes_little_more_without_webp_than_in_it() {
+    let drawings = [
+        &include_bytes!("../../../benches/pictures/illu-dice-identicon.png")[..],
+        include_bytes!("../../../benches/pictures/illu-dice-shapes.png"),
+        include_bytes!("../../../benches/pictures/illu-dice-thumbs.png"),
+        DRAWING,
+    ];
+    // As it is asked of the median of them, and of each with more room.
+    for edge in [32, 64] {
+        let mut ratios = drawings.map(|file| {
+            let pixels = pixels(file, Geometry::Scale { width: edge, height: edge });
+            let length = |offer| {
+                let tries = tries(&pixels.raster, &Recipe { offer, ..RECIPE });
+                assert!(tries.best().score >= Some(80.0), "{edge} {offer:?}");
+                tries.best().file.len()
+            };
+            #[expect(clippy::cast_precision_loss, reason = "small files")]
+            let ratio = length(Offer::Basic) as f64 / length(Offer::Webp) as f64;
+            ratio
+        });
+        ratios.sort_by(f64::total_cmp);
+        assert!(f64::midpoint(ratios[1], ratios[2]) <= 1.25 && ratios[3] <= 1.4, "{edge}: {ratios:?}");
+    }
+}
+
+#[test]
+fn whoever_shows_avif_and_no_webp_gets_it_where_it_is_smallest() {
+    // Half of what it is offered for, to take a quarter of the time.
+    let pixels = pixels(PHOTO, Geometry::Scale { width: 48, height: 48 });
+    let all = |offer| tries(&pixels.raster, &Recipe { offer, ..RECIPE });
+    let jpeg = all(Offer::Only(Format::Jpeg));
+    for plain in [Plain::Both, Plain::Jpeg] {
+        let beside = all(Offer::AvifBeside(plain));
+        assert_eq!(beside.best().format, Format::Avif, "{plain:?}");
+        assert!(beside.best().score >= Some(80.0) && beside.best().file.len() < jpeg.best().file.len(), "{plain:?}");
+        assert!(beside.all.iter().all(|tried| tried.format != Format::Webp), "{plain:?}");
+        // Nobody waits for it.
+        assert_eq!(beside.all[0].format, Format::Jpeg, "{plain:?}");
+        assert_eq!(beside.all[0].file, jpeg.all[0].file, "{plain:?}");
+    }
+}
+
+#[test]
 fn transparency_is_searched_too() {
     let pixels = pixels(PHOTO, Geometry::Pad { width: 40, height: 24 });
     for offer in [Offer::Webp, Offer::Basic] {
@@ -115,7 +159,9 @@ fn a_large_picture_keeps_its_first_answer() {
             raster: Raster::opaque(edge, edge, vec![7; (edge * edge * 3) as usize]),
             ..pixels(LETTER, Geometry::Keep)
         };
-        let Ok(Variant::Encoded(encoded)) = render(&pixels, &RECIPE, 0) else { panic!("no source is offered") };
+        let Ok(Variant::Encoded(encoded)) = render(&pixels, &RECIPE, &Targets::default(), 0) else {
+            panic!("no source is offered")
+        };
         assert_eq!(encoded.popularity.once_more().is_some(), counted, "{edge}");
     }
 }
@@ -182,40 +228,107 @@ fn candidates_tell_what_becomes_of_them() {
     }
 }
 
+/// What there is to do to one picture.
+enum Job {
+    /// The pixels, and what is made of them at once; and whether a better answer is looked for, too.
+    Still(Arc<Pixels>, Recipe, bool),
+    /// A file whose frames are all made.
+    Moving(Arc<[u8]>, Recipe),
+}
+
+impl Job {
+    fn first(&self) -> Variant {
+        match self {
+            Self::Still(pixels, recipe, _) => render(pixels, recipe, &Targets::default(), 0).expect("encodes"),
+            Self::Moving(file, recipe) => {
+                animate(file, recipe, &Targets::default(), &Limits::default()).expect("it moves")
+            }
+        }
+    }
+
+    fn better(&self) -> Option<Variant> {
+        let Self::Still(pixels, recipe, true) = self else { return None };
+        let resized = resize(pixels, recipe.geometry).expect("a size");
+        improve(&resized, recipe, &Targets::default(), 0, &|| true).expect("encodes")
+    }
+}
+
+/// A small GIF of some frames, a bar that goes over noise.
+fn reel() -> Arc<[u8]> {
+    let mut file = Vec::new();
+    let palette: Vec<u8> = (0..=255).flat_map(|i: u8| [i, i.wrapping_mul(7), 255 - i]).collect();
+    let mut encoder = gif::Encoder::new(&mut file, 24, 24, &palette).expect("a header");
+    for n in 0..4 {
+        let pixel = |i: u16| if i % 24 == 5 * n { 255 } else { i.wrapping_mul(40_503).to_le_bytes()[1] };
+        let buffer: Vec<u8> = (0..24 * 24).map(pixel).collect();
+        let frame = gif::Frame { width: 24, height: 24, delay: 5, buffer: buffer.into(), ..gif::Frame::default() };
+        encoder.write_frame(&frame).expect("a frame");
+    }
+    drop(encoder);
+    file.into()
+}
+
 #[test]
 fn a_thousand_renders_in_any_order_give_the_same_bytes() {
     const THREADS: usize = 4;
     const ROUNDS: usize = 250;
     let mut jobs = Vec::new();
     for file in [PHOTO, DRAWING, LETTER] {
-        let pixels = decode(file, &Limits::default()).expect("decodes");
-        for offer in [Offer::Webp, Offer::Basic, Offer::Only(Format::Png), Offer::Only(Format::Jpeg)] {
-            for edge in [9, 16] {
+        let pixels = Arc::new(decode(file, &Limits::default()).expect("decodes"));
+        for (edge, offers) in [
+            (9, &[Offer::Webp, Offer::Basic, Offer::Only(Format::Png), Offer::Only(Format::Jpeg)][..]),
+            (16, &[Offer::Webp, Offer::Basic, Offer::Only(Format::Png), Offer::Only(Format::Jpeg)]),
+            (32, &[Offer::Webp, Offer::Basic]),
+            (64, &[Offer::Webp, Offer::Basic]),
+        ] {
+            for &offer in offers {
                 let geometry = Geometry::Scale { width: edge, height: edge };
-                jobs.push((pixels.clone(), Recipe { geometry, offer, ..RECIPE }));
+                jobs.push(Job::Still(pixels.clone(), Recipe { geometry, offer, ..RECIPE }, edge <= 16));
             }
         }
     }
-    let first = |(pixels, recipe): &(Pixels, Recipe)| render(pixels, recipe, 0).expect("encodes");
-    let better = |(pixels, recipe): &(Pixels, Recipe)| -> Option<Variant> {
-        let resized = resize(pixels, recipe.geometry).expect("a size");
-        improve(&resized, recipe, &Targets::default(), 0, &|| true).expect("encodes")
-    };
-    let expected: Vec<_> = jobs.iter().map(|job| (first(job), better(job))).collect();
+    let photo = Arc::new(decode(PHOTO, &Limits::default()).expect("decodes"));
+    jobs.push(Job::Still(photo.clone(), RECIPE, false));
+    let tiny = Geometry::Scale { width: 12, height: 12 };
+    jobs.push(Job::Still(photo, Recipe { geometry: tiny, offer: Offer::Only(Format::Avif), ..RECIPE }, false));
+    let reel = reel();
+    for geometry in [Geometry::Keep, tiny] {
+        jobs.push(Job::Moving(reel.clone(), Recipe { geometry, offer: Offer::Moving, ..RECIPE }));
+    }
+    let expected: Vec<_> = jobs.iter().map(|job| (job.first(), job.better())).collect();
     thread::scope(|scope| {
         for thread in 0..THREADS {
             let (jobs, expected) = (&jobs, &expected);
             scope.spawn(move || {
                 // Strides without a factor in common with the number of jobs, so that all come in another order each.
-                let stride = [1, 5, 7, 11][thread];
+                let stride = [1, 3, 7, 9][thread];
+                assert!((1..jobs.len()).all(|n| n * stride % jobs.len() != 0), "each job is reached");
                 for round in 0..ROUNDS {
                     let job = (thread + round * stride) % jobs.len();
-                    assert_eq!(first(&jobs[job]), expected[job].0, "{:?}", jobs[job].1);
+                    assert_eq!(jobs[job].first(), expected[job].0, "{job}");
                     if round % 50 == thread {
-                        assert_eq!(better(&jobs[job]), expected[job].1, "{:?}", jobs[job].1);
+                        assert_eq!(jobs[job].better(), expected[job].1, "{job}");
                     }
                 }
             });
         }
     });
+}
+
+#[test]
+fn a_smooth_slope_is_kept_as_it_is_where_that_is_shortest() {
+    let byte = |value: u32| u8::try_from(value).expect("a byte");
+    for edge in [32, 64, 128] {
+        let pixel = |i: u32| [byte(i % edge * 255 / edge), byte(i / edge * 255 / edge), 128];
+        let raster = Raster::opaque(edge, edge, (0..edge * edge).flat_map(pixel).collect());
+        let tries = tries(&raster, &RECIPE);
+        assert_eq!(tries.best().made, Made::Exact, "{edge}");
+        let others = tries.all.iter().filter(|tried| tried.made != Made::Exact && tried.score >= Some(80.0));
+        let (best, next) = (tries.best().file.len(), others.map(|tried| tried.file.len()).min().expect("some pass"));
+        assert!(best < next && tries.best().score >= Some(99.9), "{edge}: {best} {next}");
+        assert_eq!(webp::decode(&tries.best().file, &raster).expect("decodes").samples, raster.samples, "{edge}");
+    }
+    // Of a photograph it is not even tried.
+    let photo = pixels(PHOTO, Geometry::Scale { width: 48, height: 48 });
+    assert!(tries(&photo.raster, &RECIPE).all.iter().all(|tried| tried.made != Made::Exact));
 }

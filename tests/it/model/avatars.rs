@@ -63,6 +63,7 @@ impl Stage {
             grants: Some(grants::Settings { ttl: TTL, memory: 64 << 10 }),
             allowances: avatar_proxy::allowance::Settings { caller: None, address: None },
             render: render_pool::Settings { permits: 2, queue: 256, queue_timeout: REMEMBERED },
+            targets: avatar_proxy::render::Targets::default(),
             improve: None,
             limits: Limits::default(),
             max_source: 1 << 20,
