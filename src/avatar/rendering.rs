@@ -168,10 +168,9 @@ impl Avatars {
 
     pub(super) fn count_render_fault(&self, error: &RenderError) {
         self.telemetry.fault(match error {
-            RenderError::Pool(PoolError::QueueFull) => Fault::QueueFull,
             RenderError::Pool(PoolError::QueueTimeout) => Fault::QueueTimeout,
             RenderError::Pool(PoolError::Panicked) => Fault::DecoderPanic,
-            RenderError::Decode(DecodeError::NoThread) => Fault::QueueFull,
+            RenderError::Pool(PoolError::QueueFull) | RenderError::Decode(DecodeError::NoThread) => Fault::QueueFull,
             RenderError::Decode(_) | RenderError::Encode(_) => Fault::BrokenPicture,
         });
     }

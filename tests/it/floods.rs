@@ -162,7 +162,7 @@ fn absurd() -> Vec<(&'static str, Vec<u8>)> {
     let mut lossless = crate::pictures::webp(&photo(1));
     lossless[21..25].copy_from_slice(&0x0fff_fffe_u32.to_le_bytes());
     // A canvas of 16 x 16, and a key frame of 16,383 x 16,383 in it.
-    let key_frame = [&[0x10, 0, 0, 0x9d, 0x01, 0x2a, 0xff, 0x3f, 0xff, 0x3f][..], &[0; 1 << 16]].concat();
+    let key_frame = [&[0x10, 0, 0, 0x9d, 0x01, 0x2a, 0xff, 0x3f, 0xff, 0x3f][..], &vec![0; 1 << 16]].concat();
     let canvas = [0, 0, 0, 0, 15, 0, 0, 15, 0, 0];
     let length = |bytes: usize| u32::try_from(bytes).expect("small").to_le_bytes();
     let chunks = [b"VP8X", &length(10)[..], &canvas, b"VP8 ", &length(key_frame.len()), &key_frame].concat();

@@ -63,7 +63,9 @@ impl Code {
     /// The code whose symbols have these lengths, 0 for none.
     fn of(lengths: &[u8]) -> Result<Self, DecodeError> {
         let mut counts = [0_u16; 16];
-        lengths.iter().for_each(|&length| counts[usize::from(length)] += 1);
+        for &length in lengths {
+            counts[usize::from(length)] += 1;
+        }
         counts[0] = 0;
         let used =
             |length: u8| (0_u16..).zip(lengths).filter(move |(_, each)| **each == length).map(|(symbol, _)| symbol);
