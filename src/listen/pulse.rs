@@ -113,6 +113,8 @@ pub struct Pulse {
     rest: Cell<bool>,
     /// An answer says that there is no other.
     said_last: Cell<bool>,
+    /// The client has said its last, or is gone.
+    hung_up: Cell<bool>,
     /// Nothing but the end of the connection tells where the answer ends.
     ends_answer: Cell<bool>,
     /// The next request is here, and waits for the answer.
@@ -145,6 +147,7 @@ impl Pulse {
             framing: Cell::new(Framing::None),
             rest: Cell::new(false),
             said_last: Cell::new(false),
+            hung_up: Cell::new(false),
             ends_answer: Cell::new(false),
             has_next: Cell::new(false),
             wakefulness: Cell::new(Wakefulness::Awake),
@@ -208,6 +211,11 @@ impl Pulse {
         if body != Body::Passed && self.end_waits.replace(false) {
             self.wake();
         }
+    }
+
+    /// Nothing more comes of the client.
+    pub(super) fn hangs_up(&self) {
+        self.hung_up.set(true);
     }
 
     /// The client has said its last.
@@ -380,6 +388,12 @@ impl Exchange {
         on.owes.set(true);
         on.moved();
         Self(on.clone())
+    }
+
+    /// Whether the client has said its last, or is gone.
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
+        self.0.hung_up.get()
     }
 
     /// The end of the connection is counted now; whether it has not been before.

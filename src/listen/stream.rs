@@ -379,7 +379,11 @@ impl AsyncRead for Stream {
                 }
                 (Poll::Pending, Some(Over::Idle)) => return Poll::Ready(Ok(())),
                 (read, over) => {
-                    ready!(read)?;
+                    let read = ready!(read);
+                    if read.is_err() || (room && buffer.filled().len() == before) {
+                        this.pulse().hangs_up();
+                    }
+                    read?;
                     if buffer.filled().len() == before {
                         return if room { this.at_end(context) } else { Poll::Ready(Ok(())) };
                     }

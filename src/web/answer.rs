@@ -173,7 +173,8 @@ fn status_of(response: &HttpResponse) -> UpstreamStatus {
 impl Drop for Ledger {
     fn drop(&mut self) {
         if self.status.is_none() {
-            let is_malformed = self.body.take().is_some_and(|body| body.is_malformed());
+            let is_here = self.exchange.as_ref().is_some_and(|exchange| !exchange.has_hung_up());
+            let is_malformed = is_here && self.body.take().is_some_and(|body| body.broke_off());
             self.outcome = if is_malformed { Outcome::Failed } else { Outcome::Left };
             // actix ends the connection with what came behind the head, and lets go of whoever read it.
             if is_malformed && self.exchange.as_ref().is_some_and(Exchange::refuse) {

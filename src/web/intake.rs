@@ -23,8 +23,8 @@ struct Coming {
     /// How much of it is to come, where that is known.
     remaining: Option<u64>,
     is_over: bool,
-    /// It is not what the head says it is.
-    is_malformed: bool,
+    /// It broke off in the midst of what its head says it is, or is something else: actix says no more of either.
+    broke_off: bool,
 }
 
 impl Coming {
@@ -38,7 +38,7 @@ impl Coming {
             (Some(Ok(_)), None) => {}
             (Some(Err(_)) | None, _) => self.is_over = true,
         }
-        self.is_malformed |= matches!(next, Some(Err(PayloadError::EncodingCorrupted)));
+        self.broke_off |= matches!(next, Some(Err(PayloadError::EncodingCorrupted | PayloadError::Incomplete(None))));
         Poll::Ready(next)
     }
 }
@@ -53,11 +53,11 @@ impl Unread {
         self.0.borrow().is_over
     }
 
-    /// Whether it is not what the head says it is, as far as it has come. To be asked when nobody takes any of it.
-    pub(super) fn is_malformed(&self) -> bool {
+    /// Whether it broke off, or is not what the head says it is. To be asked when nobody takes any of it.
+    pub(super) fn broke_off(&self) -> bool {
         let mut coming = self.0.borrow_mut();
         while matches!(coming.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Some(Ok(_)))) {}
-        coming.is_malformed
+        coming.broke_off
     }
 }
 
@@ -65,7 +65,7 @@ impl Intake {
     /// What follows the head of `request`.
     pub(super) fn of(request: &mut Request) -> Self {
         let ticket = request.conn_data::<Rc<Pulse>>().cloned().map(Ticket::of);
-        let coming = Coming { payload: request.take_payload(), remaining: None, is_over: false, is_malformed: false };
+        let coming = Coming { payload: request.take_payload(), remaining: None, is_over: false, broke_off: false };
         Self { coming: Rc::new(RefCell::new(coming)), ticket }
     }
 
