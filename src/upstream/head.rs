@@ -38,7 +38,7 @@ pub struct AnswerHead {
     /// The status.
     pub status: StatusCode,
     bytes: Bytes,
-    fields: SmallVec<[Field; 16]>,
+    fields: Vec<Field>,
 }
 
 /// Where a field stands.
