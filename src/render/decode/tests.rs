@@ -699,7 +699,10 @@ fn the_codes_of_honest_pictures_are_read_and_take_little() {
         include_bytes!("../../../benches/pictures/letter-A.png"),
     ] {
         let pixels = decoded(file);
-        let Ok(Variant::Encoded(webp)) = crate::render::render(&pixels, &recipe, &crate::render::Targets::default(), 0) else { panic!("it encodes") };
+        let Ok(Variant::Encoded(webp)) = crate::render::render(&pixels, &recipe, &crate::render::Targets::default(), 0)
+        else {
+            panic!("it encodes")
+        };
         let place = webp.bytes.windows(4).position(|kind| kind == b"VP8L").expect("every pixel is kept") + 13;
         let size = (pixels.info.width, pixels.info.height);
         most = most.max(lossless::codes(&webp.bytes[place..], size, u64::MAX).expect("it is read"));
