@@ -518,6 +518,7 @@ fn web_settings(config: &Config) -> Result<web::Settings, SizesError> {
         listen: config.grants.listen,
         cache_status: config.headers.cache_status,
         server_timing: config.headers.server_timing,
+        via: config.headers.via,
         log_requests: config.log.requests,
         encrypted: config.server.tls.certificate.is_some(),
         body_idle_timeout: config.server.body_idle_timeout,

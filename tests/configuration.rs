@@ -196,6 +196,7 @@ fn f52_impossible_choices_and_limits_are_told_with_what_would_be_right() {
         ("limits", r#"address_misses = "6000/61m""#, "a time from 1s to 1h, such as 600/60s"),
         ("headers", r#"cache_status = "on""#, "expected true or false"),
         ("headers", "server_timing = 2026-01-01", "expected true or false"),
+        ("headers", "via = 1", "expected true or false"),
         (
             "admin",
             r#"listen = "none""#,

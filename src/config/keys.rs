@@ -176,6 +176,7 @@ pub static KEYS: &[Key] = &[
     key!(limits.address_misses, RATE, is_rate),
     key!(headers.cache_status, SWITCH),
     key!(headers.server_timing, SWITCH),
+    key!(headers.via, SWITCH),
     key!(admin.listen, ADDRESS_OR_NONE),
     key!(log.level, "off, error, warn, info, debug or trace"),
     key!(log.format, "human or json"),

@@ -348,13 +348,15 @@ impl Default for Limits {
     }
 }
 
-/// Answer fields that tell who looked at whom, so they are off.
+/// Fields that are only added where somebody wants them.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Headers {
     /// `Cache-Status` (RFC 9211).
     pub cache_status: bool,
     /// `Server-Timing`.
     pub server_timing: bool,
+    /// `Via` (RFC 9110 section 7.6.3), in requests that pass through.
+    pub via: bool,
 }
 
 /// The back office.

@@ -277,6 +277,12 @@ pub fn mark_hop(fields: &mut Fields, hop: &HeaderValue) -> Result<(), LoopDetect
     Ok(())
 }
 
+/// Tells upstream that the request came to us in HTTP of this version (RFC 9110 section 7.6.3). Whoever it passed before
+/// stays named: a list may stand in several lines.
+pub fn add_via(fields: &mut Fields, version: &str) {
+    fields.append(header::VIA.as_str(), format!("{version} avatar-proxy").as_bytes());
+}
+
 /// A request that we sent upstream came back to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request has been here before")]
@@ -535,6 +541,13 @@ mod tests {
         let mut fields = fields(&[("cdn-loop", "other-cdn, avatar-proxy;id=b2")]);
         assert_eq!(mark_hop(&mut fields, &hop), Ok(()));
         assert_eq!(mark_hop(&mut fields, &hop), Err(LoopDetected));
+    }
+
+    #[test]
+    fn who_was_passed_before_stays_named() {
+        let mut fields = fields(&[("via", "1.1 outer"), ("x", "y")]);
+        add_via(&mut fields, "2.0");
+        assert_eq!(text(&fields, "via"), ["1.1 outer", "2.0 avatar-proxy"]);
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Settings {
     pub cache_status: bool,
     /// Send `Server-Timing`.
     pub server_timing: bool,
+    /// Tell upstream in `Via` that a request came through us.
+    pub via: bool,
     /// One log line a request.
     pub log_requests: bool,
     /// Whether clients speak HTTPS with us.
@@ -335,6 +337,9 @@ fn read(
     let mut fields = wire::from_client(request.headers())?;
     let body = body_of(method, request.version(), &fields, intake)?;
     prepare(front, &mut fields, origin)?;
+    if front.settings.via {
+        headers::add_via(&mut fields, wire::version(request.version()));
+    }
     Ok((fields, body, target_of(request)?))
 }
 

@@ -2,6 +2,7 @@
 
 use super::WebError;
 use crate::upstream::{AnswerHead, Fields};
+use actix_web::http::Version;
 use actix_web::http::header::{HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
@@ -36,6 +37,15 @@ pub(super) fn from_client(fields: &ActixHeaders) -> Result<Fields, WebError> {
         all.append(name, value.as_bytes());
     }
     Ok(all)
+}
+
+/// The version of HTTP that a client speaks, as `Via` has it.
+pub(super) fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2.0",
+        Version::HTTP_11 => "1.1",
+        _ => "1.0",
+    }
 }
 
 /// Adds upstream's fields that `keeps` to an answer, in their order, with repeats.

@@ -98,6 +98,20 @@ async fn a_stranger_is_not_believed_and_a_trusted_proxy_is() {
 }
 
 #[actix_web::test]
+async fn via_names_us_where_that_is_wanted() {
+    let upstream = Upstream::answering(answer("200 OK", &[], b"ok")).await;
+    let silent = Proxy::before(upstream.address);
+    let naming = Proxy::with(upstream.address, |config| config.headers.via = true);
+    let [passing, _, change, websocket] = of_each_kind();
+    for request in [passing, change, websocket] {
+        for (proxy, expected) in [(&silent, &["1.0 outer"][..]), (&naming, &["1.0 outer", "1.1 avatar-proxy"])] {
+            proxy.send(&request.clone().header("Via", "1.0 outer")).await;
+            assert_eq!(upstream.seen().pop().expect("asked").all("via"), expected, "{request:?}");
+        }
+    }
+}
+
+#[actix_web::test]
 async fn the_host_is_the_clients_or_the_one_that_is_configured() {
     let upstream = Upstream::answering(answer("200 OK", &[], b"ok")).await;
     let keeping = Proxy::before(upstream.address);
