@@ -119,11 +119,7 @@ impl AnswerHead {
 
     /// The values of all fields of this name.
     pub fn all<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + Clone {
-        // Most names differ in length, which is known without a look at the text.
-        let named = move |field: &&Field| {
-            field.name.len() == name.len() && self.bytes[span(&field.name)].eq_ignore_ascii_case(name.as_bytes())
-        };
-        self.fields.iter().filter(named).map(|field| &self.bytes[span(&field.value)])
+        named(&self.fields, &self.bytes, name)
     }
 
     /// The value of the first field of this name.
@@ -200,15 +196,25 @@ impl AnswerHead {
     }
 }
 
+/// The values of all `fields` of this name, which stand in `bytes`.
+fn named<'a, 'fields>(
+    fields: &'fields [Field],
+    bytes: &'a [u8],
+    name: &'static str,
+) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a, 'fields> {
+    // Most names differ in length, which is known without a look at the text.
+    let is_named = move |field: &&Field| {
+        field.name.len() == name.len() && bytes[span(&field.name)].eq_ignore_ascii_case(name.as_bytes())
+    };
+    fields.iter().filter(is_named).map(move |field| &bytes[span(&field.value)])
+}
+
 /// What `Connection` names (RFC 9110 section 7.6.1).
 fn options<'a, 'fields>(
     fields: &'fields [Field],
     bytes: &'a [u8],
 ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'fields> {
-    const NAME: &[u8] = b"connection";
-    let named =
-        move |field: &&Field| field.name.len() == NAME.len() && bytes[span(&field.name)].eq_ignore_ascii_case(NAME);
-    let lines = fields.iter().filter(named).map(move |field| &bytes[span(&field.value)]);
+    let lines = named(fields, bytes, "connection");
     lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 

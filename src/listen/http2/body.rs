@@ -63,8 +63,8 @@ impl Stream for Incoming {
 /// no end.
 const TAKEN_AT_ONCE: usize = 8 << 10;
 
-/// Sends an answer, of whose body the client must take some kilobytes each `idle`, or all that there is. One that breaks off is reset, so that it
-/// never looks whole.
+/// Sends an answer, of whose body the client must take some kilobytes each `idle`, or all that there is. One that breaks off
+/// is reset, so that it never looks whole.
 pub(super) async fn send(
     mut respond: SendResponse<Bytes>,
     head: http::Response<()>,
