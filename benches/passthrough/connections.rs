@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// What a WebSocket may take, in bytes.
 const EACH: u64 = 24 << 10;
+/// What a connection may take that has asked once, in bytes.
+const EACH_IDLE: u64 = 10_000;
 /// How long a fresh request may take beside the idle ones.
 const FRESH: Duration = Duration::from_millis(50);
 /// How many of those are made.
@@ -48,13 +50,13 @@ pub(crate) async fn websockets(upstream: SocketAddr, count: u32) -> Figure {
 }
 
 /// Keeps so many connections that have asked once, and asks on fresh ones.
-pub(crate) async fn idle(upstream: SocketAddr, count: u32) -> Figure {
+pub(crate) async fn idle(upstream: SocketAddr, count: u32) -> [Figure; 2] {
     println!("\n{count} idle connections:\n");
     println!("| | memory before | with them | each | fresh request, p50 | longest of {FRESH_REQUESTS} |");
     println!("|---|---|---|---|---|---|");
     let peers = Peers::start(upstream);
     let request = client::get(SMALL);
-    let mut longest = Duration::ZERO;
+    let (mut longest, mut each) = (Duration::ZERO, 0);
     for (name, peer) in peers.each() {
         ask_anew(peer, &request).await;
         let before = peer.memory();
@@ -72,22 +74,31 @@ pub(crate) async fn idle(upstream: SocketAddr, count: u32) -> Figure {
         took.sort_unstable();
         longest = took[FRESH_REQUESTS - 1];
         let with = peer.memory();
+        each = with.saturating_sub(before) / u64::from(count);
         println!(
             "| {name} | {} | {} | {} | {} µs | {} µs |",
             kib(before),
             kib(with),
-            kib(with.saturating_sub(before) / u64::from(count)),
+            kib(each),
             took[FRESH_REQUESTS / 2].as_micros(),
             longest.as_micros(),
         );
         all_are_open(&clients);
     }
-    Figure {
-        what: "fresh request beside idle connections",
-        measured: format!("{} µs at most", longest.as_micros()),
-        wanted: format!("< {} ms", FRESH.as_millis()),
-        verdict: Verdict::of(Some(longest < FRESH)),
-    }
+    [
+        Figure {
+            what: "fresh request beside idle connections",
+            measured: format!("{} µs at most", longest.as_micros()),
+            wanted: format!("< {} ms", FRESH.as_millis()),
+            verdict: Verdict::of(Some(longest < FRESH)),
+        },
+        Figure {
+            what: "memory of an idle connection",
+            measured: kib(each),
+            wanted: format!("<= {}", kib(EACH_IDLE)),
+            verdict: Verdict::of(Some(each <= EACH_IDLE)),
+        },
+    ]
 }
 
 async fn ask_anew(peer: &Peer, request: &[u8]) -> Duration {

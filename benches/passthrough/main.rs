@@ -90,8 +90,8 @@ async fn measure(scale: &Scale, files: u64, is_chosen: impl Fn(&str) -> bool) ->
     let mut figures = Vec::new();
     if is_chosen("requests") {
         let small = client::get(client::SMALL);
-        figures.push(requests::compare(upstream, "small GET", small, Some(0.8), scale.rounds).await);
-        figures.push(requests::compare(upstream, "small POST", client::report(), None, scale.rounds).await);
+        figures.push(requests::compare(upstream, "small GET", small, 0.8, scale.rounds).await);
+        figures.push(requests::compare(upstream, "small POST", client::report(), 0.8, scale.rounds).await);
     }
     if is_chosen("streams") {
         figures.extend(streams::compare(upstream, scale.stream, scale.streams).await);
@@ -104,7 +104,7 @@ async fn measure(scale: &Scale, files: u64, is_chosen: impl Fn(&str) -> bool) ->
         figures.push(latency::compare(upstream, scale.turns).await);
     }
     if is_chosen("idle") && files_allow(files, u64::from(scale.idle)) {
-        figures.push(connections::idle(upstream, scale.idle).await);
+        figures.extend(connections::idle(upstream, scale.idle).await);
     }
     if is_chosen("drain") {
         figures.push(drain::restarts(upstream, scale.restarts).await);

@@ -12,7 +12,7 @@ pub(crate) struct Figure {
 pub(crate) enum Verdict {
     Met,
     Missed,
-    /// Nothing was wanted of it, or there was nothing to compare it with.
+    /// There was nothing to compare it with.
     None,
 }
 

@@ -27,12 +27,12 @@ struct Round {
     busy: f64,
 }
 
-/// Measures `request` through both; our requests for a CPU second are to be `target` of nginx's, where there is one.
+/// Measures `request` through both; our requests for a CPU second are to be `target` of nginx's.
 pub(crate) async fn compare(
     upstream: SocketAddr,
     name: &'static str,
     request: Vec<u8>,
-    target: Option<f64>,
+    target: f64,
     rounds: Rounds,
 ) -> Figure {
     let request: Rc<[u8]> = request.into();
@@ -69,8 +69,8 @@ pub(crate) async fn compare(
     Figure {
         what: name,
         measured: format!("{pace:.0} requests/CPU second{ratio_text}"),
-        wanted: target.map_or_else(|| "informative".to_owned(), |target| format!(">= {target} x nginx's")),
-        verdict: Verdict::of(target.zip(ratio).map(|(target, ratio)| ratio >= target)),
+        wanted: format!(">= {target} x nginx's"),
+        verdict: Verdict::of(ratio.map(|ratio| ratio >= target)),
     }
 }
 

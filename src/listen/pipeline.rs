@@ -270,19 +270,30 @@ fn is_body(behind: &[u8], head: &[u8]) -> bool {
         return false;
     }
     let mut length = None;
-    for line in head.split(|byte| *byte == b'\n') {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let digits = std::str::from_utf8(value).ok().and_then(|value| value.trim().parse::<usize>().ok());
-            if length.replace(digits).is_some() {
-                return false;
+    let line_feeds = memchr::memchr_iter(b'\n', head).chain([head.len()]);
+    let mut from = 0;
+    for end in line_feeds {
+        let line = &head[from..end];
+        from = end + 1;
+        match line.first() {
+            Some(b'c' | b'C') => {
+                let Some(value) = behind_name(line, b"content-length:") else { continue };
+                let digits = std::str::from_utf8(value).ok().and_then(|value| value.trim().parse::<usize>().ok());
+                if length.replace(digits).is_some() {
+                    return false;
+                }
             }
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            return false;
+            Some(b't' | b'T') if behind_name(line, b"transfer-encoding:").is_some() => return false,
+            _ => {}
         }
     }
     length == Some(Some(behind.len()))
+}
+
+/// What is behind `name`, which ends in a colon, if the line begins with it.
+fn behind_name<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (begin, rest) = line.split_at_checked(name.len())?;
+    begin.eq_ignore_ascii_case(name).then_some(rest)
 }
 
 /// Behind the end of the head in these bytes, if it is there.

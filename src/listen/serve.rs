@@ -19,6 +19,7 @@ use actix_web::http::Version;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -128,13 +129,9 @@ where
                     let Some(_place) = place else { return Ok(()) };
                     let stream = match acceptor {
                         None => Stream::plain(socket),
-                        Some(acceptor) => match Box::pin(socket.encrypted(&acceptor)).await {
-                            // On the heap, as everything that a plain connection does without.
-                            Some(tls) if http2::is_chosen(&tls) => {
-                                Box::pin(http2.serve(tls, peer)).await;
-                                return Ok(());
-                            }
-                            Some(tls) => Stream::encrypted(tls),
+                        // On the heap, as everything that a plain connection does without.
+                        Some(acceptor) => match Box::pin(encrypted(socket, acceptor, http2, peer)).await {
+                            Some(stream) => stream,
                             None => return Ok(()),
                         },
                     };
@@ -151,6 +148,26 @@ where
             }))
         }
     })
+}
+
+/// The connection once keys are agreed upon; `None` when they are not, or it was one of HTTP/2 and has ended.
+async fn encrypted<A, F, R>(
+    socket: Socket,
+    acceptor: TlsAcceptor,
+    http2: Rc<Http2<A, R>>,
+    peer: Option<SocketAddr>,
+) -> Option<Stream>
+where
+    R: Fn(Refusal) -> HttpResponse + 'static,
+    A: Fn(Request) -> F + 'static,
+    F: Future<Output = HttpResponse> + 'static,
+{
+    let tls = socket.encrypted(&acceptor).await?;
+    if http2::is_chosen(&tls) {
+        http2.serve(tls, peer).await;
+        return None;
+    }
+    Some(Stream::encrypted(tls))
 }
 
 /// Has `serve` serve a connection until it ends, anew each time when its client has said nothing for a while: what actix holds
@@ -243,6 +260,21 @@ mod tests {
         client.write_all(b".").await.expect("taken");
         assert!(carried.await.expect("no panic").is_none());
         assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+    }
+
+    /// What a connection takes whose client says nothing is, but for the socket, the state of this future.
+    #[actix_web::test]
+    async fn a_plain_connection_does_not_carry_what_others_need() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let _client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
+        let (_keeps, stage) = watch::channel(Stage::Serving);
+        let (telemetry, crowd) = (Arc::new(Telemetry::new()), Crowd::new(1, |_| false));
+        let settings = Settings { limits: LIMITS, stage, telemetry, crowd, certificate: None };
+        let answer = |_: Request| async { HttpResponse::Ok().finish() };
+        let service = serve(&settings, answer, |_| HttpResponse::BadRequest().finish());
+        let service = service.new_service(()).await.expect("it cannot fail");
+        let served = service.call(listener.accept().await.expect("a client").0);
+        assert!(size_of_val(&served) <= 1024, "{} bytes", size_of_val(&served));
     }
 
     #[actix_web::test]

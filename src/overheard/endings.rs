@@ -6,6 +6,8 @@
 
 use super::as_routed;
 use http::Method;
+use smallvec::SmallVec;
+use std::sync::LazyLock;
 
 /// What a request ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,14 +166,39 @@ impl Ending {
             return (*method == Method::POST).then_some(Self::Rights);
         }
         let path = path.strip_prefix("api/v4/")?;
+        let first = path.split('/').next().unwrap_or_default();
+        let routes = ROUTES.get(first)?;
         let is_mobile = user_agent.is_some_and(|agent| agent.starts_with(b"Mattermost Mobile/"));
-        let is_route = |(methods, pattern): &(&str, &str)| {
-            methods.split(' ').any(|one| one == method.as_str()) && matches_pattern(pattern, path)
-        };
-        let mut groups = ENDINGS.iter().filter(|group| group.client == Client::Any || is_mobile);
-        groups.find(|group| group.routes.iter().any(is_route)).map(|group| group.ending)
+        let mut routes = routes.iter().filter(|route| {
+            (route.client == Client::Any || is_mobile)
+                && route.methods.contains(method)
+                && matches_pattern(route.pattern, path)
+        });
+        routes.next().map(|route| route.ending)
     }
 }
+
+/// One of the table, read.
+struct Route {
+    methods: SmallVec<[Method; 3]>,
+    pattern: &'static str,
+    client: Client,
+    ending: Ending,
+}
+
+/// The table by first segments, of which none is `*`: every POST there is asks for its own.
+static ROUTES: LazyLock<foldhash::HashMap<&str, Vec<Route>>> = LazyLock::new(|| {
+    let mut routes = foldhash::HashMap::<_, Vec<_>>::default();
+    for (group, &(methods, pattern)) in
+        ENDINGS.iter().flat_map(|group| group.routes.iter().map(move |one| (group, one)))
+    {
+        let first = pattern.split('/').next().unwrap_or_default();
+        let methods = methods.split(' ').map(|method| method.parse().expect("a method")).collect();
+        let route = Route { methods, pattern, client: group.client, ending: group.ending };
+        routes.entry(first).or_default().push(route);
+    }
+    routes
+});
 
 fn matches_pattern(pattern: &str, path: &str) -> bool {
     let mut segments = path.split('/');

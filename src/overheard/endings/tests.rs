@@ -22,6 +22,14 @@ fn check(method: &str, path: &str, expected: Option<Ending>) {
     assert_eq!(ending("GET", &api, "", None), None, "GET {path}");
 }
 
+/// Routes are looked up by their first segments.
+#[test]
+fn no_pattern_begins_with_a_wildcard() {
+    for (_, pattern) in ENDINGS.iter().flat_map(|group| group.routes) {
+        assert!(!pattern.starts_with('*'), "{pattern}");
+    }
+}
+
 #[test]
 fn whatever_ends_a_session_or_changes_a_right() {
     check("POST", "/users/logout", Some(Ending::Session));
