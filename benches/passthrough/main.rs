@@ -45,7 +45,7 @@ struct Scale {
 
 impl Scale {
     const WHOLE: Self = Self {
-        rounds: Rounds { pairs: 8, each: Duration::from_secs(2) },
+        rounds: Rounds { pairs: 32, each: Duration::from_millis(500) },
         stream: 1 << 30,
         streams: 3,
         websockets: 5_000,

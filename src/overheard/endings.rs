@@ -166,13 +166,13 @@ impl Ending {
             return (*method == Method::POST).then_some(Self::Rights);
         }
         let path = path.strip_prefix("api/v4/")?;
-        let first = path.split('/').next().unwrap_or_default();
-        let routes = ROUTES.get(first)?;
+        let segments = path.split('/').collect::<SmallVec<[_; 8]>>();
+        let routes = ROUTES.get(segments[0])?;
         let is_mobile = user_agent.is_some_and(|agent| agent.starts_with(b"Mattermost Mobile/"));
         let mut routes = routes.iter().filter(|route| {
             (route.client == Client::Any || is_mobile)
                 && route.methods.contains(method)
-                && matches_pattern(route.pattern, path)
+                && matches_pattern(&route.pattern, &segments)
         });
         routes.next().map(|route| route.ending)
     }
@@ -181,7 +181,7 @@ impl Ending {
 /// One of the table, read.
 struct Route {
     methods: SmallVec<[Method; 3]>,
-    pattern: &'static str,
+    pattern: Vec<&'static str>,
     client: Client,
     ending: Ending,
 }
@@ -192,7 +192,8 @@ static ROUTES: LazyLock<foldhash::HashMap<&str, Vec<Route>>> = LazyLock::new(|| 
     for (group, &(methods, pattern)) in
         ENDINGS.iter().flat_map(|group| group.routes.iter().map(move |one| (group, one)))
     {
-        let first = pattern.split('/').next().unwrap_or_default();
+        let pattern = pattern.split('/').collect::<Vec<_>>();
+        let first = pattern[0];
         let methods = methods.split(' ').map(|method| method.parse().expect("a method")).collect();
         let route = Route { methods, pattern, client: group.client, ending: group.ending };
         routes.entry(first).or_default().push(route);
@@ -200,18 +201,14 @@ static ROUTES: LazyLock<foldhash::HashMap<&str, Vec<Route>>> = LazyLock::new(|| 
     routes
 });
 
-fn matches_pattern(pattern: &str, path: &str) -> bool {
-    let mut segments = path.split('/');
-    for wanted in pattern.split('/') {
-        match (wanted, segments.next()) {
-            // Whatever follows, if the router would not first send it to a cleaner path.
-            ("**", first) => return first.into_iter().chain(segments).all(|segment| !segment.is_empty()),
-            ("*", Some(segment)) if !segment.is_empty() => {}
-            (wanted, Some(segment)) if wanted == segment => {}
-            _ => return false,
-        }
-    }
-    segments.next().is_none()
+fn matches_pattern(pattern: &[&str], path: &[&str]) -> bool {
+    let (pattern, rest) = match pattern {
+        [pattern @ .., "**"] => (pattern, path.get(pattern.len()..)),
+        _ => (pattern, (path.len() == pattern.len()).then_some(&[][..])),
+    };
+    let is_one = |(wanted, segment): (&&str, &&str)| wanted == segment || *wanted == "*" && !segment.is_empty();
+    // Whatever follows, if the router would not first send it to a cleaner path.
+    rest.is_some_and(|rest| rest.iter().all(|segment| !segment.is_empty())) && pattern.iter().zip(path).all(is_one)
 }
 
 #[cfg(test)]
