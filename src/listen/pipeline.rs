@@ -215,6 +215,7 @@ impl Pipeline {
                         self.name = Name::None;
                         let (head, behind) = rest.split_at(end);
                         let body = if is_all && is_body(behind, head) { behind.len() } else { 0 };
+                        pulse.passes_head(body > 0);
                         self.at = At::Given { begun: pulse.requests(), body: body as u64, had_time: false };
                         return passed + end + body;
                     }
@@ -382,7 +383,7 @@ impl Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listen::pulse::Exchange;
+    use crate::listen::pulse::{Exchange, Ticket};
     use actix_codec::Decoder;
     use actix_http::ServiceConfig;
     use actix_http::h1::{Codec, Message, MessageType};
@@ -611,10 +612,18 @@ mod tests {
         assert_eq!(reader.pipeline.take(post, &reader.pulse), post.len());
         reader.given.extend_from_slice(post);
         reader.reads();
+        assert!(Ticket::of(reader.pulse.clone()).body_is_at_hand());
         reader.pipeline.catch_up(&reader.pulse);
         assert_eq!(reader.pipeline.take(get, &reader.pulse), 0, "the answer has not gone out");
         reader.answers();
         assert_eq!(reader.begun, 2);
+        assert!(!Ticket::of(reader.pulse.clone()).body_is_at_hand());
+        reader.answers();
+        let (head, body) = post.split_at(post.len() - 5);
+        reader.hears(head);
+        assert!(!Ticket::of(reader.pulse.clone()).body_is_at_hand(), "it comes later");
+        reader.hears(body);
+        assert_eq!(reader.begun, 3);
     }
 
     #[actix_web::test]

@@ -105,6 +105,10 @@ pub struct Pulse {
     turn: Cell<u32>,
     /// What follows the head of a request.
     body: Cell<Body>,
+    /// The body of the next request that begins passes together with its head.
+    body_comes: Cell<bool>,
+    /// That of the last request that has begun did.
+    body_came: Cell<bool>,
     /// Which request that is.
     request: Cell<u32>,
     /// How its end is told.
@@ -143,6 +147,8 @@ impl Pulse {
             refused: Cell::new(false),
             turn: Cell::new(0),
             body: Cell::new(Body::Over),
+            body_comes: Cell::new(false),
+            body_came: Cell::new(false),
             request: Cell::new(0),
             framing: Cell::new(Framing::None),
             rest: Cell::new(false),
@@ -250,6 +256,11 @@ impl Pulse {
         if is_answered && self.has_next.replace(false) {
             self.wake();
         }
+    }
+
+    /// A head passes, and its whole body together with it or not.
+    pub(super) fn passes_head(&self, with_body: bool) {
+        self.body_comes.set(with_body);
     }
 
     /// How many requests have begun.
@@ -381,6 +392,7 @@ impl Exchange {
         on.exchanges.set(on.exchanges.get() + 1);
         on.request.set(on.request.get().wrapping_add(1));
         on.framing.set(framing);
+        on.body_came.set(on.body_comes.replace(false) && framing != Framing::None);
         on.body_is(if framing == Framing::None { Body::Over } else { Body::Left });
         on.met.set(true);
         on.heard.set(false);
@@ -426,6 +438,13 @@ impl Ticket {
     #[must_use]
     pub fn of(pulse: Rc<Pulse>) -> Self {
         Self { request: pulse.request.get(), pulse }
+    }
+
+    /// Whether all of the body has come together with its head: actix hands it over as soon as whoever answers the request has
+    /// been polled for the first time, and then polls again without being asked.
+    #[must_use]
+    pub fn body_is_at_hand(&self) -> bool {
+        self.pulse.request.get() == self.request && self.pulse.body_came.get()
     }
 
     /// How far the body is now.

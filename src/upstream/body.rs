@@ -30,6 +30,8 @@ struct Upload {
     chunks: Chunks,
     /// What came before anybody asked for it.
     first: Poll<Option<Result<Bytes, Aborted>>>,
+    /// It will be there at the second poll, which nobody has to ask for.
+    is_at_hand: bool,
     /// How many bytes are to come, where that is known.
     remaining: Option<u64>,
     /// How long the client may pause.
@@ -48,7 +50,17 @@ impl RequestBody {
     /// somebody waits for more.
     #[must_use]
     pub fn of(chunks: Chunks, length: Option<u64>, idle: Duration) -> Self {
-        Self(Some(Upload { chunks, first: Poll::Pending, remaining: length, idle, clock: Clock::default() }))
+        let (first, clock) = (Poll::Pending, Clock::default());
+        Self(Some(Upload { chunks, first, is_at_hand: false, remaining: length, idle, clock }))
+    }
+
+    /// It will be there when whoever sends it is polled for the second time, which will be without being woken.
+    #[must_use]
+    pub fn at_hand(mut self, is_at_hand: bool) -> Self {
+        if let Some(upload) = &mut self.0 {
+            upload.is_at_hand = is_at_hand;
+        }
+        self
     }
 
     /// How many bytes are to come, where that is known.
@@ -62,6 +74,10 @@ impl RequestBody {
         let Some(upload) = &mut self.0 else { return };
         let mut gave_way = false;
         poll_fn(|context| {
+            if std::mem::take(&mut upload.is_at_hand) {
+                gave_way = true;
+                return Poll::Pending;
+            }
             upload.first = upload.chunks.poll_next_unpin(context);
             if upload.first.is_ready() || std::mem::replace(&mut gave_way, true) {
                 return Poll::Ready(());
@@ -158,6 +174,11 @@ where
 mod tests {
     use super::*;
     use futures_util::stream;
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
     use tokio::time::Instant;
     use tokio::time::sleep;
 
@@ -196,6 +217,38 @@ mod tests {
             assert_eq!(ended(None, broken).await, Some(Aborted::BrokeOff));
             let stalled = chunks(count).chain(stream::pending());
             assert_eq!(ended(None, stalled).await, Some(Aborted::Stalled));
+        }
+    }
+
+    #[test]
+    fn what_is_at_hand_is_not_waited_for_with_a_waker() {
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        let mut context = Context::from_waker(&waker);
+        for (is_at_hand, woken) in [(true, 0), (false, 1)] {
+            let handed = Rc::new(Cell::new(false));
+            let hands = handed.clone();
+            let chunks = stream::poll_fn(move |_| match hands.take() {
+                true => Poll::Ready(Some(Ok(Bytes::from_static(b"chunk")))),
+                false => Poll::Pending,
+            });
+            let mut body = RequestBody::of(Box::pin(chunks), Some(5), IDLE).at_hand(is_at_hand);
+            let mut begin = Box::pin(body.begin());
+            assert!(begin.as_mut().poll(&mut context).is_pending());
+            handed.set(true);
+            assert!(begin.as_mut().poll(&mut context).is_ready());
+            drop(begin);
+            assert!(matches!(body.poll_chunk(&mut context), Poll::Ready(Some(Ok(_)))));
+            assert_eq!(wakes.0.swap(0, Ordering::Relaxed), woken);
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 

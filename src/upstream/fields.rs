@@ -64,9 +64,11 @@ impl Fields {
         );
         debug_assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "{name}");
         let field = Field { begin: small(self.text.len()), name: small(name.len()), value: small(value.len()) };
-        for part in [name.as_bytes(), COLON, value, END] {
-            self.text.extend_from_slice(part);
-        }
+        self.text.reserve(name.len() + COLON.len() + value.len() + END.len());
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.extend_from_slice(COLON);
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(END);
         self.list.push(field);
     }
 
@@ -120,9 +122,23 @@ impl Fields {
         })
     }
 
-    /// As they stand on the wire.
-    pub(super) fn lines(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        self.list.iter().map(|field| &self.text[field.all()])
+    /// As many bytes as [`Fields::write`] writes, at most.
+    pub(super) fn length(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Writes them as they stand on the wire; what stands together in the text, in one piece.
+    pub(super) fn write(&self, into: &mut Vec<u8>) {
+        let (mut start, mut end) = (0, 0);
+        for field in &self.list {
+            let all = field.all();
+            if all.start != end {
+                into.extend_from_slice(&self.text[start..end]);
+                start = all.start;
+            }
+            end = all.end;
+        }
+        into.extend_from_slice(&self.text[start..end]);
     }
 }
 
@@ -148,6 +164,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn written(fields: &Fields) -> Vec<u8> {
+        let mut written = Vec::new();
+        fields.write(&mut written);
+        written
+    }
+
     fn told(fields: &Fields) -> Vec<(&str, &[u8])> {
         fields.iter().collect()
     }
@@ -163,7 +185,7 @@ mod tests {
         assert_eq!(told(&fields), [("cookie", &b"1"[..]), ("x-empty", b""), ("cookie", b"2"), ("host", b"b")]);
         fields.remove("cookie");
         assert!(!fields.contains("cookie"));
-        assert_eq!(fields.lines().collect::<Vec<_>>().concat(), b"x-empty: \r\nhost: b\r\n");
+        assert_eq!(written(&fields), b"x-empty: \r\nhost: b\r\n");
     }
 
     #[test]
@@ -193,7 +215,7 @@ mod tests {
                 }
                 prop_assert_eq!(told(&fields), pairs.clone());
                 let lines = pairs.iter().flat_map(|(name, value)| [name.as_bytes(), b": ", *value, b"\r\n"]);
-                prop_assert_eq!(fields.lines().collect::<Vec<_>>().concat(), lines.collect::<Vec<_>>().concat());
+                prop_assert_eq!(written(&fields), lines.collect::<Vec<_>>().concat());
             }
         }
     }

@@ -20,14 +20,11 @@ const NAME_AT_MOST: usize = 1 << 10;
 
 /// The head of a request, written.
 pub(super) fn written(method: &Method, target: &PathAndQuery, fields: &Fields) -> Bytes {
-    let fields_len = fields.lines().map(<[u8]>::len).sum::<usize>();
-    let mut head = Vec::with_capacity(method.as_str().len() + target.as_str().len() + fields_len + 14);
+    let mut head = Vec::with_capacity(method.as_str().len() + target.as_str().len() + fields.length() + 14);
     for part in [method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
-    for line in fields.lines() {
-        head.extend_from_slice(line);
-    }
+    fields.write(&mut head);
     head.extend_from_slice(b"\r\n");
     head.into()
 }

@@ -75,6 +75,11 @@ impl Intake {
         self
     }
 
+    /// Whether all of it is there for whoever takes it in the midst of answering its request, once that has been polled.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::body_is_at_hand)
+    }
+
     /// What is left of it when it is no longer taken.
     pub(super) fn unread(&self) -> Unread {
         Unread(self.coming.clone())

@@ -23,7 +23,9 @@ use std::time::Instant;
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     let attending = Attending::of(front, inbound);
     let outbound = Outbound::of(front, inbound, None);
-    let mut reply = outbound.send(front).await?;
+    // A request for a picture has looked into memory first, and whoever looks may have to wait.
+    let answers = matches!(route, Route::Passthrough);
+    let mut reply = outbound.send(front, answers).await?;
     let picture = match route {
         Route::Picture(kind, Who::Id(object)) => Some((*kind, *object)),
         _ => None,
@@ -89,18 +91,20 @@ impl Outbound {
     /// Forwards the request and heeds what its answer says about the caller.
     pub(super) async fn forward(self, front: &Front) -> Result<Reply, UpstreamError> {
         let caller = self.caller;
-        let reply = self.send(front).await?;
+        let reply = self.send(front, false).await?;
         front.avatars.heed(caller.as_ref(), None, reply.head.status);
         Ok(reply)
     }
 
     /// Forwards the request; the body goes chunk by chunk as upstream takes it, and one that breaks off or stalls is aborted
-    /// upstream too: a short body must never look whole.
-    async fn send(self, front: &Front) -> Result<Reply, UpstreamError> {
+    /// upstream too: a short body must never look whole. `answers` tells whether it is the
+    /// client's connection that polls, and for the first time.
+    async fn send(self, front: &Front, answers: bool) -> Result<Reply, UpstreamError> {
         let body = match self.body {
             ClientBody::Some(length, intake) => {
+                let is_at_hand = answers && intake.is_at_hand();
                 let chunks = intake.map(|chunk| chunk.map_err(|_| Aborted::BrokeOff));
-                RequestBody::of(Box::pin(chunks), length, front.settings.body_idle_timeout)
+                RequestBody::of(Box::pin(chunks), length, front.settings.body_idle_timeout).at_hand(is_at_hand)
             }
             ClientBody::None | ClientBody::WebSocket => RequestBody::empty(),
         };
