@@ -4,12 +4,35 @@ use super::EncodeError;
 use super::raster::{Layout, Raster};
 use crate::variant::Geometry;
 use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{Filter, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use std::borrow::Cow;
+use std::f64::consts::PI;
+use std::sync::LazyLock;
 
 /// Sharper than `CatmullRom`, for some 20 microseconds more: at the same likeness to the source, photographs take 2 to 5
 /// per cent fewer bytes, since the encoder can be set lower.
-const FILTER: ResizeAlg = ResizeAlg::Convolution(FilterType::Lanczos3);
+static FILTER: LazyLock<ResizeAlg> = LazyLock::new(|| {
+    let filter = Filter::new("Lanczos3", lanczos, LOBES).expect("its support is above 0");
+    ResizeAlg::Convolution(FilterType::Custom(filter))
+});
+
+/// How far it reaches.
+const LOBES: f64 = 3.0;
+
+/// Lanczos of three lobes, `sinc(x) sinc(x / 3)`, by one sine where the library's own takes two: that of three times an angle
+/// comes of that of the angle. For the smallest results the filter is a good part of the time.
+fn lanczos(x: f64) -> f64 {
+    if x == 0.0 {
+        return 1.0;
+    }
+    if x.abs() >= LOBES {
+        return 0.0;
+    }
+    let angle = PI * x / LOBES;
+    let sine = angle.sin();
+    let of_three = sine * (3.0 - 4.0 * sine * sine);
+    of_three * sine / (LOBES * angle * angle)
+}
 
 /// What a result may measure: the longest edge that WebP can hold, and 64 MiB.
 const LARGEST_EDGE: u32 = 16_383;
@@ -63,7 +86,7 @@ fn scale(raster: &Raster, size: (u32, u32), options: ResizeOptions) -> Result<Co
         Layout::Rgba => PixelType::U8x4,
     };
     // Premultiplied, or the colour under transparent pixels would bleed into the edges.
-    let options = options.resize_alg(FILTER).use_alpha(raster.has_alpha());
+    let options = options.resize_alg(*FILTER).use_alpha(raster.has_alpha());
     let source = ImageRef::new(raster.width, raster.height, &raster.samples, pixel).map_err(refused)?;
     let mut target = Image::new(size.0, size.1, pixel);
     Resizer::new().resize(&source, &mut target, &options).map_err(refused)?;
@@ -110,6 +133,16 @@ mod tests {
         let source = halves(source.0, source.1);
         let resized = resize(&source, geometry).expect("a size that exists");
         assert_eq!((resized.width, resized.height, resized.has_alpha()), (want.0, want.1, alpha), "{geometry:?}");
+    }
+
+    #[test]
+    fn the_filter_is_that_of_the_library() {
+        let sinc = |x: f64| if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };
+        for step in -3500..=3500 {
+            let x = f64::from(step) / 1000.0;
+            let expected = if (-3.0..3.0).contains(&x) { sinc(x) * sinc(x / 3.0) } else { 0.0 };
+            assert!((lanczos(x) - expected).abs() < 1e-12, "{x}: {} {expected}", lanczos(x));
+        }
     }
 
     #[test]
