@@ -20,7 +20,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// `mi_option_purge_delay` of mimalloc 3 (`mi_option_e` in its `mimalloc.h`), which its bindings do not name.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// How long what was freed is kept before the system has it back, in milliseconds, as it was in mimalloc 2. A second, of
+/// mimalloc 3, keeps a tenth more memory under a load of renders and saves no time that could be measured.
+const PURGED_AFTER: std::ffi::c_long = 10;
+
+#[expect(unsafe_code, reason = "mimalloc is C")]
+fn give_memory_back_soon() {
+    // SAFETY: no other thread runs yet. What the environment says (`MIMALLOC_PURGE_DELAY`) stays.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, PURGED_AFTER) };
+}
+
 fn main() -> ExitCode {
+    give_memory_back_soon();
     let task = Task::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let done = match task {
         Task::Serve(flags) => serve(flags.sources()),
@@ -163,5 +177,17 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Of all options it is the one that is a second until it is set.
+    #[test]
+    #[expect(unsafe_code, reason = "mimalloc is C")]
+    fn the_option_is_the_delay_of_purges() {
+        // SAFETY: the call takes any option, at any time.
+        let delays = (0..40).filter(|&option| unsafe { libmimalloc_sys::mi_option_get(option) } == 1000);
+        assert_eq!(delays.collect::<Vec<_>>(), [super::PURGE_DELAY]);
     }
 }
