@@ -148,7 +148,7 @@ fn tolerance(raster: &Raster, content: Content, aim: Aim) -> f64 {
     let usual = match content {
         Content::Letter if raster.len() <= TINY_LETTER_PIXELS => 24.0,
         Content::Letter => 20.0,
-        Content::Drawing => (9600.0 / edge).min(170.0),
+        Content::Drawing => (12_000.0 / edge).min(204.0),
         Content::Photo => 64.0,
     };
     aim.tolerance(usual, content)
