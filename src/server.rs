@@ -201,7 +201,7 @@ impl Bound {
         let tidying = actix_web::rt::spawn(tidy(parts.avatars.clone()));
         let improving = Improving::begin(parts.avatars.clone())?;
         let admin = admin.map(|listener| start_admin(listener, &parts, readiness.clone())).transpose()?;
-        let settings = listen_settings(&config, &parts, room.clients, certificate);
+        let settings = listen_settings(&config, &parts, &room, certificate);
         let (telemetry, grace) = (parts.telemetry.clone(), config.server.shutdown_timeout);
         // Called on each thread. No application and no router: every request goes to one service, which matches the raw
         // path itself.
@@ -392,12 +392,7 @@ fn cache_levels(avatars: &Avatars) -> CacheLevels {
     }
 }
 
-fn listen_settings(
-    config: &Config,
-    parts: &Parts,
-    connections: usize,
-    certificate: Option<Certificate>,
-) -> listen::Settings {
+fn listen_settings(config: &Config, parts: &Parts, room: &Room, certificate: Option<Certificate>) -> listen::Settings {
     let server = &config.server;
     let limits = listen::Limits {
         head: server.head_timeout,
@@ -405,13 +400,16 @@ fn listen_settings(
         write_idle: server.write_idle_timeout,
     };
     let per_address = match server.max_connections_per_address {
-        0 => connections / SHARE_OF_AN_ADDRESS,
+        0 => room.clients / SHARE_OF_AN_ADDRESS,
         configured => configured,
     };
     let trusted = server.trusted_proxies.clone();
     let exempt = move |peer| web::is_near(peer) || trusted.iter().any(|network| network.contains(&peer));
-    let crowd = Crowd::new(per_address.max(1), exempt);
-    listen::Settings { limits, stage: parts.stage.clone(), telemetry: parts.telemetry.clone(), crowd, certificate }
+    let crowd = Crowd::new(per_address.max(1), exempt.clone());
+    // Each may take a connection to upstream.
+    let streams = Crowd::new((room.upstream / SHARE_OF_AN_ADDRESS).max(1), exempt);
+    let (stage, telemetry) = (parts.stage.clone(), parts.telemetry.clone());
+    listen::Settings { limits, stage, telemetry, crowd, streams, certificate }
 }
 
 pub(crate) fn upstream_settings(config: &Config) -> upstream::Settings {

@@ -33,10 +33,16 @@ pub(super) struct Broken {
     pub(super) stays: bool,
 }
 
+/// Up to how many bytes of what is no picture are read before any of it is sent. Mattermost's errors have some hundreds.
+const RELAYED_AT_ONCE: u64 = 64 << 10;
+
 impl Avatars {
     /// Reads the answer and, if it is a picture whose bytes were not seen before, proves that it decodes.
     pub(super) async fn examine_once(&self, inquiry: &Inquiry, answer: Answer) -> Result<Examined, UpstreamError> {
         if !is_plain_picture(answer.status, &answer.headers) {
+            // To its end, as far as it is short: as long as there is more of it, it takes one of the few requests for pictures, and
+            // its client may take its time.
+            let (answer, _) = answer.read_into(&self.room, RELAYED_AT_ONCE).await?;
             return Ok(relay(answer));
         }
         let (answer, extent) = answer.read_into(&self.room, self.settings.max_source).await?;

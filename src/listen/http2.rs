@@ -12,6 +12,7 @@ mod message;
 pub use message::expects_continue;
 
 use super::certificate::HTTP2;
+use super::crowd::Crowd;
 use super::pipeline::Framing;
 use super::pulse::{Exchange, LINGER, Over, Pulse};
 use super::stream::Socket;
@@ -30,6 +31,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -67,6 +69,8 @@ pub(super) struct Http2<A, R> {
     pub(super) answer: A,
     /// Answers what is none.
     pub(super) refuse: Rc<R>,
+    /// How many requests each address has under way.
+    pub(super) streams: Arc<Crowd>,
     /// How long a client may take nothing of an answer.
     pub(super) write_idle: Duration,
     /// Where the process stands.
@@ -81,7 +85,7 @@ fn limits() -> h2::server::Builder {
         .initial_window_size(IN_FLIGHT_OF_ONE)
         .max_send_buffer_size(PART_OF_AN_ANSWER)
         // Beyond this h2 refuses by itself, and nobody hears of it.
-        .max_header_list_size(2 * message::BYTES_AT_MOST);
+        .max_header_list_size(message::BYTES_AT_MOST / 2 * 3);
     limits
 }
 
@@ -231,14 +235,20 @@ where
     /// Asks the service, if this is a request that it can be asked.
     async fn ask(&self, request: http::Request<RecvStream>, shared: &Shared) -> HttpResponse {
         let (head, body) = request.into_parts();
-        let Some(_held) = shared.hold(message::size(&head)) else { return (self.refuse)(Refusal::LongHead) };
+        let refuse = |refusal| {
+            // Whoever asks so again and again is told to calm down.
+            shared.left();
+            (self.refuse)(refusal)
+        };
+        let Some(_held) = shared.hold(message::size(&head)) else { return refuse(Refusal::LongHead) };
+        let Some(_place) = self.streams.admit(shared.peer) else { return (self.refuse)(Refusal::Crowd) };
         match message::request(&head) {
             Ok(mut request) => {
                 request.head_mut().peer_addr = shared.peer;
                 body::attach(&mut request, body);
                 (self.answer)(request).await
             }
-            Err(refusal) => (self.refuse)(refusal),
+            Err(refusal) => refuse(refusal),
         }
     }
 }

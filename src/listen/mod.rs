@@ -38,6 +38,9 @@ pub enum Refusal {
     /// The head is too long, or has too many fields.
     #[error("the head of the request is too long")]
     LongHead,
+    /// Its address has as many requests under way over HTTP/2 as it may.
+    #[error("too many requests from one address")]
+    Crowd,
     /// What came is no HTTP.
     #[error("this is no HTTP request")]
     Malformed,

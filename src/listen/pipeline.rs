@@ -117,6 +117,11 @@ impl Pipeline {
         Self { held: said, ..Self::default() }
     }
 
+    /// What is held goes to somebody else.
+    pub(super) fn leaves(&mut self) -> BytesMut {
+        std::mem::take(&mut self.held)
+    }
+
     /// From now on everything passes.
     pub(super) fn opens(&mut self) {
         self.at = At::Beyond;

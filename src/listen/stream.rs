@@ -154,8 +154,8 @@ pub(super) struct Stream {
 pub(super) enum Then {
     /// It is HTTP no more, and ends with this.
     Becomes(LocalBoxFuture<'static, ()>),
-    /// Nothing else.
-    Remains(Transport),
+    /// Nothing else. What its client has said and actix was not given waits.
+    Remains(Transport, BytesMut),
 }
 
 /// What comes behind actix; shared with whoever waits for that.
@@ -320,11 +320,14 @@ impl Transport {
         }
     }
 
-    /// Waits, with nothing in hand but the connection, until its client says something, and goes on as if that were the
-    /// first; `None` when it is over.
-    pub(super) async fn wakes(mut self) -> Option<Stream> {
+    /// Waits, with nothing in hand but the connection, until its client says something, unless it has (`held`), and goes on as
+    /// if that were the first; `None` when it is over.
+    pub(super) async fn wakes(mut self, held: BytesMut) -> Option<Stream> {
         let pulse = self.member().pulse().clone();
         let said = poll_fn(|context| {
+            if !held.is_empty() {
+                return Poll::Ready(Some(BytesMut::from(&held[..])));
+            }
             let mut scratch = [MaybeUninit::uninit(); AT_ONCE];
             let mut buffer = ReadBuf::uninit(&mut scratch);
             match self.poll_read(context, &mut buffer) {
@@ -437,7 +440,7 @@ impl AsyncWrite for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Some(transport) = self.transport.take() {
-            self.sequel.set(Some(Then::Remains(transport)));
+            self.sequel.set(Some(Then::Remains(transport, self.pipeline.leaves())));
         }
     }
 }

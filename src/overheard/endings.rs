@@ -166,7 +166,8 @@ impl Ending {
             return (*method == Method::POST).then_some(Self::Rights);
         }
         let path = path.strip_prefix("api/v4/")?;
-        let segments = path.split('/').collect::<SmallVec<[_; 8]>>();
+        // No pattern has more; the last of them is all the rest.
+        let segments = path.splitn(8, '/').collect::<SmallVec<[_; 8]>>();
         let routes = ROUTES.get(segments[0])?;
         let is_mobile = user_agent.is_some_and(|agent| agent.starts_with(b"Mattermost Mobile/"));
         let mut routes = routes.iter().filter(|route| {
@@ -206,9 +207,11 @@ fn matches_pattern(pattern: &[&str], path: &[&str]) -> bool {
         [pattern @ .., "**"] => (pattern, path.get(pattern.len()..)),
         _ => (pattern, (path.len() == pattern.len()).then_some(&[][..])),
     };
+    let reaches = rest.is_some();
     let is_one = |(wanted, segment): (&&str, &&str)| wanted == segment || *wanted == "*" && !segment.is_empty();
+    let mut rest = rest.into_iter().flatten().flat_map(|segment| segment.split('/'));
     // Whatever follows, if the router would not first send it to a cleaner path.
-    rest.is_some_and(|rest| rest.iter().all(|segment| !segment.is_empty())) && pattern.iter().zip(path).all(is_one)
+    reaches && pattern.iter().zip(path).all(is_one) && rest.all(|segment| !segment.is_empty())
 }
 
 #[cfg(test)]

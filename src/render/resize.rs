@@ -22,7 +22,8 @@ const LOBES: f64 = 3.0;
 /// Lanczos of three lobes, `sinc(x) sinc(x / 3)`, by one sine where the library's own takes two: that of three times an angle
 /// comes of that of the angle. For the smallest results the filter is a good part of the time.
 fn lanczos(x: f64) -> f64 {
-    if x == 0.0 {
+    // Nearer to 0 the square of the angle would be none.
+    if x.abs() < 1e-100 {
         return 1.0;
     }
     if x.abs() >= LOBES {

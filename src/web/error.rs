@@ -85,6 +85,7 @@ impl WebError {
             Self::Refused(Refusal::LongHead) => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "avatar_proxy.request.head_too_large", Reason::LongHead)
             }
+            Self::Refused(Refusal::Crowd) => (StatusCode::SERVICE_UNAVAILABLE, "avatar_proxy.crowd", Reason::Crowd),
             Self::Refused(Refusal::Malformed) => {
                 (StatusCode::BAD_REQUEST, "avatar_proxy.request.malformed", Reason::Malformed)
             }

@@ -23,12 +23,17 @@ struct Coming {
     /// How much of it is to come, where that is known.
     remaining: Option<u64>,
     is_over: bool,
-    /// It broke off in the midst of what its head says it is, or is something else: actix says no more of either.
+    /// It broke off in the midst of what its head says it is, or is something else: actix says so once, and no more after that.
     broke_off: bool,
+    /// Some of it was thrown away, so that whoever still takes it does not get all.
+    has_gaps: bool,
 }
 
 impl Coming {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
+        if self.broke_off || self.has_gaps {
+            return Poll::Ready(Some(Err(PayloadError::Incomplete(None))));
+        }
         let next = ready!(self.payload.poll_next_unpin(context));
         match (&next, &mut self.remaining) {
             (Some(Ok(chunk)), Some(remaining)) => {
@@ -56,7 +61,11 @@ impl Unread {
     /// Whether it broke off, or is not what the head says it is. To be asked when nobody takes any of it.
     pub(super) fn broke_off(&self) -> bool {
         let mut coming = self.0.borrow_mut();
-        while matches!(coming.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Some(Ok(_)))) {}
+        let mut has_gaps = false;
+        while matches!(coming.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Some(Ok(_)))) {
+            has_gaps = true;
+        }
+        coming.has_gaps |= has_gaps;
         coming.broke_off
     }
 }
@@ -65,7 +74,13 @@ impl Intake {
     /// What follows the head of `request`.
     pub(super) fn of(request: &mut Request) -> Self {
         let ticket = request.conn_data::<Rc<Pulse>>().cloned().map(Ticket::of);
-        let coming = Coming { payload: request.take_payload(), remaining: None, is_over: false, broke_off: false };
+        let coming = Coming {
+            payload: request.take_payload(),
+            remaining: None,
+            is_over: false,
+            broke_off: false,
+            has_gaps: false,
+        };
         Self { coming: Rc::new(RefCell::new(coming)), ticket }
     }
 

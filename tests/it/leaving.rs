@@ -56,6 +56,24 @@ async fn f23_who_leaves_before_the_head_takes_upstreams_connection_along() {
     }
 }
 
+/// What was begun for a client goes on without it; but not a body of which no more can come.
+#[actix_web::test]
+async fn f26_a_body_that_makes_no_sense_ends_what_was_begun_with_it() {
+    let (upstream, mut ended) = stalling_after(b"").await;
+    let proxy = Proxy::with(upstream.address, |config| {
+        never(config);
+        config.server.body_idle_timeout = NEVER;
+    });
+    for (n, body) in ["Z\r\n", "3\r\nabc\r\nZ\r\n"].into_iter().enumerate() {
+        let mut stream = TcpStream::connect(proxy.address).await.expect("the proxy listens");
+        let head = "POST /api/v4/users/logout HTTP/1.1\r\nHost: chat.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("taken");
+        upstream.has_seen(n + 1).await;
+        stream.write_all(body.as_bytes()).await.expect("taken");
+        told(&mut ended).await;
+    }
+}
+
 /// Nobody has answered it, neither well nor badly.
 #[actix_web::test]
 async fn f23_who_leaves_before_the_head_was_not_answered() {

@@ -263,6 +263,48 @@ async fn who_waits_for_a_100_gets_one_and_then_the_answer() {
     }
 }
 
+/// Nobody is woken for a body that is there already: whoever answers has to be polled again all the same.
+#[actix_web::test]
+async fn a_body_in_one_packet_with_its_head_is_passed_on_at_once() {
+    let upstream = Upstream::scripted(|_, seen, mut stream| async move {
+        let length = seen.header("content-length").and_then(|length| length.parse().ok()).expect("a length");
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.expect("a body");
+        send_and_close(&mut stream, &answer("200 OK", &[], &body)).await;
+    })
+    .await;
+    let proxy = Proxy::before(upstream.address);
+    let mut stream = connect(&proxy).await;
+    let post = |target: &str, more: &str, body: &str| {
+        let length = body.len();
+        format!("POST {target} HTTP/1.1\r\nHost: chat.example\r\nContent-Length: {length}\r\n{more}\r\n{body}")
+    };
+    let view = |body| post("/api/v4/channels/members/me/view", "", body);
+    let waiting = post("/api/v4/posts", "Expect: 100-continue\r\n", "third");
+    for (request, bodies) in [
+        (view("first"), &["first"][..]),
+        (view("second"), &["second"]),
+        (waiting, &["third"]),
+        (view("fourth") + &view("fifth") + &view("sixth"), &["fourth", "fifth", "sixth"]),
+        // It is followed by a task of its own.
+        (post("/api/v4/users/logout", "", "seventh"), &["seventh"]),
+        (view("eighth"), &["eighth"]),
+    ] {
+        // What nobody speaks on for a while is served anew.
+        if request.contains("eighth") {
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+        }
+        stream.write_all(request.as_bytes()).await.expect("taken");
+        for body in bodies {
+            if request.contains("Expect") {
+                assert_eq!(reads_until(&mut stream, b"\r\n\r\n").await, b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            let got = tokio::time::timeout(PATIENCE, read_answer(&mut stream, "POST")).await.expect(body);
+            assert_eq!((got.status, &got.body[..]), (200, body.as_bytes()));
+        }
+    }
+}
+
 /// Upstream sends the next chunk only when the client has the one before.
 #[actix_web::test]
 async fn every_chunk_is_flushed_at_once() {

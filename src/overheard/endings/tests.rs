@@ -26,7 +26,7 @@ fn check(method: &str, path: &str, expected: Option<Ending>) {
 #[test]
 fn no_pattern_begins_with_a_wildcard() {
     for (_, pattern) in ENDINGS.iter().flat_map(|group| group.routes) {
-        assert!(!pattern.starts_with('*'), "{pattern}");
+        assert!(!pattern.starts_with('*') && pattern.split('/').count() < 8, "{pattern}");
     }
 }
 
@@ -40,6 +40,8 @@ fn whatever_ends_a_session_or_changes_a_right() {
         ("POST", "/users/sessions/revoke/all"),
         ("PUT", "/users/sessions/device"),
         ("POST", "/users/sessions/device"),
+        ("POST", "/users/sessions/a/b/c/d/e/f/g/h/i"),
+        ("POST", "/users/me/sessions"),
         ("POST", "/users/tokens/revoke"),
         ("POST", "/users/tokens/disable"),
         ("PUT", "/users/{alice}/active"),
@@ -118,6 +120,10 @@ fn what_only_adds_or_touches_no_right_ends_nothing() {
         ("PATCH", "/teams/{alice}"),
         ("PUT", "/users/logout"),
         ("POST", "/users/logout/"),
+        ("POST", "/users/me/sessions/a//b"),
+        ("POST", "/users/me/sessions/a/b/c/d/e/f//g/h"),
+        ("POST", "/users/me/sessions/a/b/c/d/e/f/g/"),
+        ("PUT", "/users/me/roles/a/b/c/d/e/f/g/h"),
         ("POST", "//users/logout"),
         ("POST", "/users/logouts"),
         ("POST", "/users/%6"),
