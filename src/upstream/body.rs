@@ -222,16 +222,14 @@ mod tests {
 
     #[test]
     fn what_is_at_hand_is_not_waited_for_with_a_waker() {
-        let wakes = Arc::new(Wakes::default());
-        let waker = Waker::from(wakes.clone());
+        let count = Arc::new(Wakes::default());
+        let waker = Waker::from(count.clone());
         let mut context = Context::from_waker(&waker);
         for (is_at_hand, woken) in [(true, 0), (false, 1)] {
             let handed = Rc::new(Cell::new(false));
             let hands = handed.clone();
-            let chunks = stream::poll_fn(move |_| match hands.take() {
-                true => Poll::Ready(Some(Ok(Bytes::from_static(b"chunk")))),
-                false => Poll::Pending,
-            });
+            let chunk = move || hands.take().then_some(Ok(Bytes::from_static(b"chunk")));
+            let chunks = stream::poll_fn(move |_| chunk().map_or(Poll::Pending, |chunk| Poll::Ready(Some(chunk))));
             let mut body = RequestBody::of(Box::pin(chunks), Some(5), IDLE).at_hand(is_at_hand);
             let mut begin = Box::pin(body.begin());
             assert!(begin.as_mut().poll(&mut context).is_pending());
@@ -239,7 +237,7 @@ mod tests {
             assert!(begin.as_mut().poll(&mut context).is_ready());
             drop(begin);
             assert!(matches!(body.poll_chunk(&mut context), Poll::Ready(Some(Ok(_)))));
-            assert_eq!(wakes.0.swap(0, Ordering::Relaxed), woken);
+            assert_eq!(count.0.swap(0, Ordering::Relaxed), woken);
         }
     }
 

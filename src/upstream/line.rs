@@ -23,6 +23,8 @@ use tokio::task::unconstrained;
 const READ_AT_MOST: usize = 128 << 10;
 /// How much is read at first, in bytes. Where that is not enough, twice as much is read the next time.
 const READ_AT_FIRST: usize = 8 << 10;
+/// Up to how many bytes a head and what is there of its body are copied into one piece: the system takes longer over two.
+const ONE_PIECE: usize = 4 << 10;
 /// How many interim answers (RFC 9110 section 15.2) upstream may give before the one that counts.
 const INTERIM_AT_MOST: u32 = 16;
 
@@ -218,6 +220,7 @@ impl Line {
 
     /// Writes all that is to go out.
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.out.joins();
         while !self.out.parts.is_empty() {
             let mut slices = [IoSlice::new(&[]); 4];
             for (slice, part) in slices.iter_mut().zip(&self.out.parts) {
@@ -449,6 +452,15 @@ impl Line {
 }
 
 impl Outflow {
+    /// Makes one piece of several short ones.
+    fn joins(&mut self) {
+        if self.parts.len() > 1 && self.parts.iter().map(Bytes::len).sum::<usize>() <= ONE_PIECE {
+            let joined = self.parts.concat();
+            self.parts.clear();
+            self.parts.push(joined.into());
+        }
+    }
+
     /// Upstream took so many bytes.
     fn took(&mut self, mut bytes: usize) {
         self.turn = self.turn.wrapping_add(1);
