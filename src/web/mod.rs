@@ -36,6 +36,7 @@ use actix_web::http::{Version, header as actix_header};
 use answer::Ledger;
 use ask::Ask;
 pub use error::WebError;
+use futures_util::FutureExt;
 use http::Method;
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
@@ -212,7 +213,8 @@ pub async fn handle(front: Rc<Front>, mut request: Request) -> HttpResponse {
     if let Route::Picture(kind, Who::Id(object)) = route
         // Its host is yet to be held against `Host`.
         && request.uri().scheme().is_none()
-        && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).await
+        // What would have to wait, were it for a lock, goes the long way. Its state is not to be moved about with each request.
+        && let Some(response) = picture::recall(&front, &request, &mut ledger, kind, object).now_or_never().flatten()
     {
         return ledger.close_at_once(response);
     }
@@ -266,28 +268,29 @@ async fn answer(
     }
 }
 
+/// Whatever takes more state than a request that passes through has it on the heap: that of all of them is moved as one.
 async fn dispatch(front: &Rc<Front>, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     if let Route::Picture(kind, who) = route {
         let fields = std::mem::take(&mut inbound.fields);
         let ask = Ask::read(fields.iter());
         if ask.is_ours(front, *kind, &inbound.query) {
-            return picture::serve(front, inbound, &fields, &ask, *kind, *who).await;
+            return Box::pin(picture::serve(front, inbound, &fields, &ask, *kind, *who)).await;
         }
         drop(ask);
         inbound.fields = fields;
     }
     match route {
-        Route::Change(kind, who) => change::serve(front, inbound, *kind, *who).await,
+        Route::Change(kind, who) => Box::pin(change::serve(front, inbound, *kind, *who)).await,
         Route::Picture(..) | Route::Passthrough => {
             inbound.ledger.route = RouteClass::Passthrough;
             if let Some(response) = max_forwards::count_down(inbound)? {
                 return Ok(response);
             }
             if matches!(inbound.body, ClientBody::WebSocket) {
-                return websocket::serve(front, inbound).await;
+                return Box::pin(websocket::serve(front, inbound)).await;
             }
             match front.ending(inbound) {
-                Some(ending) => session::serve(front, inbound, ending).await,
+                Some(ending) => Box::pin(session::serve(front, inbound, ending)).await,
                 None => passthrough::serve(front, inbound, route).await,
             }
         }
