@@ -36,6 +36,8 @@ pub mod cache;
 pub mod caller;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod counting_waker;
 pub mod demo;
 pub mod explain;
 pub mod identity;

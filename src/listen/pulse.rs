@@ -472,9 +472,7 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use crate::counting_waker::Rings;
 
     const LIMITS: Limits = Limits {
         head: Duration::from_secs(10),
@@ -602,25 +600,19 @@ mod tests {
 
     #[test]
     fn a_request_that_begins_is_not_what_became_of_the_body_before_it() {
-        struct Rings(AtomicUsize);
-        impl Wake for Rings {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        let rings = Arc::new(Rings(AtomicUsize::new(0)));
+        let (rings, waker) = Rings::counted();
         let pulse = Rc::new(Pulse::begun(Instant::now()));
-        pulse.park(&Context::from_waker(&Waker::from(rings.clone())));
+        pulse.park(&Context::from_waker(&waker));
         let first = Exchange::begin(&pulse, Framing::Chunked);
         let ticket = Ticket::of(pulse.clone());
         ticket.body_is(Body::Passed);
         assert_eq!(pulse.silence(), Silence::Early);
         drop(first);
-        assert_eq!(rings.0.load(Ordering::Relaxed), 0);
+        assert_eq!(rings.take(), 0);
 
         let second = Exchange::begin(&pulse, Framing::None);
 
-        assert_eq!(rings.0.load(Ordering::Relaxed), 1, "what the silence means can be told now");
+        assert_eq!(rings.take(), 1, "what the silence means can be told now");
         assert_eq!(pulse.silence(), Silence::Gone);
         drop((ticket, second));
         assert!(!pulse.rest.get(), "there is no rest of a body");

@@ -216,16 +216,29 @@ mod tests {
         write_idle: Duration::from_secs(3600),
     };
 
+    /// A client, and its connection as it is served, as long as the first of these is kept.
+    async fn connected() -> (watch::Sender<Stage>, TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
+        let (tcp, _) = listener.accept().await.expect("a client");
+        let (keeps, stage) = watch::channel(Stage::Serving);
+        let connections = Connections::looked_after(LIMITS, stage, Rc::new(|_| Bytes::new()));
+        (keeps, client, Stream::plain(Socket::new(tcp, connections.admit(Telemetry::new().connection()))))
+    }
+
+    /// What lets one connection of each address in.
+    fn one_of_each(telemetry: &Arc<Telemetry>) -> (watch::Sender<Stage>, Settings) {
+        let (keeps, stage) = watch::channel(Stage::Serving);
+        let crowd = Crowd::new(1, |_| false);
+        let (telemetry, streams) = (telemetry.clone(), crowd.clone());
+        (keeps, Settings { limits: LIMITS, stage, telemetry, crowd, streams, certificate: None })
+    }
+
     /// What serves a connection is gone while its client says nothing, and what the client says then is read from its first
     /// byte.
     #[actix_web::test]
     async fn a_connection_is_served_anew_when_its_client_speaks_again() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
-        let (tcp, _) = listener.accept().await.expect("a client");
-        let (_keeps, stage) = watch::channel(Stage::Serving);
-        let connections = Connections::looked_after(LIMITS, stage, Rc::new(|_| Bytes::new()));
-        let stream = Stream::plain(Socket::new(tcp, connections.admit(Telemetry::new().connection())));
+        let (_keeps, mut client, stream) = connected().await;
         let pulse = stream.pulse().clone();
         // Whoever serves holds a part of it.
         let held = Rc::new(());
@@ -267,12 +280,7 @@ mod tests {
     /// The sweeper may take a connection for idle just when two requests come together.
     #[actix_web::test]
     async fn what_is_held_when_a_connection_falls_asleep_is_served_when_it_wakes() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
-        let (tcp, _) = listener.accept().await.expect("a client");
-        let (_keeps, stage) = watch::channel(Stage::Serving);
-        let connections = Connections::looked_after(LIMITS, stage, Rc::new(|_| Bytes::new()));
-        let stream = Stream::plain(Socket::new(tcp, connections.admit(Telemetry::new().connection())));
+        let (_keeps, mut client, stream) = connected().await;
         let served = Rc::new(Cell::new(0));
         let counts = served.clone();
         let serve = move |mut stream: Stream| {
@@ -305,9 +313,7 @@ mod tests {
     async fn a_plain_connection_does_not_carry_what_others_need() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let _client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
-        let (_keeps, stage) = watch::channel(Stage::Serving);
-        let (telemetry, crowd) = (Arc::new(Telemetry::new()), Crowd::new(1, |_| false));
-        let settings = Settings { limits: LIMITS, stage, telemetry, streams: crowd.clone(), crowd, certificate: None };
+        let (_keeps, settings) = one_of_each(&Arc::new(Telemetry::new()));
         let answer = |_: Request| async { HttpResponse::Ok().finish() };
         let service = serve(&settings, answer, |_| HttpResponse::BadRequest().finish());
         let service = service.new_service(()).await.expect("it cannot fail");
@@ -319,12 +325,8 @@ mod tests {
     async fn an_address_with_as_many_connections_as_it_may_have_gets_no_more() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let (_keeps, stage) = watch::channel(Stage::Serving);
         let telemetry = Arc::new(Telemetry::new());
-        let crowd = Crowd::new(1, |_| false);
-        let streams = crowd.clone();
-        let settings =
-            Settings { limits: LIMITS, stage, telemetry: telemetry.clone(), crowd, streams, certificate: None };
+        let (_keeps, settings) = one_of_each(&telemetry);
         let answer = |_: Request| async { HttpResponse::Ok().finish() };
         let service = serve(&settings, answer, |_| HttpResponse::BadRequest().finish());
         let service = service.new_service(()).await.expect("it cannot fail");

@@ -324,10 +324,7 @@ impl Transport {
     /// if that were the first; `None` when it is over.
     pub(super) async fn wakes(mut self, held: BytesMut) -> Option<Stream> {
         let pulse = self.member().pulse().clone();
-        let said = poll_fn(|context| {
-            if !held.is_empty() {
-                return Poll::Ready(Some(BytesMut::from(&held[..])));
-            }
+        let says = poll_fn(|context| {
             let mut scratch = [MaybeUninit::uninit(); AT_ONCE];
             let mut buffer = ReadBuf::uninit(&mut scratch);
             match self.poll_read(context, &mut buffer) {
@@ -336,7 +333,8 @@ impl Transport {
                 Poll::Ready(read) => Poll::Ready(read.is_ok().then(|| BytesMut::from(buffer.filled()))),
             }
         });
-        let Some(said) = said.await.filter(|said| !said.is_empty()) else {
+        let said = if held.is_empty() { says.await } else { Some(held) };
+        let Some(said) = said.filter(|said| !said.is_empty()) else {
             // Whoever is gone does not hear it.
             let _ = poll_fn(|context| self.poll_shutdown(context)).await;
             return None;

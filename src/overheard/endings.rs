@@ -203,15 +203,16 @@ static ROUTES: LazyLock<foldhash::HashMap<&str, Vec<Route>>> = LazyLock::new(|| 
 });
 
 fn matches_pattern(pattern: &[&str], path: &[&str]) -> bool {
-    let (pattern, rest) = match pattern {
-        [pattern @ .., "**"] => (pattern, path.get(pattern.len()..)),
-        _ => (pattern, (path.len() == pattern.len()).then_some(&[][..])),
-    };
-    let reaches = rest.is_some();
     let is_one = |(wanted, segment): (&&str, &&str)| wanted == segment || *wanted == "*" && !segment.is_empty();
-    let mut rest = rest.into_iter().flatten().flat_map(|segment| segment.split('/'));
-    // Whatever follows, if the router would not first send it to a cleaner path.
-    reaches && pattern.iter().zip(path).all(is_one) && rest.all(|segment| !segment.is_empty())
+    let begins = |pattern: &[&str]| pattern.len() <= path.len() && pattern.iter().zip(path).all(is_one);
+    match pattern {
+        [pattern @ .., "**"] => {
+            let mut rest = path.iter().skip(pattern.len()).flat_map(|segment| segment.split('/'));
+            // Whatever follows, if the router would not first send it to a cleaner path.
+            begins(pattern) && rest.all(|segment| !segment.is_empty())
+        }
+        _ => begins(pattern) && pattern.len() == path.len(),
+    }
 }
 
 #[cfg(test)]

@@ -173,12 +173,10 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counting_waker::Rings;
     use futures_util::stream;
     use std::cell::Cell;
     use std::rc::Rc;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
     use tokio::time::Instant;
     use tokio::time::sleep;
 
@@ -222,8 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_at_hand_is_not_waited_for_with_a_waker() {
-        let count = Arc::new(Wakes::default());
-        let waker = Waker::from(count.clone());
+        let (rings, waker) = Rings::counted();
         let mut context = Context::from_waker(&waker);
         for (is_at_hand, woken) in [(true, 0), (false, 1)] {
             let handed = Rc::new(Cell::new(false));
@@ -237,16 +234,7 @@ mod tests {
             assert!(begin.as_mut().poll(&mut context).is_ready());
             drop(begin);
             assert!(matches!(body.poll_chunk(&mut context), Poll::Ready(Some(Ok(_)))));
-            assert_eq!(count.0.swap(0, Ordering::Relaxed), woken);
-        }
-    }
-
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(rings.take(), woken);
         }
     }
 

@@ -61,11 +61,11 @@ impl Unread {
     /// Whether it broke off, or is not what the head says it is. To be asked when nobody takes any of it.
     pub(super) fn broke_off(&self) -> bool {
         let mut coming = self.0.borrow_mut();
-        let mut has_gaps = false;
+        let mut has_gaps = coming.has_gaps;
         while matches!(coming.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Some(Ok(_)))) {
             has_gaps = true;
         }
-        coming.has_gaps |= has_gaps;
+        coming.has_gaps = has_gaps;
         coming.broke_off
     }
 }
@@ -126,5 +126,37 @@ impl Drop for Intake {
         if coming.is_over || matches!(coming.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)) {
             ticket.body_is(Body::Over);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{FutureExt, stream};
+
+    fn intake(parts: Vec<Result<Bytes, PayloadError>>) -> Intake {
+        let mut request = Request::new();
+        *request.payload() = Payload::Stream { payload: Box::pin(stream::iter(parts)) };
+        Intake::of(&mut request)
+    }
+
+    /// Whoever goes on taking it, in a task of its own, must not take what is left of it for all.
+    #[test]
+    fn a_body_of_which_something_was_thrown_away_never_looks_whole() {
+        let part = || Ok(Bytes::from_static(b"part"));
+        let broken = || Err(PayloadError::Incomplete(None));
+        for (parts, broke_off) in
+            [(vec![broken()], true), (vec![part(), broken()], true), (vec![part(), part()], false)]
+        {
+            let mut intake = intake(parts);
+            assert_eq!(intake.unread().broke_off(), broke_off);
+            for _ in 0..2 {
+                assert!(matches!(intake.next().now_or_never(), Some(Some(Err(_)))), "{broke_off}");
+            }
+        }
+        let mut whole = intake(vec![part()]);
+        assert!(matches!(whole.next().now_or_never(), Some(Some(Ok(_)))));
+        assert!(!whole.unread().broke_off());
+        assert!(matches!(whole.next().now_or_never(), Some(None)));
     }
 }

@@ -23,9 +23,7 @@ use std::time::Instant;
 pub(super) async fn serve(front: &Front, inbound: &mut Inbound, route: &Route) -> Result<HttpResponse, WebError> {
     let attending = Attending::of(front, inbound);
     let outbound = Outbound::of(front, inbound, None);
-    // A request for a picture has looked into memory first, and whoever looks may have to wait.
-    let answers = matches!(route, Route::Passthrough);
-    let mut reply = outbound.send(front, answers).await?;
+    let mut reply = outbound.send(front, true).await?;
     let picture = match route {
         Route::Picture(kind, Who::Id(object)) => Some((*kind, *object)),
         _ => None,
@@ -97,8 +95,8 @@ impl Outbound {
     }
 
     /// Forwards the request; the body goes chunk by chunk as upstream takes it, and one that breaks off or stalls is aborted
-    /// upstream too: a short body must never look whole. `answers` tells whether it is the
-    /// client's connection that polls, and for the first time.
+    /// upstream too: a short body must never look whole. `answers` tells whether it is the client's connection that polls, and for
+    /// the first time.
     async fn send(self, front: &Front, answers: bool) -> Result<Reply, UpstreamError> {
         let body = match self.body {
             ClientBody::Some(length, intake) => {
