@@ -64,6 +64,13 @@ fn stages(criterion: &mut Criterion) {
             criterion.bench_function(&format!("whole/{class}/{edge}"), |bencher| {
                 round(bencher, &files, |file| render(&decoded(file), &recipe, &targets, 0).expect("encodes"));
             });
+            // What is sent until AVIF is found: below, nobody is offered it.
+            if edge >= 96 {
+                let recipe = corpus::recipe(edge, Offer::Avif);
+                criterion.bench_function(&format!("whole/{class}/{edge}/avif"), |bencher| {
+                    round(bencher, &files, |file| render(&decoded(file), &recipe, &targets, 0).expect("encodes"));
+                });
+            }
             criterion.bench_function(&format!("libwebp_alone/{class}/{edge}"), |bencher| {
                 round(bencher, &plain, |pixels| libwebp_alone(pixels, edge));
             });

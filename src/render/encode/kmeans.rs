@@ -3,6 +3,7 @@
 //! Slower than `quantise` and better by a tenth in bytes at the same likeness: what the eye sees better weighs more, and
 //! so may colours of few pixels.
 
+use super::palette::Sticky;
 use super::quantise::Colour;
 
 /// What counts how much. Whole pictures differ in what suits them, so that several are worth a try.
@@ -12,9 +13,8 @@ pub(in crate::render) struct Emphasis {
     pub(in crate::render) channels: [f64; 3],
     /// Whether the weight of a colour grows slower than the number of its pixels, with the power 3/4.
     pub(in crate::render) rare: bool,
-    /// How much farther than the nearest colour another may be, for a pixel to take it from a pixel beside it: runs
-    /// compress. First the factor between their squared distances, then what is added to it.
-    pub(in crate::render) sticky: (f64, f64),
+    /// When a pixel takes the colour of one beside it.
+    pub(in crate::render) sticky: Sticky,
 }
 
 /// A colour in the space where distances are measured: each channel times its factor and alpha.
@@ -22,13 +22,22 @@ pub(super) type Point = [f64; 4];
 
 impl Emphasis {
     /// Those that are the best of some pictures.
-    pub(in crate::render) const ALL: [Self; 5] = [
-        Self { channels: SEEN, rare: true, sticky: (1.0, 80.0) },
-        Self { channels: [1.0; 3], rare: false, sticky: (1.0, 40.0) },
-        Self { channels: SEEN, rare: true, sticky: (1.5, 120.0) },
-        Self { channels: [1.0; 3], rare: false, sticky: (2.0, 40.0) },
-        Self { channels: SEEN, rare: false, sticky: (3.0, 160.0) },
+    pub(in crate::render) const ALL: [Self; 10] = [
+        Self::new(SEEN, true, Sticky { factor: 1e+00, more: 8e+01, spares_runs: true }),
+        Self::new([1.0; 3], false, Sticky { factor: 1e+00, more: 4e+01, spares_runs: true }),
+        Self::new(SEEN, true, Sticky { factor: 2e+00, more: 1e+02, spares_runs: true }),
+        Self::new([1.0; 3], false, Sticky { factor: 2e+00, more: 4e+01, spares_runs: true }),
+        Self::new(SEEN, false, Sticky { factor: 3e+00, more: 2e+02, spares_runs: true }),
+        Self::new(SEEN, true, Sticky { factor: 1e+00, more: 5e+02, spares_runs: true }),
+        Self::new([1.0; 3], true, Sticky { factor: 6e+00, more: 3e+02, spares_runs: true }),
+        Self::new([1.0; 3], true, Sticky { factor: 1e+00, more: 0e+00, spares_runs: true }),
+        Self::new(SEEN, false, Sticky { factor: 3e+00, more: 2e+02, spares_runs: false }),
+        Self::new([1.0; 3], true, Sticky { factor: 6e+00, more: 3e+02, spares_runs: false }),
     ];
+
+    const fn new(channels: [f64; 3], rare: bool, sticky: Sticky) -> Self {
+        Self { channels, rare, sticky }
+    }
 
     /// The place of a colour.
     pub(super) fn point(&self, [r, g, b, a]: [u8; 4]) -> Point {
@@ -194,7 +203,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const EVEN: Emphasis = Emphasis { channels: [1.0; 3], rare: false, sticky: (1.0, 0.0) };
+    const EVEN: Emphasis =
+        Emphasis { channels: [1.0; 3], rare: false, sticky: Sticky { factor: 1.0, more: 0.0, spares_runs: true } };
 
     #[test]
     fn as_many_colours_as_there_are_stay_as_they_are() {

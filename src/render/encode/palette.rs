@@ -1,7 +1,7 @@
 //! A picture with few colours as a palette and indices: the fewest colours that stay within a tolerance.
 
 use super::kmeans::{Emphasis, distance, nearest, palette};
-use super::quantise::{Colour, quantise};
+use super::quantise::{self, Colour, quantise};
 use crate::render::raster::Raster;
 
 /// A picture of at most 256 colours.
@@ -40,14 +40,32 @@ impl Indexed {
 
 /// Reduces `raster` to the fewest colours whose mean squared distance stays about within `tolerance`; `None` when 256 are
 /// not enough. Nothing is dithered: the noise would cost more bytes than further colours.
-pub(super) fn reduce(raster: &Raster, tolerance: f64) -> Option<Indexed> {
+pub(super) fn reduce(raster: &Raster, tolerance: f64, sticky: Option<Sticky>) -> Option<Indexed> {
     let counted = Counted::of(raster);
     let chosen = quantise(&counted.colours, tolerance)?;
     let palette = ordered(chosen.clone());
-    let place = |&colour| u8::try_from(palette.partition_point(|&other| rank(other) < rank(colour))).ok();
-    let places: Vec<u8> = chosen.iter().map(place).collect::<Option<_>>()?;
-    let indices = counted.indices.iter().map(|&index| places[index as usize]).collect();
-    Some(Indexed { width: raster.width, height: raster.height, palette, indices })
+    let place = |&colour| palette.partition_point(|&other| rank(other) < rank(colour));
+    let usual: Vec<_> = chosen.iter().map(place).collect();
+    let taken = match sticky {
+        None => counted.indices.iter().map(|&colour| usual[colour as usize]).collect(),
+        Some(sticky) => {
+            let apart = |colour: usize, place: usize| {
+                f64::from(quantise::distance(counted.colours[colour].rgba, palette[place]))
+            };
+            counted.taken(raster.width, &usual, apart, sticky)
+        }
+    };
+    Some(Indexed::of(raster, &palette, &taken))
+}
+
+/// When a pixel takes the colour of one beside it, though another is nearer to its own: runs compress.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::render) struct Sticky {
+    /// How much farther than the nearest it may be, in squared distances: a factor, and what is added to it then.
+    pub(in crate::render) factor: f64,
+    pub(in crate::render) more: f64,
+    /// Whether only a pixel does so that has none beside it with its own nearest colour.
+    pub(in crate::render) spares_runs: bool,
 }
 
 /// Puts the colours of a palette in an order that is a matter of the colours alone: those with transparency come first,
@@ -75,28 +93,42 @@ impl Counted {
         let places: Vec<_> = palette.iter().map(|&colour| emphasis.point(colour)).collect();
         let points: Vec<_> = self.colours.iter().map(|colour| emphasis.point(colour.rgba)).collect();
         let usual: Vec<_> = points.iter().map(|point| nearest(point, &places)).collect();
-        let width = raster.width as usize;
+        let apart = |colour: usize, place: usize| distance(&points[colour], &places[place]);
+        let taken = self.taken(raster.width, &usual, apart, emphasis.sticky);
+        Indexed::of(raster, &palette, &taken)
+    }
+
+    /// Which colour of a palette each pixel takes: that which is `usual` for its own colour, or one of a pixel beside it. `apart`
+    /// is the squared distance between a colour of the picture and one of the palette.
+    fn taken(&self, width: u32, usual: &[usize], apart: impl Fn(usize, usize) -> f64, sticky: Sticky) -> Vec<usize> {
+        let width = width as usize;
         let mut taken: Vec<usize> = Vec::with_capacity(self.indices.len());
-        for (i, &index) in self.indices.iter().enumerate() {
-            let (point, usual) = (&points[index as usize], usual[index as usize]);
-            let column = i % width;
+        for (i, &colour) in self.indices.iter().enumerate() {
+            let colour = colour as usize;
+            let (usual, column) = (usual[colour], i % width);
             let beside = [
                 (column > 0).then(|| i - 1),
                 i.checked_sub(width),
                 i.checked_sub(width - 1).filter(|_| column + 1 < width),
                 i.checked_sub(width + 1).filter(|_| column > 0),
             ];
-            let (factor, more) = emphasis.sticky;
-            let mut best = (distance(point, &places[usual]) * factor + more, usual);
-            for place in beside.into_iter().flatten().map(|beside| taken[beside]) {
-                let apart = distance(point, &places[place]);
+            let beside = beside.map(|beside| beside.map(|beside| taken[beside]));
+            if beside.iter().flatten().all(|&place| place == usual)
+                || sticky.spares_runs && beside.contains(&Some(usual))
+            {
+                taken.push(usual);
+                continue;
+            }
+            let mut best = (apart(colour, usual) * sticky.factor + sticky.more, usual);
+            for place in beside.into_iter().flatten().filter(|&place| place != usual) {
+                let apart = apart(colour, place);
                 if apart < best.0 {
                     best = (apart, place);
                 }
             }
             taken.push(best.1);
         }
-        Indexed::of(raster, &palette, &taken)
+        taken
     }
 
     pub(in crate::render) fn of(raster: &Raster) -> Self {
@@ -164,17 +196,37 @@ mod tests {
     #[test]
     fn few_colours_stay_exact_and_in_order() {
         let raster = Raster::with_alpha(2, 2, vec![9, 9, 9, 255, 1, 2, 3, 0, 5, 5, 5, 100, 9, 9, 9, 255]);
-        let indexed = reduce(&raster, 0.0).expect("three colours");
+        let indexed = reduce(&raster, 0.0, None).expect("three colours");
         assert_eq!(indexed.palette, [[0, 0, 0, 0], [5, 5, 5, 100], [9, 9, 9, 255]]);
         assert_eq!(indexed.indices, [2, 0, 1, 2]);
         assert_eq!(&indexed.raster().samples[8..], &raster.samples[8..]);
     }
 
     #[test]
+    fn a_pixel_takes_the_colour_beside_it_where_that_is_near_enough() {
+        // Three greys of a palette, and in the last row one that is nearest to the second and not much farther from the first.
+        let greys = [10, 10, 90, 10, 50, 50, 10, 32, 50];
+        let raster = Raster::opaque(3, 3, greys.iter().flat_map(|&grey| [grey; 3]).collect());
+        let counted = Counted::of(&raster);
+        let palette = [10, 50, 90].map(|grey| [grey, grey, grey, 255]);
+        let usual: Vec<_> = counted.colours.iter().map(|colour| usize::from((colour.rgba[0] + 16) / 40)).collect();
+        let apart =
+            |colour: usize, place: usize| f64::from(quantise::distance(counted.colours[colour].rgba, palette[place]));
+        let last_row = |more: f64, spares_runs| {
+            counted.taken(3, &usual, apart, Sticky { factor: 1.0, more, spares_runs })[6..].to_vec()
+        };
+        // 18 * 18 * 3 from the second, 22 * 22 * 3 from the first.
+        assert_eq!(last_row(479.0, false), [0, 1, 1]);
+        assert_eq!(last_row(481.0, false), [0, 0, 1]);
+        // There is the second above it.
+        assert_eq!(last_row(481.0, true), [0, 1, 1]);
+    }
+
+    #[test]
     fn a_wider_tolerance_takes_fewer_colours() {
         let ramp = |i: u32| [(i % 64 * 4).to_le_bytes()[0]; 3];
         let raster = Raster::opaque(64, 64, (0..64 * 64).flat_map(ramp).collect());
-        let colours = |tolerance| reduce(&raster, tolerance).map(|indexed| indexed.palette.len());
+        let colours = |tolerance| reduce(&raster, tolerance, None).map(|indexed| indexed.palette.len());
         assert_eq!(colours(0.0), Some(64));
         assert!(colours(2.0) < colours(0.0) && colours(60.0) < colours(2.0) && colours(60.0) >= Some(4));
     }
@@ -183,8 +235,8 @@ mod tests {
     fn too_many_colours_have_no_palette() {
         let noise = |i: u32| i.wrapping_mul(0x9e37_79b1).to_le_bytes().into_iter().skip(1);
         let raster = Raster::opaque(64, 64, (0..64 * 64).flat_map(noise).collect());
-        assert!(reduce(&raster, 4.0).is_none());
-        assert!(reduce(&raster, 0.0).is_none());
+        assert!(reduce(&raster, 4.0, None).is_none());
+        assert!(reduce(&raster, 0.0, None).is_none());
     }
 
     proptest! {
@@ -195,7 +247,7 @@ mod tests {
             tolerance in 0.0_f64..1e5,
         ) {
             let raster = Raster::with_alpha(8, 6, samples);
-            if let Some(indexed) = reduce(&raster, tolerance) {
+            if let Some(indexed) = reduce(&raster, tolerance, Some(Sticky { factor: 1.0, more: tolerance, spares_runs: false })) {
                 prop_assert!(indexed.palette.len() <= 256);
                 prop_assert!(indexed.indices.iter().all(|&i| usize::from(i) < indexed.palette.len()));
                 prop_assert_eq!(indexed.indices.len(), raster.len());

@@ -159,7 +159,7 @@ fn neighbours(own: u8, members: &[Member], means: &[[u8; 4]]) -> Vec<u8> {
 }
 
 /// The squared distance.
-fn distance(one: [u8; 4], other: [u8; 4]) -> u32 {
+pub(super) fn distance(one: [u8; 4], other: [u8; 4]) -> u32 {
     let mut sum = 0;
     for channel in 0..4 {
         let apart = u32::from(one[channel].abs_diff(other[channel]));
