@@ -50,8 +50,7 @@ const FEW_BYTES_AN_EDGE: usize = 6;
 /// The quantiser that comes to 80 on most photographs.
 const USUAL_QUANTISER: usize = 22;
 
-/// The step of AVIF that comes to 80 on most photographs, and how often the care that costs most is taken.
-const USUAL_AVIF: usize = 123;
+/// How often the care that costs most is taken for AVIF.
 const AVIF_TRIES: usize = 4;
 
 /// What packing tightly may save of a PNG, as a part of its bytes, and how many of the shortest are worth it.
@@ -301,7 +300,7 @@ impl Search<'_> {
     /// AVIF, quickly at first, and with all care where that may be the smallest.
     fn avif(&mut self) -> Result<(), Stop> {
         let before = self.tries.all.len();
-        let step = self.descend(Family::Avif(Effort::Quick), USUAL_AVIF, MORE_TRIES)?;
+        let step = self.descend(Family::Avif(Effort::Quick), Family::USUAL_AVIF, MORE_TRIES)?;
         let best = self.tries.best().file.len();
         let quick = self.tries.all[before..].iter().map(|tried| tried.file.len()).min().unwrap_or(best);
         // That is what care may win; where the best is of AVIF already, it always may.

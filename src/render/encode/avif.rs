@@ -1,33 +1,39 @@
-//! AVIF, by rav1e: far fewer bytes than WebP for a photograph that is not small, for many times the work. A picture takes
+//! AVIF: far fewer bytes than WebP for a photograph that is not small, for many times the work. A picture takes
 //! 240 bytes of boxes, so none of the smallest is worth it.
 
 use super::aim::{self, Aim};
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
 use avif_serialize::Aviffy;
-use rav1e::prelude::{
-    BlockSize, ChromaSampling, ColorDescription, ColorPrimaries, Config, EncoderConfig, EncoderStatus,
-    MatrixCoefficients, PartitionRange, PixelRange, SceneDetectionSpeed, SpeedSettings, TransferCharacteristics, Tune,
-};
 
-/// What brings photographs to 80 on the scale of SSIMULACRA2, in the median.
-const USUAL_QUALITY: f64 = 80.0;
+#[cfg(feature = "libaom")]
+mod libaom;
+#[cfg(not(feature = "libaom"))]
+mod rav1e;
 
-/// The coarsest of AV1's quantizers; 0 would be lossless.
-pub(in crate::render) const COARSEST: u8 = 255;
+#[cfg(feature = "libaom")]
+use libaom as engine;
+#[cfg(not(feature = "libaom"))]
+use rav1e as engine;
 
-/// Bytes of a sample as rav1e keeps it, whatever the depth.
-const SAMPLE: usize = 2;
+/// The coarsest of the quantizers; 0 would be lossless.
+pub(in crate::render) const COARSEST: u8 = engine::COARSEST;
 
-/// The unit with which rav1e begins a picture (AV1 specification, section 5.6).
+/// The quantizer that comes to 80 on most photographs.
+pub(in crate::render) const USUAL: u8 = engine::USUAL;
+
+/// About what a quantizer takes from the score, and which share of the bytes.
+pub(in crate::render) const SLOPES: (f64, f64) = engine::SLOPES;
+
+/// The unit with which encoders begin a picture (AV1 specification, section 5.6).
 const TEMPORAL_DELIMITER: [u8; 2] = [0x12, 0];
 
 /// How much work is spent on the fewest bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::render) enum Effort {
-    /// As little as pays: three milliseconds for each thousand pixels.
+    /// As little as pays: some two milliseconds for each thousand pixels.
     Quick,
-    /// A twelfth fewer bytes for eight times the work.
+    /// A twelfth fewer bytes for ten times the work.
     Thorough,
 }
 
@@ -42,7 +48,7 @@ pub(in crate::render) struct Encoding {
 pub(in crate::render) fn encode(raster: &Raster, quantizer: u8, effort: Effort) -> Result<Encoding, EncodeError> {
     let depth = if raster.has_alpha() { Depth::Eight } else { Depth::Ten };
     let (width, height) = (raster.width as usize, raster.height as usize);
-    let still = Still { width, height, depth, quantizer: quantizer.max(1), effort };
+    let still = Still { width, height, depth, quantizer: quantizer.clamp(1, COARSEST), effort };
     let (colour, planes) = still.encode(&colour_planes(raster, depth))?;
     let alpha = raster.has_alpha().then(|| still.encode(&[alpha_plane(raster)])).transpose()?;
     let (alpha, alpha_plane) = alpha.map(|(alpha, [plane])| (alpha, plane)).unzip();
@@ -102,91 +108,25 @@ impl Still {
         &self,
         planes: &[Vec<u16>; PLANES],
     ) -> Result<(Vec<u8>, [Vec<u16>; PLANES]), EncodeError> {
-        let sampling = if PLANES == 1 { ChromaSampling::Cs400 } else { ChromaSampling::Cs444 };
-        // In the calling thread: a render has one permit, that is one core. The same bytes everywhere, too.
-        let config = Config::new().with_threads(1).with_encoder_config(self.config(sampling));
-        let mut context = config.new_context::<u16>().map_err(refused)?;
-        let mut frame = context.new_frame();
-        for (target, plane) in frame.planes.iter_mut().zip(planes) {
-            let bytes: Vec<u8> = plane.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-            target.copy_from_raw_u8(&bytes, self.width * SAMPLE, SAMPLE);
-        }
-        context.send_frame(frame).map_err(refused)?;
-        context.flush();
-        let (mut data, mut seen) = (Vec::new(), None);
-        loop {
-            match context.receive_packet() {
-                Ok(packet) => {
-                    data.extend_from_slice(&packet.data);
-                    seen = packet.rec;
-                }
-                Err(EncoderStatus::Encoded) => {}
-                Err(EncoderStatus::LimitReached) => break,
-                Err(status) => return Err(refused(status)),
-            }
-        }
+        let (mut data, seen) = engine::encode(self, planes)?;
         // A file needs no delimiter between moments (AV1 in ISOBMFF, section 2.4).
         if data.starts_with(&TEMPORAL_DELIMITER) {
             data.drain(..TEMPORAL_DELIMITER.len());
         }
-        let seen = seen.ok_or_else(|| refused("no picture came out"))?;
-        let decoded = std::array::from_fn(|plane| {
-            let mut bytes = vec![0; self.width * self.height * SAMPLE];
-            seen.planes[plane].copy_to_raw_u8(&mut bytes, self.width * SAMPLE, SAMPLE);
-            bytes.as_chunks().0.iter().copied().map(u16::from_le_bytes).collect()
-        });
-        Ok((data, decoded))
-    }
-
-    fn config(&self, chroma_sampling: ChromaSampling) -> EncoderConfig {
-        EncoderConfig {
-            width: self.width,
-            height: self.height,
-            bit_depth: self.depth.bits().into(),
-            chroma_sampling,
-            pixel_range: PixelRange::Full,
-            color_description: Some(ColorDescription {
-                color_primaries: ColorPrimaries::BT709,
-                transfer_characteristics: TransferCharacteristics::SRGB,
-                matrix_coefficients: MatrixCoefficients::BT601,
-            }),
-            still_picture: true,
-            quantizer: self.quantizer.into(),
-            min_quantizer: self.quantizer,
-            tune: Tune::Psychovisual,
-            tiles: 1,
-            speed_settings: self.effort.settings(),
-            ..EncoderConfig::default()
-        }
-    }
-}
-
-impl Effort {
-    fn settings(self) -> SpeedSettings {
-        let mut settings = SpeedSettings::from_preset(match self {
-            Self::Quick => 8,
-            Self::Thorough => 2,
-        });
-        // Larger blocks cost time and gain nothing at the size of an avatar.
-        settings.partition.partition_range = PartitionRange::new(BlockSize::BLOCK_4X4, BlockSize::BLOCK_16X16);
-        // There is one frame.
-        settings.multiref = false;
-        settings.rdo_lookahead_frames = 1;
-        settings.scene_detection_mode = SceneDetectionSpeed::None;
-        settings
+        Ok((data, seen))
     }
 }
 
 /// What suits a picture without a look at the outcome.
 pub(super) fn usual_quantizer(aim: Aim) -> u8 {
-    quantizer(aim.quality(USUAL_QUALITY, &aim::AVIF))
+    quantizer(aim.quality(engine::USUAL_QUALITY, &aim::AVIF))
 }
 
 /// The quantizer for a quality of 1 to 100: AV1's scale runs the other way, and half of it are qualities that nobody wants.
 fn quantizer(quality: f64) -> u8 {
     let share = quality.clamp(1.0, 100.0) / 100.0;
     let quantizer = (f64::from(COARSEST) * (1.0 - share * share * share)).round();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number from 1 to 255")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number up to `COARSEST`")]
     let quantizer = quantizer.max(1.0) as u8;
     quantizer
 }
@@ -247,8 +187,6 @@ fn refused(why: impl std::fmt::Display) -> EncodeError {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    const USUAL: u8 = 124;
 
     /// A soft slope with some detail.
     fn slope(width: u32, height: u32, alpha: bool) -> Raster {
@@ -325,8 +263,8 @@ mod tests {
     #[test]
     fn quality_and_effort_buy_what_they_cost() {
         let raster = slope(40, 40, false);
-        let [coarse, usual, fine] =
-            [220, USUAL, 40].map(|quantizer| encode(&raster, quantizer, Effort::Quick).expect("encodes"));
+        let [coarse, usual, fine] = [quantizer(50.0), USUAL, quantizer(95.0)]
+            .map(|quantizer| encode(&raster, quantizer, Effort::Quick).expect("encodes"));
         let lengths = [&coarse, &usual, &fine].map(|encoding| encoding.file.len());
         let distances = [&fine, &usual, &coarse].map(|encoding| distance(&encoding.shown, &raster));
         assert!(lengths.is_sorted() && lengths[0] < lengths[2], "{lengths:?}");
@@ -338,18 +276,19 @@ mod tests {
     #[test]
     fn equal_pixels_give_equal_bytes_in_every_thread() {
         let raster = slope(20, 20, true);
-        let file = encode(&raster, 160, Effort::Quick).expect("encodes").file;
+        let file = encode(&raster, USUAL, Effort::Quick).expect("encodes").file;
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| assert_eq!(encode(&raster, 160, Effort::Quick).expect("encodes").file, file));
+                scope.spawn(|| assert_eq!(encode(&raster, USUAL, Effort::Quick).expect("encodes").file, file));
             }
         });
     }
 
     #[test]
     fn the_whole_scale_of_quality_is_used() {
-        for (quality, expected) in [(1.0, 255), (50.0, 223), (80.0, 124), (100.0, 1), (0.0, 255), (999.0, 1)] {
-            assert_eq!(quantizer(quality), expected, "{quality}");
+        for (quality, share) in [(1.0, 1.0), (50.0, 0.875), (80.0, 0.488), (100.0, 0.0), (0.0, 1.0), (999.0, 0.0)] {
+            let expected = (share * f64::from(COARSEST)).round().max(1.0);
+            assert!((f64::from(quantizer(quality)) - expected).abs() < 0.1, "{quality}: {}", quantizer(quality));
         }
     }
 

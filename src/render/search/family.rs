@@ -32,6 +32,9 @@ const COLOURS: [u8; 45] = [
 ];
 
 impl Family {
+    /// The step of AVIF that comes to 80 on most photographs.
+    pub(super) const USUAL_AVIF: usize = avif::USUAL as usize - 1;
+
     pub(super) fn format(&self) -> Format {
         match self {
             Self::Lossy(_) | Self::WebpPalette(_) => Format::Webp,
@@ -65,7 +68,7 @@ impl Family {
             }
             Self::WebpPalette(_) | Self::PngPalette(..) => (1.2, 0.06),
             Self::Jpeg(_) => (0.8, 0.025),
-            Self::Avif(_) => (0.3, 0.012),
+            Self::Avif(_) => avif::SLOPES,
         }
     }
 
