@@ -11,6 +11,7 @@ use avatar_proxy::render::{self, Candidate, Fate, Limits, Pixels, Targets, candi
 use avatar_proxy::variant::{Format, Offer, Recipe, Variant};
 use corpus::{CLASSES, EDGES};
 use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ fn main() {
         std::fs::create_dir_all(of).expect("the folder is writable");
     }
     let mut scores = "picture,edge,offer,answer,format,bytes,score\n".to_owned();
+    let mut without = WithoutWebp::default();
     for (offer, name) in [(Offer::Webp, "webp"), (Offer::Avif, "avif"), (Offer::Basic, "basic")] {
         println!("\nOffered: {name}. Bytes: median (mean); scores: median, least\n");
         println!(
@@ -34,6 +36,7 @@ fn main() {
                 for (picture, file) in &pictures {
                     let measured = Measured::of(file, &corpus::recipe(edge, offer));
                     row.add(&measured);
+                    without.add(class, edge, offer, &measured);
                     if let Some(folder) = &folder {
                         scores += &measured.write(folder, picture.trim_end_matches(".png"), edge, name);
                     }
@@ -45,7 +48,36 @@ fn main() {
     if let Some(folder) = folder {
         std::fs::write(folder.join("scores.csv"), scores).expect("the folder is writable");
     }
+    without.print();
     aimed();
+}
+
+/// The bytes of the improved by class and edge, with WebP and without.
+#[derive(Default)]
+struct WithoutWebp(BTreeMap<(&'static str, u32), [Vec<f64>; 2]>);
+
+impl WithoutWebp {
+    fn add(&mut self, class: &'static str, edge: u32, offer: Offer, measured: &Measured) {
+        let column = match offer {
+            Offer::Webp => 0,
+            Offer::Basic => 1,
+            _ => return,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "files are far below 2^52 bytes")]
+        self.0.entry((class, edge)).or_default()[column].push(measured.improved.bytes.len() as f64);
+    }
+
+    fn print(&self) {
+        println!(
+            "\nImproved, without WebP as a multiple of with it: median of the pictures, most, all bytes together\n"
+        );
+        println!("| class | edge | median | most | all |\n|---|---|---|---|---|");
+        for ((class, edge), [with, without]) in &self.0 {
+            let ratios: Vec<f64> = without.iter().zip(with).map(|(without, with)| without / with).collect();
+            let most = ratios.iter().copied().fold(0.0, f64::max);
+            println!("| {class} | {edge} | {:.2} | {most:.2} | {:.2} |", median(&ratios), mean(without) / mean(with));
+        }
+    }
 }
 
 /// What first answers come to at each quality that is asked for.
