@@ -1,6 +1,6 @@
 //! What pictures weigh and how alike they look: a table of class and edge, the first answer beside the improvement, for
-//! clients that take WebP, AVIF too, and for those that name nothing; and what the first answer comes to where a quality is asked
-//! for. A plain program; see `benches/render.rs` for the pictures.
+//! clients that take WebP, AVIF too, and for those that name nothing; what the last lose; and what the first answer comes to where
+//! a quality is asked for. A plain program; see `benches/render.rs` for the pictures.
 //!
 //! `AVATAR_PROXY_FILES` names a folder for the files themselves (`ours/`), the pixels that they were made of (`pictures/`)
 //! and their scores (`scores.csv`): `benches/peers` says what other encoders make of the same pixels.

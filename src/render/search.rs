@@ -187,11 +187,11 @@ impl Search<'_> {
             Offer::Webp | Offer::Only(Format::Webp) | Offer::Moving => self.webp(),
             Offer::Avif => {
                 self.webp()?;
-                self.avif()
+                self.avif_beside()
             }
             Offer::AvifBeside(plain) => {
                 self.plain(plain)?;
-                self.avif()?;
+                self.avif_beside()?;
                 self.exact_png(plain)
             }
             // Nothing is without loss here either.
@@ -295,6 +295,14 @@ impl Search<'_> {
             self.descend(Family::Lossy(other), step + 1, 1)?;
         }
         Ok(())
+    }
+
+    /// AVIF where it can be made; what was found before it is good without.
+    fn avif_beside(&mut self) -> Result<(), Stop> {
+        match self.avif() {
+            Err(Stop::Refused(_)) if self.tries.passes => Ok(()),
+            ended => ended,
+        }
     }
 
     /// AVIF, quickly at first, and with all care where that may be the smallest.

@@ -16,14 +16,7 @@ use libaom as engine;
 #[cfg(not(feature = "libaom"))]
 use rav1e as engine;
 
-/// The coarsest of the quantizers; 0 would be lossless.
-pub(in crate::render) const COARSEST: u8 = engine::COARSEST;
-
-/// The quantizer that comes to 80 on most photographs.
-pub(in crate::render) const USUAL: u8 = engine::USUAL;
-
-/// About what a quantizer takes from the score, and which share of the bytes.
-pub(in crate::render) const SLOPES: (f64, f64) = engine::SLOPES;
+pub(in crate::render) use engine::{COARSEST, SLOPES, USUAL};
 
 /// The unit with which encoders begin a picture (AV1 specification, section 5.6).
 const TEMPORAL_DELIMITER: [u8; 2] = [0x12, 0];
@@ -31,9 +24,9 @@ const TEMPORAL_DELIMITER: [u8; 2] = [0x12, 0];
 /// How much work is spent on the fewest bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::render) enum Effort {
-    /// As little as pays: some two milliseconds for each thousand pixels.
+    /// As little as pays.
     Quick,
-    /// A twelfth fewer bytes for ten times the work.
+    /// Fewer bytes for many times the work.
     Thorough,
 }
 

@@ -39,7 +39,7 @@ impl Indexed {
 }
 
 /// Reduces `raster` to the fewest colours whose mean squared distance stays about within `tolerance`; `None` when 256 are
-/// not enough. Nothing is dithered: the noise would cost more bytes than further colours.
+/// not enough. Nothing is dithered: the noise would cost more bytes than further colours. What is `sticky` adds to the distance.
 pub(super) fn reduce(raster: &Raster, tolerance: f64, sticky: Option<Sticky>) -> Option<Indexed> {
     let counted = Counted::of(raster);
     let chosen = quantise(&counted.colours, tolerance)?;
@@ -58,13 +58,13 @@ pub(super) fn reduce(raster: &Raster, tolerance: f64, sticky: Option<Sticky>) ->
     Some(Indexed::of(raster, &palette, &taken))
 }
 
-/// When a pixel takes the colour of one beside it, though another is nearer to its own: runs compress.
+/// When a pixel takes the colour of one beside it instead of that which is usual for its own: runs compress.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::render) struct Sticky {
-    /// How much farther than the nearest it may be, in squared distances: a factor, and what is added to it then.
+    /// How much farther than the usual one it may be, in squared distances: a factor, and what is added to it then.
     pub(in crate::render) factor: f64,
     pub(in crate::render) more: f64,
-    /// Whether only a pixel does so that has none beside it with its own nearest colour.
+    /// Whether only a pixel does so that has none beside it with its own usual colour.
     pub(in crate::render) spares_runs: bool,
 }
 

@@ -32,7 +32,7 @@ const TINY_PIXELS: usize = 32 * 32;
 /// The level above which libwebp's lossless encoder takes several times longer and saves nothing.
 const LOSSLESS_LEVEL: c_int = 6;
 
-/// How much of the time of who waits a photograph may take.
+/// How much of the time of who waits a photograph may take, or a drawing that is encoded as one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pace {
     /// As little as gives a good file.

@@ -21,7 +21,7 @@ pub(in crate::render) enum Family {
     PngPalette(Emphasis, Packing),
     /// JPEG; a step is a quality, 100 down to 1.
     Jpeg(Planes),
-    /// AVIF; a step is one of AV1's quantizers.
+    /// AVIF; a step is one of the encoder's quantizers.
     Avif(Effort),
 }
 
@@ -140,9 +140,9 @@ fn percent(step: usize) -> u8 {
     100 - u8::try_from(step).unwrap_or(99).min(99)
 }
 
-/// One of AV1's quantizers, from 1 on: 0 would be lossless.
+/// One of the quantizers of AVIF, from 1 on: 0 would be lossless.
 fn quantizer(step: usize) -> u8 {
-    u8::try_from(step + 1).unwrap_or(avif::COARSEST)
+    u8::try_from(step + 1).unwrap_or(u8::MAX).min(avif::COARSEST)
 }
 
 #[cfg(test)]
