@@ -16,10 +16,10 @@ pub(in crate::render) struct Indexed {
 
 impl Indexed {
     /// Takes what of `palette` is used, in its order; `taken` are indices into it.
-    fn of(raster: &Raster, palette: &[[u8; 4]], taken: &[usize]) -> Self {
+    fn of(raster: &Raster, palette: &[[u8; 4]], taken: &[u8]) -> Self {
         let mut used = [false; 256];
         for &index in taken {
-            used[index] = true;
+            used[usize::from(index)] = true;
         }
         let mut places = [0_u8; 256];
         let mut next = 0_u8..=u8::MAX;
@@ -27,7 +27,7 @@ impl Indexed {
             *place = next.next().expect("256 places");
         }
         let palette = palette.iter().zip(used).filter(|&(_, used)| used).map(|(&colour, _)| colour).collect();
-        let indices = taken.iter().map(|&index| places[index]).collect();
+        let indices = taken.iter().map(|&index| places[usize::from(index)]).collect();
         Self { width: raster.width, height: raster.height, palette, indices }
     }
 
@@ -44,13 +44,13 @@ pub(super) fn reduce(raster: &Raster, tolerance: f64, sticky: Option<Sticky>) ->
     let counted = Counted::of(raster);
     let chosen = quantise(&counted.colours, tolerance)?;
     let palette = ordered(chosen.clone());
-    let place = |&colour| palette.partition_point(|&other| rank(other) < rank(colour));
-    let usual: Vec<_> = chosen.iter().map(place).collect();
+    let place = |&colour| u8::try_from(palette.partition_point(|&other| rank(other) < rank(colour))).ok();
+    let usual: Vec<u8> = chosen.iter().map(place).collect::<Option<_>>()?;
     let taken = match sticky {
         None => counted.indices.iter().map(|&colour| usual[colour as usize]).collect(),
         Some(sticky) => {
-            let apart = |colour: usize, place: usize| {
-                f64::from(quantise::distance(counted.colours[colour].rgba, palette[place]))
+            let apart = |colour: usize, place: u8| {
+                f64::from(quantise::distance(counted.colours[colour].rgba, palette[usize::from(place)]))
             };
             counted.taken(raster.width, &usual, apart, sticky)
         }
@@ -92,17 +92,18 @@ impl Counted {
         let palette = ordered(palette(&self.colours, usize::from(most).max(1), emphasis));
         let places: Vec<_> = palette.iter().map(|&colour| emphasis.point(colour)).collect();
         let points: Vec<_> = self.colours.iter().map(|colour| emphasis.point(colour.rgba)).collect();
-        let usual: Vec<_> = points.iter().map(|point| nearest(point, &places)).collect();
-        let apart = |colour: usize, place: usize| distance(&points[colour], &places[place]);
+        let place = |point| u8::try_from(nearest(point, &places)).expect("at most 255 colours");
+        let usual: Vec<_> = points.iter().map(place).collect();
+        let apart = |colour: usize, place: u8| distance(&points[colour], &places[usize::from(place)]);
         let taken = self.taken(raster.width, &usual, apart, emphasis.sticky);
         Indexed::of(raster, &palette, &taken)
     }
 
     /// Which colour of a palette each pixel takes: that which is `usual` for its own colour, or one of a pixel beside it. `apart`
     /// is the squared distance between a colour of the picture and one of the palette.
-    fn taken(&self, width: u32, usual: &[usize], apart: impl Fn(usize, usize) -> f64, sticky: Sticky) -> Vec<usize> {
+    fn taken(&self, width: u32, usual: &[u8], apart: impl Fn(usize, u8) -> f64, sticky: Sticky) -> Vec<u8> {
         let width = width as usize;
-        let mut taken: Vec<usize> = Vec::with_capacity(self.indices.len());
+        let mut taken: Vec<u8> = Vec::with_capacity(self.indices.len());
         for (i, &colour) in self.indices.iter().enumerate() {
             let colour = colour as usize;
             let (usual, column) = (usual[colour], i % width);
@@ -209,9 +210,10 @@ mod tests {
         let raster = Raster::opaque(3, 3, greys.iter().flat_map(|&grey| [grey; 3]).collect());
         let counted = Counted::of(&raster);
         let palette = [10, 50, 90].map(|grey| [grey, grey, grey, 255]);
-        let usual: Vec<_> = counted.colours.iter().map(|colour| usize::from((colour.rgba[0] + 16) / 40)).collect();
-        let apart =
-            |colour: usize, place: usize| f64::from(quantise::distance(counted.colours[colour].rgba, palette[place]));
+        let usual: Vec<_> = counted.colours.iter().map(|colour| (colour.rgba[0] + 16) / 40).collect();
+        let apart = |colour: usize, place: u8| {
+            f64::from(quantise::distance(counted.colours[colour].rgba, palette[usize::from(place)]))
+        };
         let last_row = |more: f64, spares_runs| {
             counted.taken(3, &usual, apart, Sticky { factor: 1.0, more, spares_runs })[6..].to_vec()
         };

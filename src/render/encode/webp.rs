@@ -79,7 +79,8 @@ impl Lossy {
     pub(super) fn usual(raster: &Raster, content: Content, aim: Aim, pace: Pace) -> Self {
         let pixels = raster.len();
         let careful = content == Content::Photo && pace == Pace::Careful;
-        let (small, tiny) = (pixels <= SMALL_PIXELS, pixels <= TINY_PIXELS);
+        // What pays for small pictures pays for larger ones too where there is time for it.
+        let (small, tiny) = (careful || pixels <= SMALL_PIXELS, pixels <= TINY_PIXELS);
         let padded = !(raster.width.is_multiple_of(16) && raster.height.is_multiple_of(16));
         let usual = match pixels {
             ..=TINY_PIXELS => TINY_QUALITY,
@@ -92,9 +93,9 @@ impl Lossy {
         let quick = content == Content::Photo && !tiny && !careful;
         // Method 5 quantises with an eye to the bits spent, for a seventh more time; without padding the other settings
         // save enough on the tiniest. Method 6 would take twice as long, and with alpha a hundred times.
-        let frugal = careful || small && (!tiny || padded);
+        let frugal = small && (!tiny || padded);
         // Areas with quantisers of their own make up for some of what method 2 misses.
-        let whole = careful || small && !quick;
+        let whole = small && !quick;
         // Halved colour planes blur the edges of flat areas.
         // It takes memory for each pixel several times over.
         let sharp_yuv = content != Content::Photo && raster.len() <= PALETTE_PIXELS;

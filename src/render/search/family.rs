@@ -142,7 +142,7 @@ fn percent(step: usize) -> u8 {
 
 /// One of the quantizers of AVIF, from 1 on: 0 would be lossless.
 fn quantizer(step: usize) -> u8 {
-    u8::try_from((step + 1).min(usize::from(avif::COARSEST))).unwrap_or(avif::COARSEST)
+    u8::try_from(step + 1).unwrap_or(avif::COARSEST)
 }
 
 #[cfg(test)]
