@@ -21,14 +21,16 @@ use crate::variant::{Format, Offer, Recipe};
 use aim::Aim;
 use colours::Content;
 use jpeg::Planes;
-use palette::{Indexed, Sticky};
+use palette::{Counted, Indexed, MOST_COLOURS, Sticky};
 use webp::{Lossy, Pace};
 
 /// Above this many pixels a palette is not looked for, and quality 100 is not without loss in WebP: either costs far more time there than a lossy encoding.
 const PALETTE_PIXELS: usize = 1 << 18;
 
-/// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes.
+/// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes; above, on what was
+/// taken for one and is a drawing, which shows at so few colours.
 const PALETTE_BEATS_JPEG_PIXELS: usize = 40 * 40;
+const FEW_COLOURS: usize = 24;
 
 /// Up to this many pixels the blends at the edges of a letter take fewer colours.
 const TINY_LETTER_PIXELS: usize = 32 * 32;
@@ -93,7 +95,7 @@ fn webp(raster: &Raster, content: Content, aim: Aim, pace: Pace) -> Result<Vec<u
     if aim.is_exact() && raster.len() <= PALETTE_PIXELS {
         return webp::lossless(raster);
     }
-    let indexed = if content == Content::Photo { None } else { indexed(raster, content, aim) };
+    let indexed = if content == Content::Photo { None } else { indexed(raster, content, aim, MOST_COLOURS) };
     let Some(indexed) = indexed else {
         return webp::lossy(raster, &Lossy::usual(raster, content, aim, pace));
     };
@@ -107,7 +109,7 @@ fn webp(raster: &Raster, content: Content, aim: Aim, pace: Pace) -> Result<Vec<u
 }
 
 fn png(raster: &Raster, content: Content, aim: Aim) -> Result<Vec<u8>, EncodeError> {
-    match indexed(raster, content, aim) {
+    match indexed(raster, content, aim, MOST_COLOURS) {
         Some(indexed) => png::indexed(&indexed, png::Packing::Quick),
         None => png::exact(raster),
     }
@@ -119,13 +121,13 @@ fn jpeg(raster: &Raster, content: Content, aim: Aim) -> Result<Vec<u8>, EncodeEr
 }
 
 fn basic(raster: &Raster, content: Content, aim: Aim) -> Result<(Format, Vec<u8>), EncodeError> {
-    let worth_trying = content != Content::Photo || raster.len() <= PALETTE_BEATS_JPEG_PIXELS;
-    let indexed = if worth_trying { indexed(raster, content, aim) } else { None };
-    let Some(indexed) = indexed else {
+    let large_photo = content == Content::Photo && raster.len() > PALETTE_BEATS_JPEG_PIXELS;
+    let most = if large_photo { FEW_COLOURS } else { MOST_COLOURS };
+    let Some(indexed) = indexed(raster, content, aim, most) else {
         return Ok((Format::Jpeg, jpeg(raster, content, aim)?));
     };
     let png = png::indexed(&indexed, png::Packing::Quick)?;
-    if content == Content::Letter {
+    if content == Content::Letter || png.len() <= FEW_BYTES_AN_EDGE * raster.len().isqrt() {
         return Ok((Format::Png, png));
     }
     let jpeg = jpeg(raster, content, aim)?;
@@ -141,31 +143,33 @@ pub(super) fn seen(format: Format, file: &[u8], raster: &Raster) -> Result<Raste
     decoded.map(|pixels| pixels.raster).map_err(|error| EncodeError(error.to_string()))
 }
 
-fn indexed(raster: &Raster, content: Content, aim: Aim) -> Option<Indexed> {
+/// A palette of at most `most` colours where they come near enough.
+fn indexed(raster: &Raster, content: Content, aim: Aim, most: usize) -> Option<Indexed> {
     if raster.len() > PALETTE_PIXELS {
         return None;
     }
-    let tolerance = tolerance(raster, content, aim);
+    let counted = Counted::of(raster);
+    let tolerance = tolerance(raster, content, aim, counted.variance());
     // The detail of a drawing hides that; it would show at the edges of a letter.
     let sticky = (content == Content::Drawing).then_some(Sticky {
         factor: 1.0,
         more: STICKY_SHARE * tolerance,
         spares_runs: false,
     });
-    palette::reduce(raster, tolerance, sticky)
+    counted.fewest(raster, tolerance, most, sticky)
 }
 
-/// How far a palette may be off: the mean of squared distances in RGBA. Flat areas show everything; the detail of
-/// a drawing hides much, and more the smaller it is; likewise the noise of a photograph. Where every pixel is to be kept,
-/// only exact colours do.
-fn tolerance(raster: &Raster, content: Content, aim: Aim) -> f64 {
+/// How far a palette may be off: the mean of squared distances in RGBA. The flat areas of a letter show everything. The detail of a
+/// drawing hides much, and more the smaller it is and the more its colours differ, by their `variance`; likewise the noise of a
+/// photograph. Where every pixel is to be kept, only exact colours do.
+fn tolerance(raster: &Raster, content: Content, aim: Aim, variance: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "an edge is far below 2^52 pixels")]
     let edge = raster.len().isqrt() as f64;
     let usual = match content {
-        Content::Letter if raster.len() <= TINY_LETTER_PIXELS => 24.0,
+        Content::Letter if raster.len() <= TINY_LETTER_PIXELS => 34.0,
         Content::Letter => 20.0,
-        Content::Drawing => (11_500.0 / edge).min(204.0),
-        Content::Photo => 64.0,
+        Content::Drawing => 41.6 * variance.cbrt() / edge.sqrt(),
+        Content::Photo => 27.0 * variance.cbrt() / edge.sqrt(),
     };
     aim.tolerance(usual, content)
 }

@@ -1,6 +1,7 @@
 //! A picture with few colours as a palette and indices: the fewest colours that stay within a tolerance.
 
 use super::kmeans::{Emphasis, distance, nearest, palette};
+pub(super) use super::quantise::MOST_COLOURS;
 use super::quantise::{self, Colour, quantise};
 use crate::render::raster::Raster;
 
@@ -38,26 +39,6 @@ impl Indexed {
     }
 }
 
-/// Reduces `raster` to the fewest colours whose mean squared distance stays about within `tolerance`; `None` when 256 are
-/// not enough. Nothing is dithered: the noise would cost more bytes than further colours. What is `sticky` adds to the distance.
-pub(super) fn reduce(raster: &Raster, tolerance: f64, sticky: Option<Sticky>) -> Option<Indexed> {
-    let counted = Counted::of(raster);
-    let chosen = quantise(&counted.colours, tolerance)?;
-    let palette = ordered(chosen.clone());
-    let place = |&colour| u8::try_from(palette.partition_point(|&other| rank(other) < rank(colour))).ok();
-    let usual: Vec<u8> = chosen.iter().map(place).collect::<Option<_>>()?;
-    let taken = match sticky {
-        None => counted.indices.iter().map(|&colour| usual[colour as usize]).collect(),
-        Some(sticky) => {
-            let apart = |colour: usize, place: u8| {
-                f64::from(quantise::distance(counted.colours[colour].rgba, palette[usize::from(place)]))
-            };
-            counted.taken(raster.width, &usual, apart, sticky)
-        }
-    };
-    Some(Indexed::of(raster, &palette, &taken))
-}
-
 /// When a pixel takes the colour of one beside it instead of that which is usual for its own: runs compress.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::render) struct Sticky {
@@ -87,6 +68,38 @@ pub(in crate::render) struct Counted {
 }
 
 impl Counted {
+    /// The mean squared distance of the pixels from their mean colour.
+    pub(super) fn variance(&self) -> f64 {
+        quantise::variance(&self.colours)
+    }
+
+    /// Reduces `raster`, the picture that was counted, to the fewest colours whose mean squared distance stays about within
+    /// `tolerance`; `None` when `most`, 256 at most, are not enough. Nothing is dithered: the noise would cost more bytes than further
+    /// colours. What is `sticky` adds to the distance.
+    pub(super) fn fewest(
+        &self,
+        raster: &Raster,
+        tolerance: f64,
+        most: usize,
+        sticky: Option<Sticky>,
+    ) -> Option<Indexed> {
+        let chosen = quantise(&self.colours, tolerance, most)?;
+        let palette = ordered(chosen.clone());
+        let place = |&colour| u8::try_from(palette.partition_point(|&other| rank(other) < rank(colour))).ok();
+        let usual: Vec<u8> = chosen.iter().map(place).collect::<Option<_>>()?;
+        let taken = match sticky {
+            None => self.indices.iter().map(|&colour| usual[colour as usize]).collect(),
+            Some(sticky) => {
+                let apart = |colour: usize, place: u8| {
+                    let distance = quantise::distance(self.colours[colour].rgba, palette[usize::from(place)]);
+                    f64::from(distance) / quantise::UNIT
+                };
+                self.taken(raster.width, &usual, apart, sticky)
+            }
+        };
+        Some(Indexed::of(raster, &palette, &taken))
+    }
+
     /// Reduces `raster`, the picture that was counted, to at most `most` colours (at least one).
     pub(in crate::render) fn reduce(&self, raster: &Raster, most: u8, emphasis: &Emphasis) -> Indexed {
         let palette = ordered(palette(&self.colours, usize::from(most).max(1), emphasis));
@@ -194,6 +207,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn reduce(raster: &Raster, tolerance: f64, sticky: Option<Sticky>) -> Option<Indexed> {
+        Counted::of(raster).fewest(raster, tolerance, MOST_COLOURS, sticky)
+    }
+
     #[test]
     fn few_colours_stay_exact_and_in_order() {
         let raster = Raster::with_alpha(2, 2, vec![9, 9, 9, 255, 1, 2, 3, 0, 5, 5, 5, 100, 9, 9, 9, 255]);
@@ -212,7 +229,7 @@ mod tests {
         let palette = [10, 50, 90].map(|grey| [grey, grey, grey, 255]);
         let usual: Vec<_> = counted.colours.iter().map(|colour| (colour.rgba[0] + 16) / 40).collect();
         let apart = |colour: usize, place: u8| {
-            f64::from(quantise::distance(counted.colours[colour].rgba, palette[usize::from(place)]))
+            f64::from(quantise::distance(counted.colours[colour].rgba, palette[usize::from(place)])) / quantise::UNIT
         };
         let last_row = |more: f64, spares_runs| {
             counted.taken(3, &usual, apart, Sticky { factor: 1.0, more, spares_runs })[6..].to_vec()

@@ -3,9 +3,8 @@
 use super::palette::Indexed;
 use crate::render::EncodeError;
 use crate::render::raster::{Layout, Raster};
-use flate2::write::ZlibEncoder;
+use libdeflater::{CompressionLvl, Compressor};
 use png::{BitDepth, ColorType, Compression, Encoder, Filter};
-use std::io::Write;
 use std::num::NonZeroU64;
 
 /// Up to this many pixels, or bytes of indices, the best compression is cheap; above, it takes seconds for a few per cent.
@@ -16,14 +15,11 @@ const BEST_PIXELS: usize = 1 << 16;
 pub(in crate::render) enum Packing {
     /// At once, for somebody who waits.
     Quick,
-    /// A tenth fewer bytes for a hundred times the work, which are milliseconds: by zopfli, and at every depth.
+    /// A few per cent fewer bytes for a hundred times the work, which are milliseconds: by zopfli, and at every depth.
     Thorough,
 }
 
-/// Up to this many bytes of rows zopfli takes less than a millisecond, and saves ten bytes of some fifty.
-const FEW_BYTES: usize = 600;
-
-/// Above this many it could take seconds; a picture of 128 x 128 has no more.
+/// Above this many bytes of rows zopfli could take seconds; a picture of 128 x 128 has no more.
 const MANY_BYTES: usize = 129 * 128;
 
 /// How often zopfli goes over its choice: more saves nothing on so little.
@@ -33,6 +29,9 @@ const ROUNDS: NonZeroU64 = NonZeroU64::new(3).expect("not 0");
 const DEPTHS: [(BitDepth, usize); 4] =
     [(BitDepth::One, 8), (BitDepth::Two, 4), (BitDepth::Four, 2), (BitDepth::Eight, 1)];
 
+/// From this many colours on rows of whole bytes are usually shorter once compressed: what repeats does so at whole bytes only.
+const COLOURS_FOR_BYTES: usize = 9;
+
 /// Encodes a palette picture.
 pub(in crate::render) fn indexed(picture: &Indexed, packing: Packing) -> Result<Vec<u8>, EncodeError> {
     let narrowest = match picture.palette.len() {
@@ -41,25 +40,14 @@ pub(in crate::render) fn indexed(picture: &Indexed, packing: Packing) -> Result<
         5..=16 => 2,
         _ => 3,
     };
-    let (depth, per_byte) = DEPTHS[narrowest];
-    let rows = packed(picture, per_byte);
-    let mut best = (depth, zlib(&rows, packing).map_err(refused)?);
-    // Narrow indices are fewer bytes to begin with; but what repeats does so at whole bytes only. In noise nothing does, and
-    // it takes longest.
-    let most = if best.1.len() <= rows.len() / 2 { MANY_BYTES } else { MANY_BYTES / 8 };
-    if packing == Packing::Thorough {
-        for &(depth, per_byte) in &DEPTHS[narrowest + 1..] {
-            let rows = packed(picture, per_byte);
-            if rows.len() > most {
-                break;
-            }
-            let stream = zlib(&rows, packing).map_err(refused)?;
-            if stream.len() < best.1.len() {
-                best = (depth, stream);
-            }
+    let (depth, stream) = match packing {
+        Packing::Quick => {
+            let usual = if picture.palette.len() < COLOURS_FOR_BYTES { narrowest } else { 3 };
+            let (depth, per_byte) = DEPTHS[usual];
+            (depth, quick(&packed(picture, per_byte)).map_err(refused)?)
         }
-    }
-    let (depth, stream) = best;
+        Packing::Thorough => thorough(picture, &DEPTHS[narrowest..]).map_err(refused)?,
+    };
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, picture.width, picture.height);
     encoder.set_color(ColorType::Indexed);
@@ -90,23 +78,52 @@ fn packed(picture: &Indexed, per_byte: usize) -> Vec<u8> {
     rows
 }
 
-/// The zlib stream of `rows`.
-fn zlib(rows: &[u8], packing: Packing) -> std::io::Result<Vec<u8>> {
-    let mut stream = Vec::new();
-    let iteration_count = match packing {
-        Packing::Thorough if rows.len() <= MANY_BYTES => ROUNDS,
-        Packing::Quick if rows.len() <= FEW_BYTES => NonZeroU64::MIN,
-        Packing::Thorough | Packing::Quick => {
-            let level =
-                if rows.len() <= BEST_PIXELS { flate2::Compression::best() } else { flate2::Compression::default() };
-            let mut encoder = ZlibEncoder::new(&mut stream, level);
-            encoder.write_all(rows)?;
-            encoder.finish()?;
-            return Ok(stream);
-        }
+/// A short zlib stream of `rows`, in the time that libwebp would take.
+fn quick(rows: &[u8]) -> std::io::Result<Vec<u8>> {
+    // From 10 on libdeflate weighs all matches against each other.
+    let level = match rows.len() {
+        ..=5_000 => 11,
+        ..=10_000 => 10,
+        ..=BEST_PIXELS => 9,
+        _ => 6,
     };
+    let level = CompressionLvl::new(level).map_err(|error| std::io::Error::other(format!("{error:?}")))?;
+    let mut compressor = Compressor::new(level);
+    let mut stream = vec![0; compressor.zlib_compress_bound(rows.len())];
+    let length = compressor.zlib_compress(rows, &mut stream).map_err(std::io::Error::other)?;
+    stream.truncate(length);
+    Ok(stream)
+}
+
+/// The shortest zlib stream that zopfli finds at any of `depths`, which go from narrow to wide.
+fn thorough(picture: &Indexed, depths: &[(BitDepth, usize)]) -> std::io::Result<(BitDepth, Vec<u8>)> {
+    let (depth, per_byte) = depths[0];
+    let rows = packed(picture, per_byte);
+    let mut best = (depth, squeezed(&rows)?);
+    // Narrow indices are fewer bytes to begin with; but what repeats does so at whole bytes only. In noise nothing does, and
+    // it takes longest.
+    let most = if best.1.len() <= rows.len() / 2 { MANY_BYTES } else { MANY_BYTES / 8 };
+    for &(depth, per_byte) in &depths[1..] {
+        let rows = packed(picture, per_byte);
+        if rows.len() > most {
+            break;
+        }
+        let stream = squeezed(&rows)?;
+        if stream.len() < best.1.len() {
+            best = (depth, stream);
+        }
+    }
+    Ok(best)
+}
+
+/// The zlib stream of `rows` by zopfli, as far as its time is short.
+fn squeezed(rows: &[u8]) -> std::io::Result<Vec<u8>> {
+    if rows.len() > MANY_BYTES {
+        return quick(rows);
+    }
+    let mut stream = Vec::new();
     // There is one kind of content: a second block would be all header.
-    let options = zopfli::Options { iteration_count, maximum_block_splits: 1, ..zopfli::Options::default() };
+    let options = zopfli::Options { iteration_count: ROUNDS, maximum_block_splits: 1, ..zopfli::Options::default() };
     zopfli::compress(options, zopfli::Format::Zlib, rows, &mut stream)?;
     Ok(stream)
 }
@@ -148,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_palette_takes_as_few_bits_as_it_needs() {
-        for (colours, depth) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 8), (256, 8)] {
+        for (colours, depth) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (8, 4), (9, 8), (16, 8), (17, 8), (256, 8)] {
             let palette: Vec<_> =
                 (0..=255_u8).take(colours).map(|i| [i, 0, 255 - i, if i == 0 { 7 } else { 255 }]).collect();
             let indices = (0..13 * 21).map(|i| u8::try_from(i % colours).expect("a byte")).collect();
