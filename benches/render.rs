@@ -64,10 +64,11 @@ fn stages(criterion: &mut Criterion) {
             criterion.bench_function(&format!("whole/{class}/{edge}"), |bencher| {
                 round(bencher, &files, |file| render(&decoded(file), &recipe, &targets, 0).expect("encodes"));
             });
-            // What is sent until AVIF is found: below, nobody is offered it.
-            if edge >= 96 {
-                let recipe = corpus::recipe(edge, Offer::Avif);
-                criterion.bench_function(&format!("whole/{class}/{edge}/avif"), |bencher| {
+            // What is sent to who names no format; and until AVIF is found: below, nobody is offered it.
+            let others = [("basic", Offer::Basic), ("avif", Offer::Avif)];
+            for (name, offer) in others.into_iter().filter(|(_, offer)| *offer != Offer::Avif || edge >= 96) {
+                let recipe = corpus::recipe(edge, offer);
+                criterion.bench_function(&format!("whole/{class}/{edge}/{name}"), |bencher| {
                     round(bencher, &files, |file| render(&decoded(file), &recipe, &targets, 0).expect("encodes"));
                 });
             }

@@ -169,7 +169,7 @@ fn tolerance(raster: &Raster, content: Content, aim: Aim, variance: f64) -> f64 
         Content::Letter if raster.len() <= TINY_LETTER_PIXELS => 34.0,
         Content::Letter => 20.0,
         Content::Drawing => 41.6 * variance.cbrt() / edge.sqrt(),
-        Content::Photo => 27.0 * variance.cbrt() / edge.sqrt(),
+        Content::Photo => 25.0 * variance.cbrt() / edge.sqrt(),
     };
     aim.tolerance(usual, content)
 }

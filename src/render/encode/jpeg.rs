@@ -20,6 +20,7 @@ pub(super) fn usual_quality(pixels: usize, planes: Planes, aim: Aim) -> u8 {
     let usual = match pixels {
         ..=2304 => 84.0,
         2305..=5184 => 81.0,
+        5185..=12_544 => 79.0,
         _ => 77.0,
     };
     let row = match planes {

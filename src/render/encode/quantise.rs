@@ -9,7 +9,7 @@ use std::ops::Range;
 pub(super) const MOST_COLOURS: usize = 256;
 
 /// How much a channel counts, in parts of which [`UNIT`] are one: green is seen best and blue least.
-const WEIGHTS: [u32; 4] = [9, 10, 5, 8];
+const WEIGHTS: [u32; 4] = [8, 11, 5, 8];
 pub(super) const UNIT: f64 = 8.0;
 
 /// A picture that is this many times over the tolerance at `EARLY` clusters does not come within it at 256.
@@ -231,7 +231,7 @@ mod tests {
         assert!(distance([9, 0, 0, 255], [0; 4]) > distance([0, 0, 9, 255], [0; 4]));
         let of = |rgba| variance(&counted(&[([0, 0, 0, 255], 3), (rgba, 1)]));
         // A quarter and three quarters of the way from the mean.
-        assert!((of([0, 80, 0, 255]) - 10.0 / UNIT * (3.0 * 400.0 + 3600.0) / 4.0).abs() < 1e-9);
+        assert!((of([0, 80, 0, 255]) - 11.0 / UNIT * (3.0 * 400.0 + 3600.0) / 4.0).abs() < 1e-9);
         assert!(of([0, 0, 80, 255]) < of([80, 0, 0, 255]) && of([80, 0, 0, 255]) < of([0, 80, 0, 255]));
         assert_eq!([variance(&[]), of([0, 0, 0, 255])].map(f64::to_bits), [0.0_f64.to_bits(); 2]);
     }
