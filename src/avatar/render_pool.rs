@@ -143,13 +143,25 @@ pub(super) fn step_back(behind: Background) {
         static BEHIND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
     }
     if !BEHIND.replace(true) {
-        let nice = match behind {
-            Background::Render => 10,
-            Background::Improvement => 19,
-        };
-        // On Linux a thread has a nice value of its own. Where that is forbidden it goes on as it is.
-        let _ = rustix::process::setpriority_process(None, nice);
+        // On Linux a thread has a nice value and a policy of its own. Where that is forbidden it goes on as it is.
+        match behind {
+            Background::Render => {
+                let _ = rustix::process::setpriority_process(None, 10);
+            }
+            Background::Improvement => run_when_idle(),
+        }
     }
+}
+
+/// Has this thread run where nobody else would (`SCHED_IDLE`), as no nice value does: whoever wakes takes its core at once, not after
+/// the milliseconds that the scheduler would let it go on.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "rustix has no scheduling policies")]
+fn run_when_idle() {
+    // SAFETY: all of it is integers, for which zero is a value.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: the parameters outlive the call, which only reads them; 0 is this thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -162,6 +174,20 @@ mod tests {
 
     fn pool(queue: usize, queue_timeout: Duration) -> Arc<RenderPool> {
         Arc::new(RenderPool::new(Settings { permits: 1, queue, queue_timeout }))
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_improvement_runs_where_nobody_else_would() {
+        let idle = || {
+            step_back(Background::Improvement);
+            let status = std::fs::read_to_string("/proc/thread-self/stat").expect("Linux shows its threads");
+            // The fields behind the name in brackets begin with the third; the policy is the 41st.
+            let fields = status.rsplit(')').next().expect("a name in brackets");
+            fields.split_whitespace().nth(38).map(str::to_owned)
+        };
+        let policy = std::thread::spawn(idle).join().expect("it reads a file");
+        assert_eq!(policy.as_deref(), Some("5"), "SCHED_IDLE");
     }
 
     #[actix_web::test]

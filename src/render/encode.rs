@@ -2,7 +2,7 @@
 //!
 //! What suits a picture is told by its colours. A letter or a drawing has few, and takes a palette and a lossless
 //! encoding, which is several times smaller than a lossy one and keeps the edges clean. A photograph has almost as many
-//! colours as pixels and takes exactly one lossy encoding.
+//! colours as pixels and takes one lossy encoding.
 
 pub(super) mod aim;
 pub(super) mod animation;
@@ -21,16 +21,14 @@ use crate::variant::{Format, Offer, Recipe};
 use aim::Aim;
 use colours::Content;
 use jpeg::Planes;
-use palette::{Counted, Indexed, MOST_COLOURS, Sticky};
+use palette::{Counted, Indexed, Sticky};
 use webp::{Lossy, Pace};
 
 /// Above this many pixels a palette is not looked for, and quality 100 is not without loss in WebP: either costs far more time there than a lossy encoding.
 const PALETTE_PIXELS: usize = 1 << 18;
 
-/// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes; above, on what was
-/// taken for one and is a drawing, which shows at so few colours.
+/// Up to this many pixels a palette can undercut JPEG even on a photograph, whose headers alone are some 300 bytes.
 const PALETTE_BEATS_JPEG_PIXELS: usize = 40 * 40;
-const FEW_COLOURS: usize = 24;
 
 /// Up to this many pixels the blends at the edges of a letter take fewer colours.
 const TINY_LETTER_PIXELS: usize = 32 * 32;
@@ -95,7 +93,7 @@ fn webp(raster: &Raster, content: Content, aim: Aim, pace: Pace) -> Result<Vec<u
     if aim.is_exact() && raster.len() <= PALETTE_PIXELS {
         return webp::lossless(raster);
     }
-    let indexed = if content == Content::Photo { None } else { indexed(raster, content, aim, MOST_COLOURS) };
+    let indexed = if content == Content::Photo { None } else { indexed(raster, content, aim) };
     let Some(indexed) = indexed else {
         return webp::lossy(raster, &Lossy::usual(raster, content, aim, pace));
     };
@@ -109,7 +107,7 @@ fn webp(raster: &Raster, content: Content, aim: Aim, pace: Pace) -> Result<Vec<u
 }
 
 fn png(raster: &Raster, content: Content, aim: Aim) -> Result<Vec<u8>, EncodeError> {
-    match indexed(raster, content, aim, MOST_COLOURS) {
+    match indexed(raster, content, aim) {
         Some(indexed) => png::indexed(&indexed, png::Packing::Quick),
         None => png::exact(raster),
     }
@@ -121,13 +119,13 @@ fn jpeg(raster: &Raster, content: Content, aim: Aim) -> Result<Vec<u8>, EncodeEr
 }
 
 fn basic(raster: &Raster, content: Content, aim: Aim) -> Result<(Format, Vec<u8>), EncodeError> {
-    let large_photo = content == Content::Photo && raster.len() > PALETTE_BEATS_JPEG_PIXELS;
-    let most = if large_photo { FEW_COLOURS } else { MOST_COLOURS };
-    let Some(indexed) = indexed(raster, content, aim, most) else {
+    let worth_trying = content != Content::Photo || raster.len() <= PALETTE_BEATS_JPEG_PIXELS;
+    let indexed = if worth_trying { indexed(raster, content, aim) } else { None };
+    let Some(indexed) = indexed else {
         return Ok((Format::Jpeg, jpeg(raster, content, aim)?));
     };
     let png = png::indexed(&indexed, png::Packing::Quick)?;
-    if content == Content::Letter || png.len() <= FEW_BYTES_AN_EDGE * raster.len().isqrt() {
+    if content == Content::Letter {
         return Ok((Format::Png, png));
     }
     let jpeg = jpeg(raster, content, aim)?;
@@ -143,8 +141,7 @@ pub(super) fn seen(format: Format, file: &[u8], raster: &Raster) -> Result<Raste
     decoded.map(|pixels| pixels.raster).map_err(|error| EncodeError(error.to_string()))
 }
 
-/// A palette of at most `most` colours where they come near enough.
-fn indexed(raster: &Raster, content: Content, aim: Aim, most: usize) -> Option<Indexed> {
+fn indexed(raster: &Raster, content: Content, aim: Aim) -> Option<Indexed> {
     if raster.len() > PALETTE_PIXELS {
         return None;
     }
@@ -156,12 +153,13 @@ fn indexed(raster: &Raster, content: Content, aim: Aim, most: usize) -> Option<I
         more: STICKY_SHARE * tolerance,
         spares_runs: false,
     });
-    counted.fewest(raster, tolerance, most, sticky)
+    counted.fewest(raster, tolerance, sticky)
 }
 
-/// How far a palette may be off: the mean of squared distances in RGBA. The flat areas of a letter show everything. The detail of a
-/// drawing hides much, and more the smaller it is and the more its colours differ, by their `variance`; likewise the noise of a
-/// photograph. Where every pixel is to be kept, only exact colours do.
+/// How far a palette may be off: the mean of squared distances, where green counts more than blue. The flat areas of a letter show
+/// everything. The detail of a drawing hides much, and more the smaller it is and the more its colours differ, by their `variance`;
+/// likewise the noise of a photograph. So it came out on a hundred drawings and letters of 24 to 128 pixels. Where every pixel is to
+/// be kept, only exact colours do.
 fn tolerance(raster: &Raster, content: Content, aim: Aim, variance: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "an edge is far below 2^52 pixels")]
     let edge = raster.len().isqrt() as f64;

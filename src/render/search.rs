@@ -40,6 +40,8 @@ const FEW_COLOURS: u8 = 24;
 
 /// Where the search of a palette begins for a letter.
 const LETTER_COLOURS: u8 = 10;
+/// What is looked at too where so many do not pass.
+const FEWER_LETTER_COLOURS: [u8; 3] = [5, 4, 3];
 
 /// From this many pixels on segments with a quantiser of their own can be worth their header.
 const SEGMENTS_PIXELS: usize = 44 * 44;
@@ -360,6 +362,14 @@ impl Search<'_> {
             // When so few colours are too long already, there is no hope for as many as it takes.
             if matches!(self.step(families[0], step)?, Verdict::TooLong(_)) {
                 return Ok(());
+            }
+        }
+        if self.content == Content::Letter && matches!(self.step(families[0], step)?, Verdict::Failed(_)) {
+            // The blends at the edges of a letter may look more alike in fewer colours; from here on it is looked for in more.
+            for colours in FEWER_LETTER_COLOURS {
+                for family in families {
+                    self.step(family, Family::step_of_colours(colours))?;
+                }
             }
         }
         let mut tries = FIRST_TRIES;

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn at_the_usual_score_every_number_is_the_usual_one_and_at_100_nothing_is_lost() {
-        for usual in [74.0, 75.0, 77.0, 78.0, 80.0, 81.0, 84.0] {
+        for usual in [74.0, 75.0, 77.0, 78.0, 79.0, 80.0, 81.0, 84.0] {
             for row in QUALITIES {
                 let at = |score| Aim::at(score).quality(usual, row).to_bits();
                 assert_eq!(

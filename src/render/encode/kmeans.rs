@@ -1,7 +1,7 @@
 //! The palette of so many colours that shows a picture best: splits at the mean as in `quantise`, then Lloyd's algorithm.
 //!
-//! Slower than `quantise` and better by a tenth in bytes at the same likeness: what the eye sees better weighs more, and
-//! so may colours of few pixels.
+//! Slower than `quantise`, and smaller at the same likeness: how much what the eye sees better weighs is tried out, and so is whether
+//! colours of few pixels weigh more.
 
 use super::palette::Sticky;
 use super::quantise::Colour;

@@ -1,7 +1,6 @@
 //! A picture with few colours as a palette and indices: the fewest colours that stay within a tolerance.
 
 use super::kmeans::{Emphasis, distance, nearest, palette};
-pub(super) use super::quantise::MOST_COLOURS;
 use super::quantise::{self, Colour, quantise};
 use crate::render::raster::Raster;
 
@@ -68,22 +67,16 @@ pub(in crate::render) struct Counted {
 }
 
 impl Counted {
-    /// The mean squared distance of the pixels from their mean colour.
+    /// The mean squared distance of the pixels that are seen from their mean colour.
     pub(super) fn variance(&self) -> f64 {
         quantise::variance(&self.colours)
     }
 
     /// Reduces `raster`, the picture that was counted, to the fewest colours whose mean squared distance stays about within
-    /// `tolerance`; `None` when `most`, 256 at most, are not enough. Nothing is dithered: the noise would cost more bytes than further
+    /// `tolerance`; `None` when 256 are not enough. Nothing is dithered: the noise would cost more bytes than further
     /// colours. What is `sticky` adds to the distance.
-    pub(super) fn fewest(
-        &self,
-        raster: &Raster,
-        tolerance: f64,
-        most: usize,
-        sticky: Option<Sticky>,
-    ) -> Option<Indexed> {
-        let chosen = quantise(&self.colours, tolerance, most)?;
+    pub(super) fn fewest(&self, raster: &Raster, tolerance: f64, sticky: Option<Sticky>) -> Option<Indexed> {
+        let chosen = quantise(&self.colours, tolerance)?;
         let palette = ordered(chosen.clone());
         let place = |&colour| u8::try_from(palette.partition_point(|&other| rank(other) < rank(colour))).ok();
         let usual: Vec<u8> = chosen.iter().map(place).collect::<Option<_>>()?;
@@ -208,7 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn reduce(raster: &Raster, tolerance: f64, sticky: Option<Sticky>) -> Option<Indexed> {
-        Counted::of(raster).fewest(raster, tolerance, MOST_COLOURS, sticky)
+        Counted::of(raster).fewest(raster, tolerance, sticky)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! PNG: a palette with as few bits as it needs, or the exact pixels in the narrowest colour type that holds them.
+//! PNG: a palette at the depth that takes the fewest bytes, or the exact pixels in the narrowest colour type that holds them.
 
 use super::palette::Indexed;
 use crate::render::EncodeError;
@@ -7,7 +7,7 @@ use libdeflater::{CompressionLvl, Compressor};
 use png::{BitDepth, ColorType, Compression, Encoder, Filter};
 use std::num::NonZeroU64;
 
-/// Up to this many pixels, or bytes of indices, the best compression is cheap; above, it takes seconds for a few per cent.
+/// Up to this many pixels the best compression is cheap; above, it takes seconds for a few per cent.
 const BEST_PIXELS: usize = 1 << 16;
 
 /// How much work is spent on the shortest zlib stream of a palette picture.
@@ -15,12 +15,15 @@ const BEST_PIXELS: usize = 1 << 16;
 pub(in crate::render) enum Packing {
     /// At once, for somebody who waits.
     Quick,
-    /// A few per cent fewer bytes for a hundred times the work, which are milliseconds: by zopfli, and at every depth.
+    /// A few per cent fewer bytes for many times the work, which are milliseconds: by zopfli, and at every depth.
     Thorough,
 }
 
 /// Above this many bytes of rows zopfli could take seconds; a picture of 128 x 128 has no more.
 const MANY_BYTES: usize = 129 * 128;
+
+/// Up to this many, those of 256 x 256 pixels, libdeflate may look at every match without weighing them.
+const LARGE_BYTES: usize = 257 * 256;
 
 /// How often zopfli goes over its choice: more saves nothing on so little.
 const ROUNDS: NonZeroU64 = NonZeroU64::new(3).expect("not 0");
@@ -41,13 +44,13 @@ pub(in crate::render) fn indexed(picture: &Indexed, packing: Packing) -> Result<
         _ => 3,
     };
     let (depth, stream) = match packing {
-        Packing::Quick => {
-            let usual = if picture.palette.len() < COLOURS_FOR_BYTES { narrowest } else { 3 };
-            let (depth, per_byte) = DEPTHS[usual];
-            (depth, quick(&packed(picture, per_byte)).map_err(refused)?)
-        }
+        Packing::Quick => None,
         Packing::Thorough => thorough(picture, &DEPTHS[narrowest..]).map_err(refused)?,
-    };
+    }
+    .unwrap_or_else(|| {
+        let (depth, per_byte) = DEPTHS[if picture.palette.len() < COLOURS_FOR_BYTES { narrowest } else { 3 }];
+        (depth, quick(&packed(picture, per_byte)))
+    });
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, picture.width, picture.height);
     encoder.set_color(ColorType::Indexed);
@@ -79,48 +82,45 @@ fn packed(picture: &Indexed, per_byte: usize) -> Vec<u8> {
 }
 
 /// A short zlib stream of `rows`, in the time that libwebp would take.
-fn quick(rows: &[u8]) -> std::io::Result<Vec<u8>> {
+fn quick(rows: &[u8]) -> Vec<u8> {
     // From 10 on libdeflate weighs all matches against each other.
     let level = match rows.len() {
         ..=5_000 => 11,
-        ..=10_000 => 10,
-        ..=BEST_PIXELS => 9,
+        5_001..=10_000 => 10,
+        10_001..=LARGE_BYTES => 9,
         _ => 6,
     };
-    let level = CompressionLvl::new(level).map_err(|error| std::io::Error::other(format!("{error:?}")))?;
-    let mut compressor = Compressor::new(level);
+    let mut compressor = Compressor::new(CompressionLvl::new(level).expect("levels go to 12"));
     let mut stream = vec![0; compressor.zlib_compress_bound(rows.len())];
-    let length = compressor.zlib_compress(rows, &mut stream).map_err(std::io::Error::other)?;
+    let length = compressor.zlib_compress(rows, &mut stream).expect("the bound holds");
     stream.truncate(length);
-    Ok(stream)
+    stream
 }
 
-/// The shortest zlib stream that zopfli finds at any of `depths`, which go from narrow to wide.
-fn thorough(picture: &Indexed, depths: &[(BitDepth, usize)]) -> std::io::Result<(BitDepth, Vec<u8>)> {
-    let (depth, per_byte) = depths[0];
-    let rows = packed(picture, per_byte);
-    let mut best = (depth, squeezed(&rows)?);
-    // Narrow indices are fewer bytes to begin with; but what repeats does so at whole bytes only. In noise nothing does, and
-    // it takes longest.
-    let most = if best.1.len() <= rows.len() / 2 { MANY_BYTES } else { MANY_BYTES / 8 };
-    for &(depth, per_byte) in &depths[1..] {
+/// The shortest zlib stream that zopfli finds at any of `depths`, which go from narrow to wide; `None` where it would take too long.
+fn thorough(picture: &Indexed, depths: &[(BitDepth, usize)]) -> std::io::Result<Option<(BitDepth, Vec<u8>)>> {
+    let mut best: Option<(BitDepth, Vec<u8>)> = None;
+    let mut most = MANY_BYTES;
+    for &(depth, per_byte) in depths {
         let rows = packed(picture, per_byte);
         if rows.len() > most {
             break;
         }
         let stream = squeezed(&rows)?;
-        if stream.len() < best.1.len() {
-            best = (depth, stream);
+        // Narrow indices are fewer bytes to begin with; but what repeats does so at whole bytes only. In noise nothing does, and
+        // it takes longest.
+        if best.is_none() && stream.len() > rows.len() / 2 {
+            most = MANY_BYTES / 8;
+        }
+        if best.as_ref().is_none_or(|(_, best)| stream.len() < best.len()) {
+            best = Some((depth, stream));
         }
     }
     Ok(best)
 }
 
-/// The zlib stream of `rows` by zopfli, as far as its time is short.
+/// The zlib stream of `rows` by zopfli.
 fn squeezed(rows: &[u8]) -> std::io::Result<Vec<u8>> {
-    if rows.len() > MANY_BYTES {
-        return quick(rows);
-    }
     let mut stream = Vec::new();
     // There is one kind of content: a second block would be all header.
     let options = zopfli::Options { iteration_count: ROUNDS, maximum_block_splits: 1, ..zopfli::Options::default() };
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_palette_takes_as_few_bits_as_it_needs() {
+    fn the_depth_suits_the_number_of_colours() {
         for (colours, depth) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (8, 4), (9, 8), (16, 8), (17, 8), (256, 8)] {
             let palette: Vec<_> =
                 (0..=255_u8).take(colours).map(|i| [i, 0, 255 - i, if i == 0 { 7 } else { 255 }]).collect();
@@ -173,9 +173,30 @@ mod tests {
             let file = indexed(&picture, Packing::Quick).expect("encodes");
             assert_eq!(colour_type(&file), (depth, 3), "{colours}");
             let thorough = indexed(&picture, Packing::Thorough).expect("encodes");
-            assert!(thorough.len() <= file.len() && colour_type(&thorough).0 >= depth, "{colours}");
+            assert!(thorough.len() <= file.len(), "{colours}");
             for file in [file, thorough] {
                 assert_eq!(decode(&file, &Limits::default()).expect("decodes").raster, picture.raster(), "{colours}");
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_of_every_size_and_kind_come_back() {
+        // Up to each level of libdeflate, to zopfli's end, and above all of them.
+        for edge in [60_u32, 90, 128, 160, 256, 300] {
+            let noise = |i: u32| i.wrapping_mul(0x9e37_79b1).to_be_bytes()[0] % 12;
+            let flat = |i: u32| u8::try_from(i / 700 % 12).expect("below 12");
+            for (kind, index) in [("noise", &noise as &dyn Fn(u32) -> u8), ("flat", &flat)] {
+                let palette = (0..12).map(|i| [20 * i, 255 - 20 * i, 9, 255]).collect();
+                let picture =
+                    Indexed { width: edge, height: edge, palette, indices: (0..edge * edge).map(index).collect() };
+                let made =
+                    [Packing::Quick, Packing::Thorough].map(|packing| indexed(&picture, packing).expect("encodes"));
+                for file in &made {
+                    let again = decode(file, &Limits::default()).expect("decodes").raster;
+                    assert!(again == picture.raster(), "{kind} at {edge}");
+                }
+                assert!(made[1].len() <= made[0].len(), "{kind} at {edge}: {} {}", made[0].len(), made[1].len());
             }
         }
     }
