@@ -43,14 +43,12 @@ pub(in crate::render) fn indexed(picture: &Indexed, packing: Packing) -> Result<
         5..=16 => 2,
         _ => 3,
     };
+    let (depth, per_byte) = DEPTHS[if picture.palette.len() < COLOURS_FOR_BYTES { narrowest } else { 3 }];
+    let at_once = (depth, quick(&packed(picture, per_byte)));
     let (depth, stream) = match packing {
-        Packing::Quick => None,
-        Packing::Thorough => thorough(picture, &DEPTHS[narrowest..]).map_err(refused)?,
-    }
-    .unwrap_or_else(|| {
-        let (depth, per_byte) = DEPTHS[if picture.palette.len() < COLOURS_FOR_BYTES { narrowest } else { 3 }];
-        (depth, quick(&packed(picture, per_byte)))
-    });
+        Packing::Quick => at_once,
+        Packing::Thorough => thorough(picture, &DEPTHS[narrowest..], at_once).map_err(refused)?,
+    };
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, picture.width, picture.height);
     encoder.set_color(ColorType::Indexed);
@@ -97,9 +95,13 @@ fn quick(rows: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// The shortest zlib stream that zopfli finds at any of `depths`, which go from narrow to wide; `None` where it would take too long.
-fn thorough(picture: &Indexed, depths: &[(BitDepth, usize)]) -> std::io::Result<Option<(BitDepth, Vec<u8>)>> {
-    let mut best: Option<(BitDepth, Vec<u8>)> = None;
+/// The shortest of `at_once` and the zlib streams that zopfli finds at `depths`, which go from narrow to wide.
+fn thorough(
+    picture: &Indexed,
+    depths: &[(BitDepth, usize)],
+    at_once: (BitDepth, Vec<u8>),
+) -> std::io::Result<(BitDepth, Vec<u8>)> {
+    let mut best = at_once;
     let mut most = MANY_BYTES;
     for &(depth, per_byte) in depths {
         let rows = packed(picture, per_byte);
@@ -109,11 +111,11 @@ fn thorough(picture: &Indexed, depths: &[(BitDepth, usize)]) -> std::io::Result<
         let stream = squeezed(&rows)?;
         // Narrow indices are fewer bytes to begin with; but what repeats does so at whole bytes only. In noise nothing does, and
         // it takes longest.
-        if best.is_none() && stream.len() > rows.len() / 2 {
+        if stream.len() > rows.len() / 2 {
             most = MANY_BYTES / 8;
         }
-        if best.as_ref().is_none_or(|(_, best)| stream.len() < best.len()) {
-            best = Some((depth, stream));
+        if stream.len() < best.1.len() {
+            best = (depth, stream);
         }
     }
     Ok(best)

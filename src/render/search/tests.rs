@@ -54,6 +54,18 @@ fn the_best_reaches_the_target_with_fewest_bytes() {
 }
 
 #[test]
+fn what_looks_better_in_fewer_colours_is_found() {
+    // Three flat colours: in ten, two of them fall together.
+    let file = include_bytes!("../../../benches/pictures/illu-dice-identicon.png");
+    let pixels = pixels(file, Geometry::Scale { width: 128, height: 128 });
+    for offer in [Offer::Webp, Offer::Basic] {
+        let tries = tries(&pixels.raster, &Recipe { offer, ..RECIPE });
+        let best = tries.best();
+        assert!(best.score >= Some(90.0) && best.file.len() < 200, "{offer:?}: {} B", best.file.len());
+    }
+}
+
+#[test]
 fn a_letter_takes_little_more_in_png_than_in_webp() {
     for file in [&include_bytes!("../../../benches/pictures/letter-A.png")[..], LETTER] {
         for edge in [24, 32] {
