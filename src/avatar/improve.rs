@@ -1,9 +1,10 @@
 //! Better variants, later: what is asked for again is encoded anew in idle time, and the smallest encoding that looks the
 //! same takes the place of the first under a tag of its own.
 //!
-//! One thread, behind all others. It works from what was asked for most; it stands still while a render waits for a
-//! permit or has taken the last, or the process has more to do than leaves a quarter of its cores idle, and it rests so
-//! long after each step that it keeps to its share of a core.
+//! One thread works from what was asked for most, and has another encode it, which gives way to whoever wakes. That one stands still
+//! while a render waits for a permit or has taken the last, or the process has more to do than leaves a quarter of its
+//! cores idle, and it rests so long after each step that it keeps to its share of a core. It may be left without a core for
+//! long, so it holds no lock: what others share is left to the first.
 
 use super::Avatars;
 use super::render_pool::{Background, RenderPool, step_back};
@@ -19,9 +20,9 @@ use std::collections::HashMap;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// How many variants may wait. Of more, those that were asked for most.
 const WAITING_AT_MOST: usize = 256;
@@ -240,13 +241,25 @@ impl Improving {
             return Ok(Self(avatars));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let improved = avatars.clone();
+        let (work, orders) = mpsc::channel();
+        let (improves, encodes) = (avatars.clone(), avatars.clone());
         std::thread::Builder::new().name("improver".to_owned()).spawn(move || {
             step_back(Background::Improvement);
-            runtime.block_on(improved.improve());
+            runtime.block_on(improves.improve(&work));
+        })?;
+        std::thread::Builder::new().name("improver-encoder".to_owned()).spawn(move || {
+            step_back(Background::Encoder);
+            encodes.encode_better(orders);
         })?;
         Ok(Self(avatars))
     }
+}
+
+/// A picture that is to be encoded anew, and where the outcome is waited for: `None` when it was broken off.
+struct Order {
+    source: Arc<SourceImage>,
+    recipe: Recipe,
+    outcome: oneshot::Sender<Option<Result<Variant, EncodeError>>>,
 }
 
 impl Drop for Improving {
@@ -258,47 +271,28 @@ impl Drop for Improving {
 }
 
 impl Avatars {
-    async fn improve(&self) {
+    async fn improve(&self, work: &mpsc::Sender<Order>) {
         let Some(improver) = &self.improver else { return };
-        let load = Load::begin();
         while !improver.has_ended() {
             let Some((key, first)) = improver.most_wanted() else {
                 improver.news.notified().await;
                 continue;
             };
-            let pace = Pace::of(improver, &self.pool, &load);
-            // What is idle now is known only after the wait.
-            if !pace.go_on() {
-                return;
-            }
-            if let Some(outcome) = self.improve_one(key, &first, &pace).await {
-                self.telemetry.improved(outcome);
-            }
-            pace.go_on();
+            let Some(outcome) = self.improve_one(key, &first, work).await else { return };
+            self.telemetry.improved(outcome);
         }
     }
 
     /// Looks for a smaller encoding in the place of `first`; `None` when it was broken off.
-    async fn improve_one(&self, key: VariantKey, first: &Variant, pace: &Pace<'_>) -> Option<Improvement> {
+    async fn improve_one(&self, key: VariantKey, first: &Variant, work: &mpsc::Sender<Order>) -> Option<Improvement> {
         let Some(source) = self.sources.body(&key.source).await else {
             // It may come back. Of all other ends there is no second try, as long as this is in memory.
             first.popularity().inspect(|popularity| popularity.unsettle());
             return Some(Improvement::SourceGone);
         };
-        let (codecs, limits, targets) = (self.codecs, &self.settings.limits, &self.settings.targets);
-        let found = catch_unwind(AssertUnwindSafe(|| {
-            let pixels = (codecs.decode)(&source.bytes, limits).map_err(|error| EncodeError(error.to_string()))?;
-            if !pace.go_on() {
-                return Ok(None);
-            }
-            (codecs.improve)(&pixels, &key.recipe, targets, source.bytes.len(), &|| pace.go_on())
-        }));
-        let better = match found {
-            Ok(Ok(Some(better))) => better,
-            Ok(Ok(None)) => return None,
-            // A codec that panics over it here has let its first answer pass: that goes on as it is.
-            Ok(Err(_)) | Err(_) => return Some(Improvement::Failed),
-        };
+        let (outcome, found) = oneshot::channel();
+        work.send(Order { source: source.clone(), recipe: key.recipe, outcome }).ok()?;
+        let Ok(better) = found.await.ok()?? else { return Some(Improvement::Failed) };
         better.popularity().inspect(|popularity| popularity.settle());
         let (before, after) = (sent(first, &source), sent(&better, &source));
         if before == after {
@@ -310,6 +304,33 @@ impl Avatars {
         }
         self.telemetry.improvement_saved(saved as u64);
         Some(Improvement::Replaced)
+    }
+}
+
+impl Avatars {
+    /// Encodes what is ordered, each at the pace that idle capacity allows, until that is to end.
+    fn encode_better(&self, orders: mpsc::Receiver<Order>) {
+        let Some(improver) = &self.improver else { return };
+        let load = Load::begin();
+        let pace = Pace::of(improver, &self.pool, &load);
+        for Order { source, recipe, outcome } in orders {
+            // What is idle now is known only after the wait.
+            if !pace.go_on() {
+                return;
+            }
+            let (codecs, limits, targets) = (self.codecs, &self.settings.limits, &self.settings.targets);
+            let found = catch_unwind(AssertUnwindSafe(|| {
+                let pixels = (codecs.decode)(&source.bytes, limits).map_err(|error| EncodeError(error.to_string()))?;
+                if !pace.go_on() {
+                    return Ok(None);
+                }
+                (codecs.improve)(&pixels, &recipe, targets, source.bytes.len(), &|| pace.go_on())
+            }));
+            // A codec that panics over it here has let its first answer pass: that goes on as it is.
+            let found = found.unwrap_or_else(|_| Err(EncodeError("a codec panicked".to_owned())));
+            // Whoever ordered it may be gone.
+            _ = outcome.send(found.transpose());
+        }
     }
 }
 

@@ -134,6 +134,8 @@ pub(super) enum Background {
     Render,
     /// Nobody does.
     Improvement,
+    /// Nobody does, and it may be left without a core for long: it must hold no lock that others wait for.
+    Encoder,
 }
 
 /// Lowers the priority of the thread that this runs on, once and for good.
@@ -144,24 +146,26 @@ pub(super) fn step_back(behind: Background) {
     }
     if !BEHIND.replace(true) {
         // On Linux a thread has a nice value and a policy of its own. Where that is forbidden it goes on as it is.
-        match behind {
-            Background::Render => {
-                let _ = rustix::process::setpriority_process(None, 10);
-            }
-            Background::Improvement => run_when_idle(),
+        let nice = match behind {
+            Background::Render => 10,
+            Background::Improvement | Background::Encoder => 19,
+        };
+        let _ = rustix::process::setpriority_process(None, nice);
+        if behind == Background::Encoder {
+            run_when_idle();
         }
     }
 }
 
-/// Has this thread run where nobody else would (`SCHED_IDLE`), as no nice value does: whoever wakes takes its core at once, not after
-/// the milliseconds that the scheduler would let it go on.
+/// Has this thread run when its core is idle (`SCHED_IDLE`), as no nice value does: whoever wakes takes the core at once, not after
+/// the milliseconds that the scheduler would let it go on. Whether that was allowed.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "rustix has no scheduling policies")]
-fn run_when_idle() {
+fn run_when_idle() -> bool {
     // SAFETY: all of it is integers, for which zero is a value.
     let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: the parameters outlive the call, which only reads them; 0 is this thread.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    // SAFETY: the parameters outlive the call, which only reads them.
+    unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_IDLE, &raw const parameters) == 0 }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -178,16 +182,17 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn an_improvement_runs_where_nobody_else_would() {
-        let idle = || {
-            step_back(Background::Improvement);
+    fn an_improvement_is_encoded_when_a_core_is_idle() {
+        let policy = || {
+            step_back(Background::Encoder);
             let status = std::fs::read_to_string("/proc/thread-self/stat").expect("Linux shows its threads");
-            // The fields behind the name in brackets begin with the third; the policy is the 41st.
-            let fields = status.rsplit(')').next().expect("a name in brackets");
-            fields.split_whitespace().nth(38).map(str::to_owned)
+            // The fields behind the name in brackets begin with the third; the nice value is the 19th, the policy the 41st.
+            let fields = status.rsplit(')').next().expect("a name in brackets").split_whitespace();
+            let fields: Vec<_> = fields.map(str::to_owned).collect();
+            (fields[16].clone(), fields[38].clone(), run_when_idle())
         };
-        let policy = std::thread::spawn(idle).join().expect("it reads a file");
-        assert_eq!(policy.as_deref(), Some("5"), "SCHED_IDLE");
+        let (nice, policy, allowed) = std::thread::spawn(policy).join().expect("it reads a file");
+        assert_eq!((nice.as_str(), policy == "5"), ("19", allowed), "SCHED_IDLE is 5");
     }
 
     #[actix_web::test]

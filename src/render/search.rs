@@ -41,7 +41,7 @@ const FEW_COLOURS: u8 = 24;
 /// Where the search of a palette begins for a letter.
 const LETTER_COLOURS: u8 = 10;
 /// What is looked at too where so many do not pass.
-const FEWER_LETTER_COLOURS: [u8; 3] = [5, 4, 3];
+const FEWER_LETTER_COLOURS: [u8; 3] = [3, 4, 5];
 
 /// From this many pixels on segments with a quantiser of their own can be worth their header.
 const SEGMENTS_PIXELS: usize = 44 * 44;
@@ -364,18 +364,23 @@ impl Search<'_> {
                 return Ok(());
             }
         }
-        if self.content == Content::Letter && matches!(self.step(families[0], step)?, Verdict::Failed(_)) {
-            // The blends at the edges of a letter may look more alike in fewer colours; from here on it is looked for in more.
+        let start = step;
+        let mut tries = FIRST_TRIES;
+        for family in families {
+            step = self.descend(family, step, tries)?;
+            tries = MORE_TRIES;
+        }
+        // Where the first step failed, finer ones were looked at only; but the blends at the edges of a letter may look more alike
+        // in fewer colours.
+        let (started, asked) = (Made::By(families[0], start), self.asked(true));
+        let failed =
+            self.tries.all.iter().any(|tried| tried.made == started && tried.score.is_some_and(|score| score < asked));
+        if self.content == Content::Letter && failed {
             for colours in FEWER_LETTER_COLOURS {
                 for family in families {
                     self.step(family, Family::step_of_colours(colours))?;
                 }
             }
-        }
-        let mut tries = FIRST_TRIES;
-        for family in families {
-            step = self.descend(family, step, tries)?;
-            tries = MORE_TRIES;
         }
         Ok(())
     }
