@@ -255,19 +255,20 @@ impl Improving {
     }
 }
 
-/// A picture that is to be encoded anew, and where the outcome is waited for: `None` when it was broken off.
-struct Order {
-    source: Arc<SourceImage>,
-    recipe: Recipe,
-    outcome: oneshot::Sender<Option<Result<Variant, EncodeError>>>,
-}
-
 impl Drop for Improving {
     fn drop(&mut self) {
         if let Some(improver) = &self.0.improver {
             improver.end();
         }
     }
+}
+
+/// A picture that is to be encoded anew.
+struct Order {
+    source: Arc<SourceImage>,
+    recipe: Recipe,
+    /// Where the outcome is waited for: `None` when a codec refused. Dropped when it was broken off.
+    outcome: oneshot::Sender<Option<Variant>>,
 }
 
 impl Avatars {
@@ -278,8 +279,40 @@ impl Avatars {
                 improver.news.notified().await;
                 continue;
             };
-            let Some(outcome) = self.improve_one(key, &first, work).await else { return };
-            self.telemetry.improved(outcome);
+            if let Some(outcome) = self.improve_one(key, &first, work).await {
+                self.telemetry.improved(outcome);
+            }
+        }
+    }
+
+    /// Encodes what is ordered, each at the pace that idle capacity allows, until that is to end.
+    fn encode_better(&self, orders: mpsc::Receiver<Order>) {
+        let Some(improver) = &self.improver else { return };
+        let load = Load::begin();
+        let (codecs, limits, targets) = (self.codecs, &self.settings.limits, &self.settings.targets);
+        for Order { source, recipe, outcome } in orders {
+            // Each has its own: waiting for an order is no step to rest for.
+            let pace = Pace::of(improver, &self.pool, &load);
+            // What is idle now is known only after the wait.
+            if !pace.go_on() {
+                return;
+            }
+            let found = catch_unwind(AssertUnwindSafe(|| {
+                let pixels = (codecs.decode)(&source.bytes, limits).map_err(|error| EncodeError(error.to_string()))?;
+                if !pace.go_on() {
+                    return Ok(None);
+                }
+                (codecs.improve)(&pixels, &recipe, targets, source.bytes.len(), &|| pace.go_on())
+            }));
+            let better = match found {
+                Ok(Ok(Some(better))) => Some(better),
+                Ok(Ok(None)) => continue,
+                // A codec that panics over it here has let its first answer pass: that goes on as it is.
+                Ok(Err(_)) | Err(_) => None,
+            };
+            // Whoever ordered it may be gone.
+            _ = outcome.send(better);
+            pace.go_on();
         }
     }
 
@@ -292,7 +325,7 @@ impl Avatars {
         };
         let (outcome, found) = oneshot::channel();
         work.send(Order { source: source.clone(), recipe: key.recipe, outcome }).ok()?;
-        let Ok(better) = found.await.ok()?? else { return Some(Improvement::Failed) };
+        let Some(better) = found.await.ok()? else { return Some(Improvement::Failed) };
         better.popularity().inspect(|popularity| popularity.settle());
         let (before, after) = (sent(first, &source), sent(&better, &source));
         if before == after {
@@ -304,33 +337,6 @@ impl Avatars {
         }
         self.telemetry.improvement_saved(saved as u64);
         Some(Improvement::Replaced)
-    }
-}
-
-impl Avatars {
-    /// Encodes what is ordered, each at the pace that idle capacity allows, until that is to end.
-    fn encode_better(&self, orders: mpsc::Receiver<Order>) {
-        let Some(improver) = &self.improver else { return };
-        let load = Load::begin();
-        let pace = Pace::of(improver, &self.pool, &load);
-        for Order { source, recipe, outcome } in orders {
-            // What is idle now is known only after the wait.
-            if !pace.go_on() {
-                return;
-            }
-            let (codecs, limits, targets) = (self.codecs, &self.settings.limits, &self.settings.targets);
-            let found = catch_unwind(AssertUnwindSafe(|| {
-                let pixels = (codecs.decode)(&source.bytes, limits).map_err(|error| EncodeError(error.to_string()))?;
-                if !pace.go_on() {
-                    return Ok(None);
-                }
-                (codecs.improve)(&pixels, &recipe, targets, source.bytes.len(), &|| pace.go_on())
-            }));
-            // A codec that panics over it here has let its first answer pass: that goes on as it is.
-            let found = found.unwrap_or_else(|_| Err(EncodeError("a codec panicked".to_owned())));
-            // Whoever ordered it may be gone.
-            _ = outcome.send(found.transpose());
-        }
     }
 }
 
