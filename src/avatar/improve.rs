@@ -243,11 +243,11 @@ impl Improving {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let (work, orders) = mpsc::channel();
         let (improves, encodes) = (avatars.clone(), avatars.clone());
-        std::thread::Builder::new().name("improver".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("improvements".to_owned()).spawn(move || {
             step_back(Background::Improvement);
             runtime.block_on(improves.improve(&work));
         })?;
-        std::thread::Builder::new().name("improver-encoder".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("improver".to_owned()).spawn(move || {
             step_back(Background::Encoder);
             encodes.encode_better(orders);
         })?;
