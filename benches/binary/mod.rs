@@ -41,9 +41,14 @@ impl Proxy {
         self.process.id()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("it runs");
+    }
+
     /// Lets it drain.
     pub(crate) fn stop(mut self) -> ExitStatus {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("it runs");
+        self.signal(Signal::TERM);
         self.process.wait().expect("a child of ours")
     }
 }

@@ -1,7 +1,8 @@
 //! Whether work that can wait disturbs what cannot: the tail of requests at a fixed rate, half of what saturates one worker. The
 //! server has core 0, the load and the stand-in the other. Rounds are paired; latency counts from the moment a request was
 //! due, so a server that falls behind cannot hide it. Parts, all of them when none is named: `misses` (hits alone, and while
-//! 32 clients cause misses) and `improver` (hits, and misses, with the improver idle and busy). Linux only.
+//! 32 clients cause misses) and `improver` (hits, and misses, with the improver idle and busy, in turns so short that both
+//! find the machine in the same mood). Linux only.
 
 #[expect(dead_code, reason = "the benches of memory and pass-through ask for more")]
 #[path = "../binary/mod.rs"]
@@ -13,9 +14,11 @@ mod stage;
 use avatar_proxy::demo::{Options, StandIn};
 use binary::Proxy;
 use cores::run_on;
+use rustix::process::Signal;
 use stage::{Asked, Latencies, Stage};
 use std::cell::Cell;
 use std::fs;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,11 +26,13 @@ use std::time::Duration;
 const MISSERS: u32 = 32;
 const PEOPLE: usize = 1_500;
 const ROUNDS: usize = 5;
+/// Of each of two in a round.
+const TURNS: u32 = 16;
 
 fn main() {
     let arguments = std::env::args().collect::<Vec<_>>();
     let named = |part: &str| arguments.iter().any(|argument| argument == part);
-    let round = Duration::from_millis(if named("--test") { 200 } else { 4_000 });
+    let round = Duration::from_millis(if named("--test") { 200 } else { 8_000 });
     let all = !named("misses") && !named("improver");
     run_on(1);
     let town = StandIn::start(Options::crowd(PEOPLE)).expect("the stand-in starts");
@@ -72,12 +77,12 @@ async fn beside_misses(town: &StandIn, round: Duration) {
     println!("|---|---|---|---|---|---|---|");
     let mut ratios = Vec::new();
     for n in 1..=ROUNDS {
-        let alone = stage.paced(Asked::Hits, rate, round).await;
+        let mut alone = stage.paced(Asked::Hits, rate, round).await;
         let (goes_on, missed) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(0)));
         let missers = stage.pressed(Asked::Misses, MISSERS, &goes_on, &missed);
         tokio::time::sleep(round / 10).await;
         let before = missed.get();
-        let beside = stage.paced(Asked::Hits, rate, round).await;
+        let mut beside = stage.paced(Asked::Hits, rate, round).await;
         let pace = f64::from(missed.get() - before) / round.as_secs_f64();
         goes_on.set(false);
         for misser in missers {
@@ -85,64 +90,98 @@ async fn beside_misses(town: &StandIn, round: Duration) {
         }
         let ratio = beside.at(0.99) / alone.at(0.99);
         ratios.push(ratio);
-        println!("| {n} | {} | {} | {pace:.0} | {ratio:.2} |", row(&alone), row(&beside));
+        println!("| {n} | {} | {} | {pace:.0} | {ratio:.2} |", row(&mut alone), row(&mut beside));
     }
     println!("median ratio of p99: {:.2}", median(&mut ratios));
 }
 
-/// Each half of a round has a process of its own: one without an improver, and one whose improver has more to do than it can
-/// get done.
+/// Each round has a process without an improver, and one whose improver has more to do than it can get done. They are asked
+/// by turns, and while one is asked the other one does nothing; a round's p99 is that of all its turns.
 async fn beside_improver(town: &StandIn, round: Duration) {
-    let mut rates = Vec::new();
-    for asked in [Asked::Hits, Asked::Misses] {
-        let proxy = proxy(town, false);
-        rates.push(Stage::warmed(town, proxy.address, 1).await.saturated(asked, round / 4).await / 2.0);
-    }
-    println!("\nThe improver idle and busy; {:.0} hits/s, then {:.0} misses/s, {round:?} each\n", rates[0], rates[1]);
-    println!(
-        "| round | hits idle: p50 | p99 | busy: p50 | p99 | ratio | misses idle: p50 | p99 | busy: p50 | p99 | ratio | improver |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("\nThe improver idle and busy; {round:?} each\n");
+    println!("| round | asked for | rate | p50 idle | p99 idle | p50 busy | p99 busy | ratio of p99 | improver |");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let mut ratios = [Vec::new(), Vec::new()];
     for n in 1..=ROUNDS {
-        let mut measured = Vec::new();
-        let mut spent = 0;
-        // Whoever comes first may find the machine in another mood.
-        for improves in [n % 2 == 0, n % 2 == 1] {
-            let proxy = proxy(town, improves);
-            let stage = Stage::warmed(town, proxy.address, 3).await;
-            let hits = stage.paced(Asked::Hits, rates[0], round).await;
-            let misses = stage.paced(Asked::Misses, rates[1], round).await;
-            spent += improver(&proxy).unwrap_or_default();
-            measured.push((improves, hits, misses));
+        // In every round: a machine that has become slower since would have more to do than half of what it can.
+        let mut rates = Vec::new();
+        for asked in [Asked::Hits, Asked::Misses] {
+            let proxy = proxy(town, false);
+            rates.push(Stage::warmed(town, proxy.address, 1).await.saturated(asked, round / 8).await / 2.0);
         }
-        measured.sort_by_key(|(improves, ..)| *improves);
-        let [(_, hits, misses), (_, hits_busy, misses_busy)] = &measured[..] else { unreachable!("two halves") };
-        let pairs = [(hits, hits_busy), (misses, misses_busy)];
-        let columns = pairs.iter().zip(&mut ratios).map(|((idle, busy), ratios)| {
+        let pair = [false, true].map(|improves| proxy(town, improves));
+        let stages = [Stage::warmed(town, pair[0].address, 3).await, Stage::warmed(town, pair[1].address, 3).await];
+        let busy = Improver::of(&pair[1]);
+        for ((asked, rate), ratios) in [Asked::Hits, Asked::Misses].into_iter().zip(rates).zip(&mut ratios) {
+            let before = busy.spent();
+            let mut measured = [Latencies::default(), Latencies::default()];
+            for turn in 0..2 * TURNS {
+                // Idle, busy, busy, idle: neither has the better place.
+                let improves = usize::from(matches!(turn % 4, 1 | 2));
+                if improves == 0 {
+                    busy.hold().await;
+                }
+                measured[improves].add(stages[improves].paced(asked, rate, round / TURNS).await);
+                busy.resume();
+            }
+            let spent = busy.spent() - before;
+            let [idle, busy] = &mut measured;
             let ratio = busy.at(0.99) / idle.at(0.99);
             ratios.push(ratio);
-            format!("{} | {} | {ratio:.2} | ", row(idle), row(busy))
-        });
-        println!("| {n} | {}{} ms |", columns.collect::<String>(), spent * 10);
+            let asked = if asked == Asked::Hits { "hits" } else { "misses" };
+            println!(
+                "| {n} | {asked} | {rate:.0}/s | {} | {} | {ratio:.2} | {} ms |",
+                row(idle),
+                row(busy),
+                spent.as_millis()
+            );
+        }
     }
     let [hits, misses] = &mut ratios;
     println!("median ratio of p99: hits {:.2}, misses {:.2}", median(hits), median(misses));
 }
 
-/// What the thread that improves has had of the core, in ticks of 10 ms; `None` where there is none.
-fn improver(proxy: &Proxy) -> Option<u64> {
-    let threads = fs::read_dir(format!("/proc/{}/task", proxy.id())).expect("it runs");
-    threads.flatten().find_map(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
-        let (name, rest) = stat.rsplit_once(')')?;
-        // Behind the name: state, then the fields 4 to 52 of proc(5); 14 and 15 are the times.
-        let mut times = rest.split_whitespace().skip(11).map_while(|field| field.parse::<u64>().ok());
-        name.ends_with("(improver").then(|| Some(times.next()? + times.next()?))?
-    })
+/// The thread that improves.
+struct Improver<'a> {
+    proxy: &'a Proxy,
+    thread: PathBuf,
 }
 
-fn row(latencies: &Latencies) -> String {
+impl<'a> Improver<'a> {
+    fn of(proxy: &'a Proxy) -> Self {
+        let threads = fs::read_dir(format!("/proc/{}/task", proxy.id())).expect("it runs");
+        let mut paths = threads.map(|thread| thread.expect("a thread").path());
+        let is_improver = |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "improver\n");
+        Self { proxy, thread: paths.find(is_improver).expect("it improves") }
+    }
+
+    /// Stops the process between two steps: one that is held up in a step would rest for all the time.
+    async fn hold(&self) {
+        while self.stat()[0] == "R" {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.proxy.signal(Signal::STOP);
+    }
+
+    fn resume(&self) {
+        self.proxy.signal(Signal::CONT);
+    }
+
+    /// What it has had of the core, in ticks of 10 ms.
+    fn spent(&self) -> Duration {
+        let ticks = self.stat()[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>();
+        Duration::from_millis(10 * ticks)
+    }
+
+    /// The fields of proc(5) from the third on, the state; 14 and 15 are the times.
+    fn stat(&self) -> Vec<String> {
+        let stat = fs::read_to_string(self.thread.join("stat")).expect("it runs");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name");
+        fields.split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+fn row(latencies: &mut Latencies) -> String {
     format!("{:.2} ms | {:.2} ms", latencies.at(0.5), latencies.at(0.99))
 }
 

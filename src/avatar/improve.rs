@@ -31,7 +31,7 @@ const WAITING_AT_MOST: usize = 256;
 const LOOK_AWAY: Duration = Duration::from_millis(2);
 
 /// The part of its cores that the rest of the process may use before nothing of them counts as idle.
-const BUSY: f64 = 0.75;
+const BUSY: f64 = 2.0 / 3.0;
 
 /// Over how long that is measured.
 const MEASURED: Duration = Duration::from_millis(100);
@@ -181,7 +181,7 @@ impl Load {
 /// Whether others who have spent so much processor time since then leave nothing idle. What was measured over a long time says
 /// nothing of now, and passes for busy until it has been measured again.
 fn is_busy(elapsed: Duration, spent: Duration, cores: f64) -> bool {
-    elapsed >= 10 * MEASURED || spent.as_secs_f64() > BUSY * cores * elapsed.as_secs_f64()
+    elapsed >= 3 * MEASURED || spent.as_secs_f64() > BUSY * cores * elapsed.as_secs_f64()
 }
 
 /// The processor time that all other threads have spent so far.
@@ -357,12 +357,12 @@ mod tests {
     fn what_counts_as_busy() {
         for (elapsed, spent, cores, busy) in [
             (100, 0, 1.0, false),
-            (100, 74, 1.0, false),
-            (100, 76, 1.0, true),
+            (100, 66, 1.0, false),
+            (100, 67, 1.0, true),
             (100, 100, 2.0, false),
-            (100, 151, 2.0, true),
-            (900, 600, 1.0, false),
-            (1000, 0, 1.0, true),
+            (100, 134, 2.0, true),
+            (290, 190, 1.0, false),
+            (300, 0, 1.0, true),
             (3_600_000, 0, 8.0, true),
         ] {
             let [elapsed, spent] = [elapsed, spent].map(Duration::from_millis);
