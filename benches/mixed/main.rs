@@ -32,7 +32,7 @@ const TURNS: u32 = 16;
 fn main() {
     let arguments = std::env::args().collect::<Vec<_>>();
     let named = |part: &str| arguments.iter().any(|argument| argument == part);
-    let round = Duration::from_millis(if named("--test") { 200 } else { 8_000 });
+    let round = Duration::from_millis(if named("--test") { 800 } else { 8_000 });
     let all = !named("misses") && !named("improver");
     run_on(1);
     let town = StandIn::start(Options::crowd(PEOPLE)).expect("the stand-in starts");
