@@ -124,7 +124,7 @@ async fn beside_improver(town: &StandIn, round: Duration) {
                 measured[improves].add(stages[improves].paced(asked, rate, round / TURNS).await);
                 busy.resume();
             }
-            let spent = busy.spent() - before;
+            let spent = busy.spent().saturating_sub(before);
             let [idle, busy] = &mut measured;
             let ratio = busy.at(0.99) / idle.at(0.99);
             ratios.push(ratio);
