@@ -77,12 +77,12 @@ async fn beside_misses(town: &StandIn, round: Duration) {
     println!("|---|---|---|---|---|---|---|");
     let mut ratios = Vec::new();
     for n in 1..=ROUNDS {
-        let mut alone = stage.paced(Asked::Hits, rate, round).await;
+        let alone = stage.paced(Asked::Hits, rate, round).await;
         let (goes_on, missed) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(0)));
         let missers = stage.pressed(Asked::Misses, MISSERS, &goes_on, &missed);
         tokio::time::sleep(round / 10).await;
         let before = missed.get();
-        let mut beside = stage.paced(Asked::Hits, rate, round).await;
+        let beside = stage.paced(Asked::Hits, rate, round).await;
         let pace = f64::from(missed.get() - before) / round.as_secs_f64();
         goes_on.set(false);
         for misser in missers {
@@ -90,7 +90,7 @@ async fn beside_misses(town: &StandIn, round: Duration) {
         }
         let ratio = beside.at(0.99) / alone.at(0.99);
         ratios.push(ratio);
-        println!("| {n} | {} | {} | {pace:.0} | {ratio:.2} |", row(&mut alone), row(&mut beside));
+        println!("| {n} | {} | {} | {pace:.0} | {ratio:.2} |", row(&alone), row(&beside));
     }
     println!("median ratio of p99: {:.2}", median(&mut ratios));
 }
@@ -113,19 +113,20 @@ async fn beside_improver(town: &StandIn, round: Duration) {
         let stages = [Stage::warmed(town, pair[0].address, 3).await, Stage::warmed(town, pair[1].address, 3).await];
         let busy = Improver::of(&pair[1]);
         for ((asked, rate), ratios) in [Asked::Hits, Asked::Misses].into_iter().zip(rates).zip(&mut ratios) {
-            let before = busy.spent();
             let mut measured = [Latencies::default(), Latencies::default()];
+            let mut spent = Duration::ZERO;
             for turn in 0..2 * TURNS {
                 // Idle, busy, busy, idle: neither has the better place.
                 let improves = usize::from(matches!(turn % 4, 1 | 2));
                 if improves == 0 {
                     busy.hold().await;
                 }
+                let before = busy.spent();
                 measured[improves].add(stages[improves].paced(asked, rate, round / TURNS).await);
+                spent += busy.spent().saturating_sub(before);
                 busy.resume();
             }
-            let spent = busy.spent().saturating_sub(before);
-            let [idle, busy] = &mut measured;
+            let [idle, busy] = &measured;
             let ratio = busy.at(0.99) / idle.at(0.99);
             ratios.push(ratio);
             let asked = if asked == Asked::Hits { "hits" } else { "misses" };
@@ -157,7 +158,8 @@ impl<'a> Improver<'a> {
 
     /// Stops the process between two steps: one that is held up in a step would rest for all the time.
     async fn hold(&self) {
-        while self.stat()[0] == "R" {
+        // Behind the name stands the state: R while it is at a step, S while it rests.
+        while self.read("stat").contains(") R ") {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.proxy.signal(Signal::STOP);
@@ -167,21 +169,18 @@ impl<'a> Improver<'a> {
         self.proxy.signal(Signal::CONT);
     }
 
-    /// What it has had of the core, in ticks of 10 ms.
+    /// What it has had of the core.
     fn spent(&self) -> Duration {
-        let ticks = self.stat()[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>();
-        Duration::from_millis(10 * ticks)
+        let times = self.read("schedstat");
+        Duration::from_nanos(times.split(' ').next().and_then(|spent| spent.parse().ok()).expect("a number"))
     }
 
-    /// The fields of proc(5) from the third on, the state; 14 and 15 are the times.
-    fn stat(&self) -> Vec<String> {
-        let stat = fs::read_to_string(self.thread.join("stat")).expect("it runs");
-        let (_, fields) = stat.rsplit_once(") ").expect("a name");
-        fields.split_whitespace().map(str::to_owned).collect()
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.thread.join(file)).expect("it runs")
     }
 }
 
-fn row(latencies: &mut Latencies) -> String {
+fn row(latencies: &Latencies) -> String {
     format!("{:.2} ms | {:.2} ms", latencies.at(0.5), latencies.at(0.99))
 }
 

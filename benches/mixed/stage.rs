@@ -140,7 +140,9 @@ impl Stage {
         for task in tasks.collect::<Vec<_>>() {
             task.await.expect("no panic");
         }
-        Latencies(all.take())
+        let mut latencies = Latencies::default();
+        latencies.add(Latencies(all.take()));
+        latencies
     }
 }
 
@@ -148,17 +150,18 @@ fn target(user: &str, size: u32) -> String {
     format!("/api/v4/users/{user}/image?size={size}")
 }
 
+/// In order.
 #[derive(Default)]
 pub(crate) struct Latencies(Vec<Duration>);
 
 impl Latencies {
     pub(crate) fn add(&mut self, more: Self) {
         self.0.extend(more.0);
+        self.0.sort();
     }
 
     /// A quantile in milliseconds.
-    pub(crate) fn at(&mut self, quantile: f64) -> f64 {
-        self.0.sort_unstable();
+    pub(crate) fn at(&self, quantile: f64) -> f64 {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
